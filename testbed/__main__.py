@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 from testbed import Cluster, Spec, TestbedError
 from testbed.host import require_root
@@ -57,6 +58,15 @@ def _sh(arguments: argparse.Namespace) -> None:
     os.execvp(inside[0], inside)
 
 
+def _image(arguments: argparse.Namespace) -> None:
+    cluster = Cluster.load(arguments.name)
+    if arguments.layout == "demo":
+        print(cluster.push_demo_image())
+    else:
+        layout = Path(arguments.layout)
+        print(cluster.push_image(layout, arguments.reference or f"{layout.resolve().name.lower()}:1"))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="testbed", description=sys.modules["testbed"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -84,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     shell = command("sh", _sh, "run a command on a machine as root, or open a shell")
     shell.add_argument("node")
     shell.add_argument("command", nargs=argparse.REMAINDER)
+
+    image = command("image", _image, "push an OCI layout, or the demo image, into the cluster's registry")
+    image.add_argument("action", choices=["push"])
+    image.add_argument("layout", help="folder of an OCI layout, or: demo")
+    image.add_argument("reference", nargs="?", help="NAME:TAG in the registry (default: the folder's name, tag 1)")
 
     faults = {
         "crash": "cut a machine's power",

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from testbed import cgroups, network, slurm_conf
 from testbed.host import TestbedError, install_tools, launch, require_root, run, say, wait_until
 from testbed.layer import write_common_layer, write_machine_keys, write_shared_folder
 from testbed.machine import Machine, kill_all
+from testbed.oci import DEMO_REFERENCE, write_demo_image
 from testbed.rootfs import ensure_rootfs, lock, package_versions
 from testbed.services import DAEMONS, daemons_of
 from testbed.spec import USERS, Spec
@@ -123,20 +126,49 @@ class Cluster:
         """Standard output of a shell script run on a machine; TestbedError when it fails and ``check``."""
         return self._machine(node).sh(script, user=user, check=check, timeout_s=timeout_s).stdout
 
+    def push_image(self, layout: Path, reference: str) -> str:
+        """Push an OCI layout into the cluster's registry as ``reference`` (NAME:TAG) and return its digest."""
+        if not re.fullmatch(r"[a-z0-9]+([._/-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", reference):
+            raise TestbedError(f"image reference {reference!r} is not like demo/busybox:1")
+        if not (layout / "oci-layout").is_file():
+            raise TestbedError(f"{layout} is not an OCI layout: it has no file oci-layout")
+        login = self.machines["login"]
+        with tempfile.TemporaryDirectory(dir=login.disk / "scratch") as folder:
+            shutil.copytree(layout, Path(folder) / "layout")
+            source = f"/scratch/{Path(folder).name}"
+            target = f"docker://127.0.0.1:5000/{reference}"
+            copy = "skopeo copy --quiet --preserve-digests --dest-tls-verify=false --digestfile"
+            login.sh(f'{copy} {source}/digest oci:{source}/layout "$1"', "push", target, timeout_s=600)
+            return (Path(folder) / "digest").read_text().strip()
+
+    def push_demo_image(self) -> str:
+        """Make the demo image, push it as ``demo/busybox:1`` and return its digest."""
+        with tempfile.TemporaryDirectory(dir=self.state) as folder:
+            write_demo_image(Path(folder) / "layout", self._rootfs / "usr/bin/busybox")
+            return self.push_image(Path(folder) / "layout", DEMO_REFERENCE)
+
     # -- parts ----------------------------------------------------------------------------------------------------------
 
     @property
+    def _rootfs(self) -> Path:
+        return Path(self._setup["rootfs"])
+
+    @property
+    def _setup(self) -> dict[str, str]:
+        """What ``up`` found out beyond the specification: the root file system and the cgroup version."""
+        return json.loads((self.state / "setup.json").read_text())
+
+    @property
     def machines(self) -> dict[str, Machine]:
-        setup = json.loads((self.state / "setup.json").read_text())
         return {
             name: Machine(
                 cluster=self.spec.name,
                 name=name,
                 disk=self.state / "machines" / name,
                 shared=self.state / "shared",
-                layers=(self.state / "common", Path(setup["rootfs"])),
+                layers=(self.state / "common", self._rootfs),
                 gpus=self.spec.gpus if name != "login" else 0,
-                cgroup_mode=setup["cgroup"],
+                cgroup_mode=self._setup["cgroup"],
             )
             for name in self.spec.machines
         }
@@ -165,7 +197,8 @@ class Cluster:
         self._each(self.spec.machines, lambda name: self.machines[name].boot(self.spec.rate))
         self._start_daemons()
         self._await_first_job()
-        _write(self.state / "info.json", self._describe(versions))
+        demo_digest = self.push_demo_image()
+        _write(self.state / "info.json", self._describe(versions, demo_digest))
         say(f"up: ssh -F {self.state}/ssh/config testbed")
 
     def _start_daemons(self) -> None:
@@ -230,7 +263,7 @@ class Cluster:
             argv.append(f"{door.fileno()}={network.address_of(machine)}:{port}")
         launch(argv, self.state / "relay.log", [door.fileno() for door in doors])
 
-    def _describe(self, versions: dict[str, str]) -> dict[str, Any]:
+    def _describe(self, versions: dict[str, str], demo_digest: str) -> dict[str, Any]:
         base, ssh = self.spec.ssh_port, self.state / "ssh"
         known = dict(line.split(" ", 1) for line in (ssh / "known_hosts").read_text().splitlines())
         return {
@@ -238,7 +271,7 @@ class Cluster:
             "suite": self.spec.suite,
             "slurm_version": versions["slurmctld"].split("-")[0],
             "versions": versions,
-            "cgroup": json.loads((self.state / "setup.json").read_text())["cgroup"],
+            "cgroup": self._setup["cgroup"],
             "nodes": list(self.spec.compute_nodes),
             "ssh": {
                 "host": "127.0.0.1",
@@ -255,6 +288,11 @@ class Cluster:
             },
             "slurmrestd": {"url": f"http://127.0.0.1:{base + 1}"},
             "registry": {"from_host": f"127.0.0.1:{base + 2}", "from_nodes": "login:5000", "plain_http": True},
+            "demo_image": {
+                "from_nodes": f"docker://login:5000/{DEMO_REFERENCE}",
+                "from_host": f"docker://127.0.0.1:{base + 2}/{DEMO_REFERENCE}",
+                "digest": demo_digest,
+            },
             "partitions": ["cpu", "debug"],
             "accounts": {"alice": ["lab", "teaching"], "bob": ["lab"]} if self.spec.dbd else {},
             "qos": ["normal", "express"] if self.spec.dbd else [],

@@ -22,6 +22,7 @@ def files(spec: Spec, cgroup_mode: str) -> dict[str, str]:
     """Path inside a machine -> content, without the keys."""
     texts = {
         "/etc/hosts": _hosts(spec),
+        "/etc/resolv.conf": "# machines know each other by /etc/hosts alone; apptainer insists on this file\n",
         "/etc/slurm/slurm.conf": slurm_conf(spec, cgroup_mode),
         "/etc/slurm/cgroup.conf": cgroup_conf(spec, cgroup_mode),
         "/etc/docker/registry/config.yml": _REGISTRY,
