@@ -1,0 +1,153 @@
+"""A Berth server as a process of its own, and its HTTP API as a test speaks it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "correct-horse-battery"
+TERMINAL = {"FINISHED", "FAILED", "CANCELLED"}
+
+
+class Server:
+    """``berth up`` in a home of its own; ``kill`` is SIGKILL, and ``start`` may be called again."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.home = home
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = home / "server.log"
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        home.mkdir(parents=True, exist_ok=True)
+
+    def start(self, timeout_s: float = 60) -> None:
+        """Start and wait until the API answers."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
+            "BERTH_HOME": str(self.home),
+            "BERTH_PORT": str(self.port),
+            "BERTH_ADMIN_PASSWORD": PASSWORD,
+            **{f"BERTH_{name.upper()}": value for name, value in self._settings.items()},
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "berth", "up"], env=environment, stdout=log, stderr=log, cwd=ROOT
+            )
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                raise AssertionError(f"berth up ended:\n{self.tail()}")
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/v3/tenants").status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"berth up does not answer:\n{self.tail()}")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM and wait."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+            self._process.wait(30)
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Wire:
+    """The API as one user. Methods give ``result``; an answer that is no success raises with the server's message."""
+
+    def __init__(self, url: str, username: str = "admin", password: str = PASSWORD) -> None:
+        self.http = httpx.Client(base_url=url, timeout=60)
+        answer = self.post("/v3/oauth2/tokens", {"username": username, "password": password, "grant_type": "password"})
+        self.http.headers["X-Tapis-Token"] = answer["access_token"]["access_token"]
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._result(self.http.get(path, params=query))
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Any:
+        return self._result(self.http.post(path, json=body or {}, params=query))
+
+    @staticmethod
+    def _result(answer: httpx.Response) -> Any:
+        assert answer.is_success, f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}"
+        return answer.json()["result"]
+
+    def register(self, cluster: Mapping[str, Any], system_id: str, user: str = "alice", **more: Any) -> None:
+        """Probe a testbed's cluster, create it as a system, and store the user's key."""
+        ssh = cluster["ssh"]
+        key = Path(ssh["users"][user]["key"]).read_text()
+        found = self.post(
+            "/v3/systems/probe",
+            {"host": ssh["host"], "port": ssh["port"], "loginUser": user, "privateKey": key, "systemId": system_id},
+        )
+        definition = {**found["definition"], "id": system_id, **more}
+        berth = {**definition.get("notes", {}).get("berth", {}), "plainHttpRegistries": ["login:5000"]}
+        definition["notes"] = {**definition.get("notes", {}), "berth": berth}
+        self.post("/v3/systems", definition)
+        self.post(f"/v3/systems/credential/{system_id}/user/admin", {"loginUser": user, "privateKey": key})
+
+    def submit(self, script: str, *, image: str, **more: Any) -> dict[str, Any]:
+        """Submit a job that runs ``script`` by the image's shell."""
+        berth = {"image": image, "command": ["sh", "-c", script], **more.pop("berth", {})}
+        body = {"name": "test", "appId": "berth.image", "appVersion": "1", "notes": {"berth": berth}, **more}
+        return self.post("/v3/jobs/submit", body)
+
+    def await_state(self, uuid: str, states: set[str], timeout_s: float = 90) -> dict[str, Any]:
+        """The job once it is in one of the states; says where it hangs when it does not come."""
+        until = time.monotonic() + timeout_s
+        while (job := self.get(f"/v3/jobs/{uuid}"))["status"] not in states:
+            assert job["status"] not in TERMINAL, f"{uuid} ended {job['status']}: {job['lastMessage']}"
+            assert time.monotonic() < until, f"{uuid} is still {job['status']}: {job['lastMessage']}"
+            time.sleep(0.2)
+        return job
+
+    def finish(self, uuid: str, timeout_s: float = 90) -> dict[str, Any]:
+        """The job once it has ended, however."""
+        return self.await_state(uuid, TERMINAL, timeout_s)
+
+    def output(self, uuid: str, name: str = "tapisjob.out") -> str:
+        answer = self.http.get(f"/v3/jobs/{uuid}/output/download/{name}")
+        assert answer.is_success, answer.text
+        return answer.text
+
+
+@contextlib.contextmanager
+def running(home: Path, **settings: str) -> Iterator[Server]:
+    """A started server that is stopped at the end."""
+    server = Server(home, **settings)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
