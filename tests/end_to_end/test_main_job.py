@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.wire import Wire, running
+from testbed.server import running
+from tests.end_to_end.wire import Wire
 
 pytestmark = pytest.mark.testbed
 

@@ -1,93 +1,23 @@
-"""A Berth server as a process of its own, and its HTTP API as a test speaks it."""
+"""Berth's HTTP API as a test speaks it: plain requests, no client of ours."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).resolve().parents[2]
-PASSWORD = "correct-horse-battery"
+from testbed.server import ADMIN_PASSWORD
+
 TERMINAL = {"FINISHED", "FAILED", "CANCELLED"}
-
-
-class Server:
-    """``berth up`` in a home of its own; ``kill`` is SIGKILL, and ``start`` may be called again."""
-
-    def __init__(self, home: Path, **settings: str) -> None:
-        self.home = home
-        self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = home / "server.log"
-        self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
-        home.mkdir(parents=True, exist_ok=True)
-
-    def start(self, timeout_s: float = 60) -> None:
-        """Start and wait until the API answers."""
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
-            "BERTH_HOME": str(self.home),
-            "BERTH_PORT": str(self.port),
-            "BERTH_ADMIN_PASSWORD": PASSWORD,
-            **{f"BERTH_{name.upper()}": value for name, value in self._settings.items()},
-        }
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "berth", "up"], env=environment, stdout=log, stderr=log, cwd=ROOT
-            )
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            if self._process.poll() is not None:
-                raise AssertionError(f"berth up ended:\n{self.tail()}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/v3/tenants").status_code == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"berth up does not answer:\n{self.tail()}")
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def kill(self) -> None:
-        """SIGKILL: no chance to tidy up."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """SIGTERM and wait."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
-            self._process.wait(30)
-
-    def tail(self) -> str:
-        return self.log.read_text(errors="replace")[-4000:]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Wire:
     """The API as one user. Methods give ``result``; an answer that is no success raises with the server's message."""
 
-    def __init__(self, url: str, username: str = "admin", password: str = PASSWORD) -> None:
+    def __init__(self, url: str, username: str = "admin", password: str = ADMIN_PASSWORD) -> None:
         self.http = httpx.Client(base_url=url, timeout=60)
         answer = self.post("/v3/oauth2/tokens", {"username": username, "password": password, "grant_type": "password"})
         self.http.headers["X-Tapis-Token"] = answer["access_token"]["access_token"]
@@ -140,14 +70,3 @@ class Wire:
         answer = self.http.get(f"/v3/jobs/{uuid}/output/download/{name}")
         assert answer.is_success, answer.text
         return answer.text
-
-
-@contextlib.contextmanager
-def running(home: Path, **settings: str) -> Iterator[Server]:
-    """A started server that is stopped at the end."""
-    server = Server(home, **settings)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
