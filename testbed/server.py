@@ -68,10 +68,11 @@ class Server:
 
     def answers(self) -> bool:
         """Whether the API answers."""
-        with contextlib.suppress(urllib.error.URLError, OSError):
+        try:
             with urllib.request.urlopen(f"{self.url}/v3/tenants", timeout=5) as answer:
                 return bool(answer.status == 200)
-        return False
+        except (urllib.error.URLError, OSError):
+            return False
 
     @property
     def pid(self) -> int:
