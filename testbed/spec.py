@@ -12,7 +12,7 @@ USERS = {"alice": 2001, "bob": 2002}
 
 @dataclass(frozen=True)
 class Spec:
-    """One cluster: ``nodes`` compute machines n1..nN and a login machine. ``rate`` is tc's word for the speed of each link."""
+    """One cluster: a login machine and ``nodes`` compute machines n1..nN, each link limited to ``rate`` (as for tc)."""
 
     nodes: int = 4
     name: str = "berth"
