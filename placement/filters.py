@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from placement.constraints import parse
 from placement.problem import Ask, PlaceOption, Problem, SystemView, holds
+from placement.words import count, duration, gpus, memory
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Runtime
 from scheduler.model.snapshots import NodeKind
 from scheduler.model.systems import UNLIMITED
-from scheduler.model.units import format_walltime
 
 NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT})
 """Reasons that time alone may heal: the job waits. All others are an error of the request."""
@@ -163,33 +163,33 @@ def partition_up(ask: Ask, place: PlaceOption) -> Rejection | None:
 def nodes_fit(ask: Ask, place: PlaceOption) -> Rejection | None:
     asked = ask.spec.resources.nodes
     if place.queue is None:
-        return None if asked == 1 else _of_place(place, Reason.NODES, _count(asked, "node"), "1 node")
+        return None if asked == 1 else _of_place(place, Reason.NODES, count(asked, "node"), "1 node")
     most = _least(
         place.queue.max_nodes,
         place.partition.max_nodes if place.partition else None,
         sum(kind.total for kind in place.nodes) if place.nodes else None,
     )
-    return _between(place, Reason.NODES, asked, place.queue.min_nodes, most, lambda n: _count(n, "node"))
+    return _between(place, Reason.NODES, asked, place.queue.min_nodes, most, lambda n: count(n, "node"))
 
 
 def cores_fit(ask: Ask, place: PlaceOption) -> Rejection | None:
     least, most = (place.queue.min_cores_per_node, place.queue.max_cores_per_node) if place.queue else (0, None)
     most = _least(most, max((kind.cores for kind in place.nodes), default=None))
     asked = ask.spec.resources.cores_per_node
-    return _between(place, Reason.CORES, asked, least, most, lambda n: _count(n, "core") + " per node")
+    return _between(place, Reason.CORES, asked, least, most, lambda n: count(n, "core") + " per node")
 
 
 def memory_fits(ask: Ask, place: PlaceOption) -> Rejection | None:
     least, most = (place.queue.min_memory_mib, place.queue.max_memory_mib) if place.queue else (0, None)
     most = _least(most, max((kind.memory_mib for kind in place.nodes), default=None))
     asked = ask.spec.resources.memory_mib
-    return _between(place, Reason.MEMORY, asked, least, most, lambda mib: _memory(mib) + " per node")
+    return _between(place, Reason.MEMORY, asked, least, most, lambda mib: memory(mib) + " per node")
 
 
 def walltime_allowed(ask: Ask, place: PlaceOption) -> Rejection | None:
     least, most = (place.queue.min_walltime_s, place.queue.max_walltime_s) if place.queue else (0, None)
     most = _least(most, place.partition.max_walltime_s if place.partition else None)
-    return _between(place, Reason.WALLTIME, ask.spec.resources.walltime_s, least, most, format_walltime)
+    return _between(place, Reason.WALLTIME, ask.spec.resources.walltime_s, least, most, duration)
 
 
 def gpus_present(ask: Ask, place: PlaceOption) -> Rejection | None:
@@ -200,8 +200,8 @@ def gpus_present(ask: Ask, place: PlaceOption) -> Rejection | None:
         or any(_has_gpus(asked.gpus_per_node, asked.gpu_model, kind) for kind in place.nodes)
     ):
         return None
-    offered = sorted({_gpus(kind.gpus, kind.gpu_model) for kind in place.nodes if kind.gpus})
-    return _of_place(place, Reason.GPUS, _gpus(asked.gpus_per_node, asked.gpu_model), " or ".join(offered))
+    offered = sorted({gpus(kind.gpus, kind.gpu_model) for kind in place.nodes if kind.gpus})
+    return _of_place(place, Reason.GPUS, gpus(asked.gpus_per_node, asked.gpu_model), " or ".join(offered))
 
 
 def features_present(ask: Ask, place: PlaceOption) -> Rejection | None:
@@ -216,15 +216,11 @@ def enough_alike_nodes(ask: Ask, place: PlaceOption) -> Rejection | None:
     """Each need alone may be met, yet by too few nodes all together."""
     if not place.nodes or any(judge(ask, place) for judge in _ONE_NEED):
         return None
-    asked, count = ask.spec.resources, sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind))
-    if count >= asked.nodes:
+    asked, alike = ask.spec.resources.nodes, sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind))
+    if alike >= asked:
         return None
-    return _of_place(
-        place,
-        Reason.NODES,
-        f"{_count(asked.nodes, 'node')} that {'meets' if asked.nodes == 1 else 'meet'} all needs at once",
-        _count(count, "node"),
-    )
+    offered = f"at most {count(alike, 'node')}" if alike else "no node"
+    return _of_place(place, Reason.NODES, count(asked, "node"), offered + " meeting all needs at once")
 
 
 _ONE_NEED: tuple[PlaceFilter, ...] = (nodes_fit, cores_fit, memory_fits, gpus_present, features_present)
@@ -323,15 +319,3 @@ def _of_system(view: SystemView, reason: Reason, asked: str = "", limit: str = "
 
 def _of_place(place: PlaceOption, reason: Reason, asked: str = "", limit: str = "") -> Rejection:
     return Rejection(system_id=place.key.system_id, queue=place.key.queue, reason=reason, asked=asked, limit=limit)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _memory(mib: int) -> str:
-    return f"{mib / 1024:g} GiB" if mib >= 1024 and mib % 512 == 0 else f"{mib} MiB"
-
-
-def _gpus(count: int, model: str | None) -> str:
-    return f"{count} {model + ' ' if model else ''}GPU{'' if count == 1 else 's'} per node"
