@@ -21,7 +21,7 @@ class Apps:
 
     def get(self, app_id: str, version: str | None = None) -> Raw:
         """One version of an app, by default the newest."""
-        return self._session.get(f"/v3/apps/{segment(app_id)}" + (f"/{segment(version)}" if version else ""))
+        return dict(self._session.get(f"/v3/apps/{segment(app_id)}" + (f"/{segment(version)}" if version else "")))
 
     def create(self, definition: Raw) -> None:
         """Add an app, or a version to one."""

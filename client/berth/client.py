@@ -12,7 +12,7 @@ from berth.config import ConfigFile, StoredTokens, clean_url
 from berth.errors import NotLoggedIn
 from berth.jobs import Jobs
 from berth.records import Raw
-from berth.session import Patience, Session
+from berth.session import PATIENT, Patience, Session
 from berth.systems import Systems
 from berth.tokens import HeldTokens, TokenPair, Tokens
 from berth.users import Users
@@ -31,7 +31,7 @@ class Client:
         *,
         token: str | None = None,
         timeout_s: float = 30.0,
-        patience: Patience = Patience(),
+        patience: Patience = PATIENT,
         transport: httpx.BaseTransport | None = None,
         config: ConfigFile | None = None,
     ) -> None:
@@ -70,12 +70,16 @@ class Client:
 
     @property
     def token_expires_at_s(self) -> float | None:
-        """Unix time at which the access token in use ends; None when it does not say. NotLoggedIn when there is none."""
+        """Unix time at which the access token in use ends; None when it does not say. NotLoggedIn without one."""
         return self._session.tokens.current().expires_at_s
+
+    def answer_date(self) -> str | None:
+        """The ``Date`` header of an answer: that the server answers, and its clock. Unreachable when it does not."""
+        return self._session.date()
 
     def tenants(self) -> list[Raw]:
         """The tenants of the server; public."""
-        return self._session.call("GET", "/v3/tenants", public=True)["result"]
+        return list(self._session.call("GET", "/v3/tenants", public=True)["result"])
 
 
 def server_url(url: str | None, file: ConfigFile) -> str:

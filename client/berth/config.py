@@ -1,4 +1,4 @@
-"""Where the client keeps what it knows between commands: servers and their tokens, in one file that only its owner can read."""
+"""What the client knows between commands: servers and their tokens, in one file that only its owner can read."""
 
 from __future__ import annotations
 

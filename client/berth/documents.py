@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -16,7 +16,7 @@ MAX_BYTES = 1024 * 1024
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's plain words: ``yes`` and ``12:30:00`` are texts, ``007`` is no number, and no key comes twice."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -44,7 +44,7 @@ def read(text: str, source: str) -> list[Any]:
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise InvalidInput(f"{source} is larger than 1 MiB", "bring large data as an input")
     try:
-        return [document for document in yaml.load_all(text, _Loader) if document is not None]  # noqa: S506 - is a SafeLoader
+        return [document for document in yaml.load_all(text, _Loader) if document is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""

@@ -1,4 +1,4 @@
-"""Every error that the client raises on purpose. Each knows the exit code of the command that ends with it, and a fix."""
+"""Every error that the client raises on purpose. Each knows its exit code, and a fix."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class NotInstalled(BerthError):
 class ApiError(BerthError):
     """The server answered with an error.
 
-    ``status`` is the HTTP status, ``message`` the server's own words, ``problem`` the RFC 9457 members that came with it.
+    ``status`` is the HTTP status, ``message`` the server's own words, ``problem`` the RFC 9457 members beside them.
     """
 
     def __init__(self, status: int, message: str, problem: Mapping[str, Any] | None = None, fix: str = "") -> None:

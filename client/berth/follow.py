@@ -35,7 +35,7 @@ class ServerSentEvent:
 
 def parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
     """The events in the lines of a ``text/event-stream``; an event that the end of the stream cut off is dropped."""
-    event, data, id_ = "message", [], None
+    event, data, id_ = "message", list[str](), None
     for line in lines:
         if not line:
             if data or event != "message":
@@ -84,7 +84,7 @@ def _connected(session: Session, path: str, stream: str, offset_bytes: int) -> I
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Lines that end with a line feed, and no others: a log may hold U+2028 or a form feed, which only look like ends."""
+    """Lines that end with a line feed, and no others: a log may hold U+2028, which only looks like an end."""
     rest = ""
     for piece in pieces:
         *lines, rest = (rest + piece).split("\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -41,13 +42,17 @@ def request_from_job(job: Mapping[str, Any]) -> dict[str, Any]:
         return dict(job)
     request, wrongs = _read(FIELDS, job, "")
     if ("image" in job) == ("app" in job):
-        wrongs.append(str(Wrong("image", "name either an image or an app", "write for example image: docker://python:3.12")))
+        wrongs.append(
+            str(Wrong("image", "name either an image or an app", "write for example image: docker://python:3.12"))
+        )
     if "image" not in job and "command" in job:
         wrongs.append(str(Wrong("command", "an app has its own command", "use args, or name an image")))
     if wrongs:
         raise InvalidInput("; ".join(wrongs))
     if "image" in job and "execSystemId" not in request:
         request["dynamicExecSystem"] = True
+    if "app" in job:
+        _quote_args(request)
     request.setdefault("name", _name_for(job))
     return request
 
@@ -84,6 +89,12 @@ def _merge(whole: Fragment, part: Mapping[str, Any]) -> None:
             whole[name] = [*whole.get(name, []), *value]
         else:
             whole[name] = value
+
+
+def _quote_args(request: Fragment) -> None:
+    """Keep each argument one word: an app's arguments are pieces of command line, an image's are words already."""
+    for arg in request.get("parameterSet", {}).get("appArgs", ()):
+        arg["arg"] = shlex.quote(arg["arg"])
 
 
 def _name_for(job: Mapping[str, Any]) -> str:
@@ -193,7 +204,14 @@ def _mapping(field: str, value: Any) -> Mapping[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "true or false", float: "a number", int: "a number", str: "a text", list: "a list", dict: "a mapping"}
+    names = {
+        bool: "true or false",
+        float: "a number",
+        int: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "a mapping",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -234,7 +252,7 @@ def _image(field: str, raw: Any) -> Fragment:
 
 
 def _app(field: str, raw: Any) -> Fragment:
-    app_id, colon, version = _text(field, raw).partition(":")
+    app_id, _, version = _text(field, raw).partition(":")
     if not app_id or not version:
         raise Wrong(field, "must say which version", f"write {app_id or 'name'}:VERSION; berth apps ls shows them")
     return {"appId": app_id, "appVersion": version}
@@ -292,7 +310,9 @@ def _options(field: str, raw: Any) -> Fragment:
     for name, value in _mapping(field, raw).items():
         where = f"{field}.{name}"
         if _OPTION.fullmatch(str(name)) is None:
-            raise Wrong(where, "is no long option of the scheduler", "write its name without dashes, as in account: lab")
+            raise Wrong(
+                where, "is no long option of the scheduler", "write its name without dashes, as in account: lab"
+            )
         if value is False:
             continue
         _merge(whole, _scheduler(name, None if value in (True, None, "") else _one_word(where, value)))

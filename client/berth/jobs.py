@@ -36,7 +36,7 @@ class Jobs:
 
     def submit_all(self, requests: Sequence[Mapping[str, Any]], key: str | None = None) -> Sequence[Mapping[str, Any]]:
         """Submit up to 1,000 requests, all or none; ``{uuid, status, execSystemId}`` of each, in order."""
-        return self._session.create("/v3/jobs/submit/batch", {"jobs": list(requests)}, key=key)["jobs"]
+        return list(self._session.create("/v3/jobs/submit/batch", {"jobs": list(requests)}, key=key)["jobs"])
 
     def plan(self, request: Mapping[str, Any]) -> Explanation:
         """Where the request would go, and why; nothing is stored."""
@@ -59,7 +59,7 @@ class Jobs:
         return map(Job.of, found)
 
     def find(self, reference: str) -> str:
-        """The uuid meant by a uuid, the beginning of one, or a job's number. NotFound, or UsageError when several fit."""
+        """The uuid meant by a uuid, the beginning of one, or a job's number. NotFound; UsageError when several fit."""
         text = reference.strip().lower()
         if _UUID.fullmatch(text):
             return text

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from berth.errors import InvalidInput
+
 Raw = Mapping[str, Any]
 
 ENDED = frozenset({"FINISHED", "FAILED", "CANCELLED"})
@@ -137,7 +139,10 @@ class OutputFile:
 
     @classmethod
     def of(cls, raw: Raw, folder: str) -> OutputFile:
+        """InvalidInput for a name that is none: it would become a path on this machine."""
         name = str(raw["name"])
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise InvalidInput(f"the server names an output file {name!r}, which is no file name")
         return cls(
             f"{folder}/{name}" if folder else name,
             raw.get("type") == "dir",
@@ -149,7 +154,7 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a job goes where it goes. ``winner`` and ``losers`` are estimates per place, ``rejections`` the impossible places."""
+    """Why a job goes where it goes: ``winner`` and ``losers`` are estimates, ``rejections`` the impossible places."""
 
     sentence: str
     winner: Raw | None

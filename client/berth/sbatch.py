@@ -48,14 +48,15 @@ class Option:
 
     @property
     def needs_value(self) -> bool:
-        return self.value is not None and not self.value.startswith("[")
+        return self.value is not None and not self.value.endswith("]")
 
     @property
     def spelled(self) -> str:
         """As sbatch's own help writes it."""
         short = f"-{self.short}, " if self.short else ""
-        value = "" if self.value is None else f"[={self.value[1:-1]}]" if not self.needs_value else f"={self.value}"
-        return f"{short}--{self.long}{value}"
+        if self.value is None:
+            return f"{short}--{self.long}"
+        return f"{short}--{self.long}" + (f"={self.value}" if self.needs_value else f"[={self.value[1:-1]}]")
 
 
 M, P, I, R, H, B = How.MAPPED, How.PASSED, How.IGNORED, How.REFUSED, How.HERE, How.BERTH  # noqa: E741
@@ -95,16 +96,28 @@ OPTIONS: tuple[Option, ...] = (
     Option("exclude", "x", "NODES", P, "options.exclude"),
     Option("begin", "b", "TIME", P, "options.begin"),
     Option("deadline", None, "TIME", P, "options.deadline"),
-    Option("switches", None, "COUNT", P, "options.switches"),
-    Option("contiguous", None, None, P, "options.contiguous"),
     Option("tmp", None, "SIZE", P, "options.tmp"),
-    Option("hint", None, "TYPE", P, "options.hint"),
-    Option("threads-per-core", None, "COUNT", P, "options.threads-per-core"),
     Option("nice", None, "[NUMBER]", P, "options.nice"),
-    Option("wckey", None, "KEY", P, "options.wckey"),
+    Option("contiguous", None, None, P, "options.contiguous"),
+    Option("overcommit", "O", None, P, "options.overcommit"),
+    Option("oversubscribe", "s", None, P, "options.oversubscribe"),
+    Option("spread-job", None, None, P, "options.spread-job"),
+    Option("use-min-nodes", None, None, P, "options.use-min-nodes"),
+    Option("distribution", "m", "HOW", P, "options.distribution"),
+    Option("core-spec", "S", "COUNT", P, "options.core-spec"),
+    Option("mail-type", None, "TYPE", P, "options.mail-type: the system's scheduler writes the mail"),
+    Option("mail-user", None, "USER", P, "options.mail-user"),
+    Option("signal", None, "SIGNAL", P, "options.signal"),
+    *(
+        Option(name, None, value, P, f"options.{name}")
+        for value, names in (
+            ("COUNT", "switches mincpus ntasks-per-core ntasks-per-socket sockets-per-node cores-per-socket"),
+            ("COUNT", "threads-per-core thread-spec ntasks-per-gpu gpus-per-socket priority"),
+            ("LIST", "hint prefer gres-flags gpu-bind gpu-freq mem-bind acctg-freq network profile bb wckey time-min"),
+        )
+        for name in names.split()
+    ),
     Option("chdir", "D", "DIR", I, "a job works in a directory of its own"),
-    Option("mail-type", None, "TYPE", I, "follow the job with berth wait"),
-    Option("mail-user", None, "USER", I, "follow the job with berth wait"),
     Option("requeue", None, None, I, "Berth itself brings a job back that its site lost"),
     Option("no-requeue", None, None, I, "Berth itself brings a job back that its site lost, never one that ran"),
     Option("open-mode", None, "MODE", I, "every job has log files of its own"),
@@ -113,7 +126,6 @@ OPTIONS: tuple[Option, ...] = (
     Option("propagate", None, "[LIMITS]", I, "limits of this shell stay here"),
     Option("verbose", "v", None, I, "see berth why for the reasons"),
     Option("hold", "H", None, R, "submit the job when it may run"),
-    Option("signal", None, "SIGNAL", R, "the script inside the container would not receive it"),
     Option("uid", None, "USER", R, "a job runs as the login of your credential"),
     Option("gid", None, "GROUP", R, "a job runs as the login of your credential"),
     Option("input-file", "i", "FILE", R, "bring the file with --input"),
@@ -153,7 +165,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """sbatch's command line: its options, then the script and the script's arguments. ``script`` None: none was named."""
+    """sbatch's command line: its options, then the script (None: none was named) and the script's arguments."""
 
     given: Sequence[Given]
     script: str | None
@@ -240,7 +252,7 @@ def _named(name: str, where: str) -> Option:
     fits = [option for long, option in _BY_LONG.items() if name and long.startswith(name)]
     if len(fits) == 1:
         return fits[0]
-    near = [option.long for option in fits] or get_close_matches(name, _BY_LONG, n=1)
+    near = [option.long for option in fits] or get_close_matches(name, _BY_LONG, n=1, cutoff=0.75)
     fix = f"did you mean {' or '.join(f'--{long}' for long in near)}?" if near else "see berth sbatch --help"
     raise UsageError(f"{where}: {'--' + name} is {'not clear' if fits else 'no option that Berth knows'}", fix)
 
@@ -382,11 +394,15 @@ class _Asked:
         kind, count = "", 0
         for entry in (self.text("gres") or "").split(","):
             if entry == "gpu" or entry.startswith("gpu:"):
-                kind, count = self.read("gres", lambda _, entry=entry: _gpus(entry.removeprefix("gpu").lstrip(":") or "1"))
+                kind, count = self.read(
+                    "gres", lambda _, entry=entry: _gpus(entry.removeprefix("gpu").lstrip(":") or "1")
+                )
         if self.has("gpus"):
             kind, total = self.read("gpus", _gpus)
             if total % nodes:
-                raise UsageError(f"--gpus: {total} GPUs cannot be spread evenly over {nodes} nodes", "use --gpus-per-node")
+                raise UsageError(
+                    f"--gpus: {total} GPUs cannot be spread evenly over {nodes} nodes", "use --gpus-per-node"
+                )
             count = total // nodes
         if self.has("gpus-per-task"):
             kind, each = self.read("gpus-per-task", _gpus)
@@ -401,7 +417,9 @@ class _Asked:
         for entry in filter(None, (self.text("export") or "").split(",")):
             key, equals, value = entry.partition("=")
             if key == "ALL" and not equals:
-                self.warnings.append(f"{self.last['export'].where}: --export=ALL: {_BY_LONG['export'].note.partition('; ')[2]}")
+                self.warnings.append(
+                    f"{self.last['export'].where}: --export=ALL: {_BY_LONG['export'].note.partition('; ')[2]}"
+                )
             elif key in ("NONE", "NIL") and not equals:
                 continue
             elif not equals and key not in self.environ:
@@ -496,21 +514,16 @@ def dependencies(text: str) -> list[dict[str, str]]:
     return found
 
 
-_PATTERNS = {"%j": "${JobUUID}", "%J": "${JobUUID}", "%A": "${JobUUID}", "%u": "${JobOwner}", "%%": "%"}
+_NUMBERS = re.compile(r"[-_.]?%\d*[jJAaNnstu]")
 
 
 def file_name(text: str, job_name: str) -> str:
-    """A log file's name with sbatch's ``%`` patterns replaced. ValueError for a pattern that means nothing here."""
-
-    def meant(match: re.Match[str]) -> str:
-        pattern = re.sub(r"\d", "", match[0])
-        if pattern == "%x":
-            return job_name
-        if pattern not in _PATTERNS:
-            raise ValueError(f"the pattern {match[0]} means nothing here; %x, %j, %A and %u do")
-        return _PATTERNS[pattern]
-
-    return re.sub(r"%\d*.?", meant, text)
+    """A log file's name with sbatch's ``%`` patterns replaced: ``%x`` is the job's name, and what tells jobs, tasks and
+    nodes apart is left out, since every job has an output directory of its own. ValueError for an unknown pattern."""
+    plain = _NUMBERS.sub("", text.replace("%x", job_name))
+    if "%" in plain.replace("%%", ""):
+        raise ValueError(f"'{text}' holds a pattern that means nothing here; %x and %j do")
+    return plain.replace("%%", "%") or "output"
 
 
 def split_input(text: str) -> tuple[str, str | None]:

@@ -36,6 +36,9 @@ class Patience:
             yield min(self.longest_pause_s, self.pause_s * 2**turn) * random.uniform(0.7, 1.3)  # noqa: S311 - not a secret
 
 
+PATIENT = Patience()
+
+
 def segment(text: str) -> str:
     """``text`` as one segment of a path, whatever is in it."""
     if text in ("", ".", ".."):
@@ -56,7 +59,7 @@ class Session:
         tokens: Tokens | None = None,
         *,
         timeout_s: float = 30.0,
-        patience: Patience = Patience(),
+        patience: Patience = PATIENT,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
@@ -132,6 +135,12 @@ class Session:
                     _envelope(response)
                 yield response
             return
+
+    def date(self) -> str | None:
+        """The ``Date`` header of the server's answer to a public route."""
+        response = self._sent("GET", "/v3/tenants", {}, public=True)
+        _envelope(response)
+        return response.headers.get("Date")
 
     # -- how -----------------------------------------------------------------------------------------------------
 

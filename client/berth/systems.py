@@ -23,7 +23,7 @@ class Systems:
 
     def get(self, system_id: str) -> Raw:
         """The whole definition."""
-        return self._session.get(f"/v3/systems/{segment(system_id)}")
+        return dict(self._session.get(f"/v3/systems/{segment(system_id)}"))
 
     def create(self, definition: Raw) -> None:
         """Add a system."""
@@ -47,7 +47,7 @@ class Systems:
 
     def match(self, constraints: Sequence[str]) -> Sequence[Raw]:
         """The systems on which all constraints hold, best first. The pieces are joined with blanks."""
-        return self._session.post("/v3/systems/match/constraints", {"match": list(constraints)})
+        return list(self._session.post("/v3/systems/match/constraints", {"match": list(constraints)}))
 
     def probe(
         self,
@@ -76,11 +76,11 @@ class Systems:
 
     def credential(self, system_id: str, user: str) -> Raw:
         """How the user is known to the system, without the secrets."""
-        return self._session.get(_credential(system_id, user))
+        return dict(self._session.get(_credential(system_id, user)))
 
     def put_credential(self, system_id: str, user: str, credential: Mapping[str, Any], *, check: bool = True) -> Raw:
-        """Store a credential (``loginUser``, ``privateKey``, ``publicKey``, ``password``); an empty one lets the server make a
-        key pair and answer its public half. check: the server logs in with it first."""
+        """Store a credential (``loginUser``, ``privateKey``, ``publicKey``, ``password``); without key and password the server
+        makes a key pair and answers its public half. check: the server logs in with it first."""
         params = None if check else {"skipCredentialCheck": "true"}
         return self._session.create(_credential(system_id, user), dict(credential), params=params) or {}
 

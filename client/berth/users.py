@@ -19,7 +19,7 @@ class Users:
 
     def me(self) -> Raw:
         """Who the server takes us for."""
-        return self._session.get("/v3/oauth2/userinfo")
+        return dict(self._session.get("/v3/oauth2/userinfo"))
 
     def list(self) -> Iterator[Raw]:
         """The users' profiles."""
@@ -27,7 +27,7 @@ class Users:
 
     def get(self, username: str) -> Raw:
         """One user's profile."""
-        return self._session.get(f"{PROFILES}/{segment(username)}")
+        return dict(self._session.get(f"{PROFILES}/{segment(username)}"))
 
     def add(
         self,
@@ -40,7 +40,7 @@ class Users:
     ) -> Raw:
         """Add a user. Without a password the server makes one up and answers it, this once."""
         asked = {"username": username, "password": password, "email": email, "name": name, "admin": admin or None}
-        return self._session.create(PROFILES, {key: value for key, value in asked.items() if value is not None})
+        return dict(self._session.create(PROFILES, {key: value for key, value in asked.items() if value is not None}))
 
     def remove(self, username: str) -> None:
         """Remove a user; jobs that are under way go on."""
