@@ -1,4 +1,4 @@
-"""What services and reconcilers need of the world: store, clock, systems. Built by ``scheduler.wiring``, faked in tests."""
+"""What services and reconcilers need of the world: store, clock, systems. Built by ``scheduler.wiring``."""
 
 from __future__ import annotations
 
