@@ -110,8 +110,8 @@ async def credential_of(given: GivenCredential, system: System, user: str, *, ch
     login_user = given.login_user or (user if system.is_dynamic_user else system.effective_user_id)
     blank = Credential(tenant=system.tenant, system_id=system.id, user=user, login_user=login_user)
     if given.is_empty:
-        private_key, public_key = await asyncio.to_thread(new_key_pair, f"berth:{user}@{system.id}")
-        return replace(blank, private_key=private_key, public_key=public_key)
+        made_private, made_public = await asyncio.to_thread(new_key_pair, f"berth:{user}@{system.id}")
+        return replace(blank, private_key=made_private, public_key=made_public)
     if given.password is not None:
         return replace(blank, method=AuthnMethod.PASSWORD, password=given.password)
     private_key = one_key(given.private_key or "")
