@@ -178,7 +178,7 @@ def secrets_key(settings: Settings) -> bytes:
         return _decoded_key(settings.secrets_key.get_secret_value())
     path = settings.home / "secrets.key"
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(base64.b64encode(secrets.token_bytes(SECRETS_KEY_BYTES)) + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -1,1 +1,1 @@
-"""The loops that move jobs along: place, stage, submit, watch, archive, learn. Each step is small and safe to repeat."""
+"""The loops that move jobs along: place, stage, submit, watch, archive, learn. Every step is safe to repeat."""

@@ -1,0 +1,49 @@
+"""A job in the hand of this process: the lease, and every write to the job while it lasts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job
+from scheduler.ports import Ports
+from scheduler.store.jobs import JobStore
+
+
+class Held:
+    """A claimed job. ``job`` is what the store holds now; a write raises StaleJob when someone else moved it."""
+
+    def __init__(self, job: Job, ports: Ports, lease_s: float) -> None:
+        self.job = job
+        self._ports = ports
+        self._lease_s = lease_s
+
+    async def record(self, *facts: Fact) -> None:
+        """Commit what happened, all of it or nothing, and wake the loops."""
+        at = self._ports.clock()
+        async with self._ports.transaction() as db:
+            job = self.job
+            for fact in facts:
+                job = await JobStore(db).record(job, fact, at)
+        self.job = job
+        self._ports.wake()
+
+    async def intend(self, attempt: Attempt) -> None:
+        """Commit intent and marker: from here on a remote job may exist."""
+        async with self._ports.transaction() as db:
+            self.job = await JobStore(db).intend(self.job, attempt, self._ports.clock())
+        self._ports.wake()
+
+    async def say(self, message: str, event: HistoryEvent | None = None) -> None:
+        """Tell people how it goes, and keep the lease: long work calls this now and then."""
+        at = self._ports.clock()
+        async with self._ports.transaction() as db:
+            store = JobStore(db)
+            if message != self.job.last_message or event is not None:
+                self.job = await store.note(self.job, {"last_message": message}, at, event)
+            await store.extend(self.job, at + timedelta(seconds=self._lease_s))
+
+    async def let_go(self, after_s: float | None = None) -> None:
+        """Give the job back; it is due again ``after_s`` seconds from now. None: when its last move said."""
+        due_at = None if after_s is None else self._ports.clock() + timedelta(seconds=after_s)
+        async with self._ports.transaction() as db:
+            await JobStore(db).release(self.job, due_at)
