@@ -1,4 +1,4 @@
-"""What services and reconcilers need of the world: store, clock, systems. Built by ``scheduler.wiring``, faked in tests."""
+"""What services and reconcilers need of the world. ``scheduler.wiring`` builds it, tests fake it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def utc_now() -> datetime:
 class Ports:
     """The one bundle that is handed down. ``transaction()`` opens a short transaction; no network inside, ever.
 
+    ``reading()`` is for reading only and never waits behind a writer; the same as ``transaction`` when not given.
     ``wake`` tells the reconcilers that a move was committed; ``process_id`` names this process in leases.
     """
 
@@ -58,3 +59,8 @@ class Ports:
     clock: Callable[[], datetime] = utc_now
     wake: Callable[[], None] = field(default=lambda: None)
     process_id: str = "one"
+    reading: Callable[[], AbstractAsyncContextManager[Any]] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.reading is None:
+            object.__setattr__(self, "reading", self.transaction)

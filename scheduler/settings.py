@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
-import secrets
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,8 +22,6 @@ Network = IPv4Network | IPv6Network
 Networks = Annotated[tuple[Network, ...], NoDecode]
 Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0)]
-
-SECRETS_KEY_BYTES = 32
 
 
 class SettingsInvalid(BerthError):
@@ -121,13 +116,6 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("secrets_key")
-    @classmethod
-    def _key_of_right_size(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            _decoded_key(value.get_secret_value())
-        return value
-
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str) -> str:
@@ -170,32 +158,3 @@ def _in_words(problem: Any) -> str:
         return f"{name} in berth.toml: no such setting"
     shown = "" if "key" in name else f" (it is {str(problem['input'])[:80]!r})"
     return f"BERTH_{name.upper()}: {problem['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def secrets_key(settings: Settings) -> bytes:
-    """The key that wraps every secret: from the settings, else ``secrets.key`` in home, made at the first start."""
-    if settings.secrets_key is not None:
-        return _decoded_key(settings.secrets_key.get_secret_value())
-    path = settings.home / "secrets.key"
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(base64.b64encode(secrets.token_bytes(SECRETS_KEY_BYTES)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise SettingsInvalid(f"{path} can be read by others; run: chmod 600 {path}") from None
-    try:
-        return _decoded_key(path.read_text(encoding="ascii").strip())
-    except ValueError as error:
-        raise SettingsInvalid(f"{path}: {error}") from None
-
-
-def _decoded_key(text: str) -> bytes:
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise ValueError(f"write {SECRETS_KEY_BYTES} bytes in base64") from None
-    if len(key) != SECRETS_KEY_BYTES:
-        raise ValueError(f"write {SECRETS_KEY_BYTES} bytes in base64, not {len(key)}")
-    return key

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import structlog
 
-from scheduler.model.errors import FileMissing, FileRefused, NotAuthorised, NothingLearnt, NotFound, StaleJob
+from scheduler.model.errors import FileMissing, FileRefused, NotAuthorised, NotFound, NothingLearnt, StaleJob
 from scheduler.model.jobs import Attempt, Fact, Job
 from scheduler.model.macros import MacroUnknown, PathRefused
 from scheduler.model.states import BEFORE_SUBMISSION, Condition, Event, JobState, S
@@ -126,7 +126,7 @@ class Advance:
             await held.record(Fact(Event.BLOCKED, message=words))
         else:
             await held.say(words)
-        return min(LONGEST_WAIT_S, LOOK_AGAIN_S * 2 ** min(misses - 1, 10))
+        return min(LONGEST_WAIT_S, LOOK_AGAIN_S * 2.0 ** min(misses - 1, 10))
 
 
 def state_of_step(job: Job) -> JobState:

@@ -22,7 +22,7 @@ REGEX_PREFIX = "REGEX:"
 
 
 async def archive(job: Job, hands: Hands) -> Fact:
-    """ARCHIVING -> FINISHED or FAILED: the run's own ending decides; outputs are kept either way unless asked not to."""
+    """ARCHIVING -> FINISHED or FAILED, as the run ended; outputs are kept either way unless asked not to."""
     kept = "outputs were not archived, as asked"
     if keeps_outputs(job):
         kept = await _keep_outputs(job, hands)

@@ -22,7 +22,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class WebRules:
-    """``private_allow``: addresses that are not public and may be reached all the same. ``limit_bytes``: of one file."""
+    """``private_allow``: addresses that are not public and may be reached anyway. ``limit_bytes``: of one file."""
 
     private_allow: tuple[Network, ...] = ()
     limit_bytes: int = 100 * 1024**3
@@ -85,9 +85,7 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, rules: WebRules) 
     address = await _allowed_address(parts.hostname, rules.private_allow)
     pinned = httpx.URL(url).copy_with(host=address)
     host = httpx.URL(url).netloc.decode("ascii").rpartition("@")[2]
-    return client.build_request(
-        "GET", pinned, headers={"Host": host}, extensions={"sni_hostname": parts.hostname}
-    )
+    return client.build_request("GET", pinned, headers={"Host": host}, extensions={"sni_hostname": parts.hostname})
 
 
 async def _allowed_address(host: str, private_allow: Sequence[Network]) -> str:

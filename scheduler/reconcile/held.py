@@ -40,7 +40,7 @@ class Held:
             store = JobStore(db)
             if message != self.job.last_message or event is not None:
                 self.job = await store.note(self.job, {"last_message": message}, at, event)
-            await store.extend(self.job, at + timedelta(seconds=self._lease_s))
+            await store.extend(self.job, self._lease_s, at)
 
     async def let_go(self, after_s: float | None = None) -> None:
         """Give the job back; it is due again ``after_s`` seconds from now. None: when its last move said."""

@@ -12,8 +12,7 @@ from scheduler.model.jobs import Job, Place
 from scheduler.model.runs import JobType
 from scheduler.model.systems import System
 from scheduler.ports import Ports
-from scheduler.store.credentials import CredentialStore
-from scheduler.store.systems import SystemStore
+from scheduler.store.systems import CredentialStore, SystemStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Side:
 
 async def side_of(ports: Ports, tenant: str, system_id: str, user: str) -> Side:
     """A system as ``user`` uses it, deleted ones too: what runs there still has to end. Raises NotFound."""
-    async with ports.transaction() as db:
+    async with ports.reading() as db:
         system = await SystemStore(db).get(tenant, system_id, deleted=True)
         login = system.login_of(user)
         try:
@@ -50,9 +49,20 @@ class Target(NamedTuple):
     job_type: JobType
 
 
-async def target_of_job(ports: Ports, job: Job) -> Target:
-    """The backend's key for a job that has a place."""
-    return Target((await exec_side(ports, job)).login, place_of_job(job).job_type)
+class Targets:
+    """The backends' keys of many jobs; each system is read once."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._systems: dict[tuple[str, str], System] = {}
+
+    async def of(self, tenant: str, system_id: str, owner: str, job_type: JobType) -> Target:
+        system = self._systems.get((tenant, system_id))
+        if system is None:
+            async with self._ports.reading() as db:
+                system = await SystemStore(db).get(tenant, system_id, deleted=True)
+            self._systems[tenant, system_id] = system
+        return Target(system.login_of(owner), job_type)
 
 
 async def exec_side(ports: Ports, job: Job) -> Side:

@@ -11,7 +11,7 @@ from scheduler.reconcile.steps import Hands
 
 
 async def stage(job: Job, hands: Hands) -> Attempt | None:
-    """STAGING_JOB -> SUBMITTING_JOB: the system is ready for the attempt that this returns; None while it is not yet."""
+    """STAGING_JOB -> SUBMITTING_JOB: the system is ready for the attempt that this returns; None: not yet."""
     place = place_of_job(job)
     side = await exec_side(hands.ports, job)
     run = run_spec(job, place, side.system, side.login_user)

@@ -1,4 +1,4 @@
-"""SUBMITTING_JOB: intents of one login go together into one remote call. The marker, not our memory, says what happened."""
+"""SUBMITTING_JOB: intents of one login go together. The marker, not our memory, says what happened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scheduler.ports import Ports
 from scheduler.reconcile.differences import not_due
 from scheduler.reconcile.held import Held
 from scheduler.reconcile.loop import Crew
-from scheduler.reconcile.sides import Target, target_of_job
+from scheduler.reconcile.sides import Target, Targets, place_of_job
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
@@ -63,10 +63,12 @@ class Submit:
             store = JobStore(db)
             jobs = await store.claim({S.SUBMITTING_JOB}, self._ports.process_id, self._lease_s, self._batch, at)
             attempts = {job.id: await store.newest_attempt(job) for job in jobs}
+        targets = Targets(self._ports)
         claimed: dict[Target, list[Intent]] = defaultdict(list)
         for job in jobs:
             if (attempt := attempts[job.id]) is not None:
-                target = await target_of_job(self._ports, job)
+                place = place_of_job(job)
+                target = await targets.of(job.tenant, place.system_id, job.owner, place.job_type)
                 claimed[target].append(Intent(Held(job, self._ports, self._lease_s), attempt))
         return claimed
 
@@ -107,7 +109,7 @@ async def fact_of(backend: Backend, intent: Intent, outcome: RemoteId | SubmitEr
     if outcome is None or isinstance(outcome, SubmitError):
         outcome = await backend.find(attempt.marker, attempt.intended_at)
     if outcome is not None:
-        return Fact(Event.ACCEPTED, {"remote_id": outcome} | not_due(job), message="the system has the job")
+        return Fact(Event.ACCEPTED, {"remote_id": outcome, **not_due(job)}, message="the system has the job")
     if job.cancel_requested_at is not None:
         return Fact(Event.CANCELLED, message="cancelled as asked, before it reached the system")
     return Fact(Event.NEVER_ARRIVED, message="the job never reached the system; it is placed again")

@@ -93,9 +93,7 @@ async def copy_tree(
             await _copy_file(source, posixpath.join(top, entry.relative), entry.info, target, to, progress)
 
 
-async def _copy_file(
-    source: Storage, path: str, info: FileInfo, target: Storage, to: str, progress: Progress
-) -> None:
+async def _copy_file(source: Storage, path: str, info: FileInfo, target: Storage, to: str, progress: Progress) -> None:
     path = path.rstrip("/")
     if info.kind is FileKind.FILE and await _is_there(target, to, info):
         return

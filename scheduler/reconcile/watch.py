@@ -19,7 +19,7 @@ from scheduler.ports import Ports
 from scheduler.reconcile.differences import facts_of, lost, news_of, same_news
 from scheduler.reconcile.learn import finished_run
 from scheduler.reconcile.loop import Crew
-from scheduler.reconcile.sides import Target, target_of_flight
+from scheduler.reconcile.sides import Target, Targets
 from scheduler.store.jobs import JobStore
 from scheduler.store.learning import RunStore
 
@@ -89,6 +89,7 @@ class Watch:
         self._scan_at = min((o.due_at for t, o in self._outlooks.items() if t not in self.crew), default=latest)
 
     async def _in_flight(self) -> Mapping[Target, Sequence[InFlight]]:
+        targets = Targets(self._ports)
         flights: dict[Target, list[InFlight]] = defaultdict(list)
         after_id = 0
         while True:
@@ -96,7 +97,8 @@ class Watch:
                 page = await JobStore(db).in_flight(PAGE, after_id)
             for flight in page:
                 if flight.remote_id is not None and flight.state is not S.SUBMITTING_JOB:
-                    flights[await target_of_flight(self._ports, flight)].append(flight)
+                    key = await targets.of(flight.tenant, flight.system_id, flight.owner, flight.job_type)
+                    flights[key].append(flight)
             if len(page) < PAGE:
                 return flights
             after_id = page[-1].job_id

@@ -10,7 +10,7 @@ from scheduler.store.jobs import JobStore
 
 
 async def withdraw(job: Job, hands: Hands) -> None:
-    """QUEUED, RUNNING: ask the system to end the run. That it ended is for the watcher to see; until then, ask again."""
+    """QUEUED, RUNNING: ask the system to end the run, again and again until the watcher sees that it ended."""
     async with hands.ports.transaction() as db:
         attempt = await JobStore(db).newest_attempt(job)
     if attempt is None or attempt.remote_id is None:

@@ -1,11 +1,9 @@
 """Settings come from one place, are checked at start, and say which variable is wrong."""
 
-import stat
-
 import pytest
 from pydantic import ValidationError
 
-from scheduler.settings import Settings, SettingsInvalid, load, secrets_key
+from scheduler.settings import Settings, SettingsInvalid, load
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +36,6 @@ def test_the_environment_wins_over_the_file_and_the_command_over_both(home, monk
         ("BERTH_PROBE_ALLOW", "10.0.0.0/99"),
         ("BERTH_LOG_LEVEL", "loud"),
         ("BERTH_PUBLIC_URL", "ftp://x"),
-        ("BERTH_SECRETS_KEY", "c2hvcnQ="),
     ],
 )
 def test_a_wrong_value_names_its_variable(name, value, monkeypatch):
@@ -61,20 +58,6 @@ def test_lists_of_networks_are_read_from_one_variable(monkeypatch):
 def test_settings_are_frozen():
     with pytest.raises(ValidationError):
         load().port = 1
-
-
-def test_the_secrets_key_is_made_once_and_only_for_its_owner(home):
-    first = secrets_key(load())
-    assert len(first) == 32
-    assert secrets_key(load()) == first
-    assert stat.S_IMODE((home / "secrets.key").stat().st_mode) == 0o600
-
-
-def test_a_secrets_key_that_others_can_read_is_refused(home):
-    secrets_key(load())
-    (home / "secrets.key").chmod(0o644)
-    with pytest.raises(SettingsInvalid, match="chmod 600"):
-        secrets_key(load())
 
 
 def test_a_secret_never_shows(monkeypatch):
