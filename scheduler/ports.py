@@ -1,4 +1,4 @@
-"""What services and reconcilers need of the world. ``scheduler.wiring`` builds it, tests fake it."""
+"""What services and reconcilers need of the world: store, clock, systems. Built by ``scheduler.wiring``."""
 
 from __future__ import annotations
 
