@@ -11,7 +11,7 @@ from typing import NamedTuple
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision
 from scheduler.model.runs import JobType, Resources
-from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot
+from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
 from scheduler.model.systems import LogicalQueue, System
 
 ANYONE = frozenset({"*"})
@@ -116,6 +116,24 @@ class PlaceOption:
             return () if self.view.system.can_run_batch else self.view.snapshot.nodes
         return tuple(kind for kind in self.view.snapshot.nodes if kind.partition == self.queue.partition)
 
+    @property
+    def visible_jobs(self) -> tuple[VisibleJob, ...]:
+        """Anyone's jobs that the snapshot shows in this place."""
+        if self.view.snapshot is None or (self.queue is None and self.view.system.can_run_batch):
+            return ()
+        wanted = self.queue.partition if self.queue else None
+        return tuple(job for job in self.view.snapshot.jobs if wanted in (None, job.partition))
+
+    @property
+    def unseen(self) -> tuple[Committed, ...]:
+        """Jobs of ours that were sent to this place and that the snapshot cannot show yet, oldest first."""
+        ours = (each for each in self.view.committed if each.queue == self.key.queue)
+        return tuple(sorted((each for each in ours if not self._shown(each)), key=lambda each: each.placed_at))
+
+    def _shown(self, job: Committed) -> bool:
+        snapshot = self.view.snapshot
+        return snapshot is not None and job.submitted_at is not None and job.submitted_at <= snapshot.taken_at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -136,6 +154,14 @@ class SolveLimits:
     deterministic_time: float = 2.0
     max_variables: int = 60_000
     """Beyond this many the greedy plan is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The place of a job, and how long other jobs of ours delay it there."""
+
+    place: PlaceKey
+    delay_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
