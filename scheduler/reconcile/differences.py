@@ -74,7 +74,7 @@ def never_started(seen: Observation) -> bool:
     return seen.started_at is None and seen.ending in ENDS_UNSTARTED
 
 
-def not_due(job: Job) -> Mapping[str, Any]:
+def not_due(job: Job) -> dict[str, Any]:
     """While a job is on a system it is due for a step only when the user asked for its end."""
     return {"next_look_at": None} if job.cancel_requested_at is None else {}
 
@@ -94,14 +94,14 @@ def _started(job: Job, seen: Observation) -> Fact:
     changes = {"remote_started_at": seen.started_at, "remote_submitted_at": seen.submitted_at, "observation": seen}
     return Fact(
         Event.STARTED,
-        changes | dict(not_due(job)),
+        changes | not_due(job),
         {"started_at": seen.started_at} if seen.started_at else {},
         message=waiting_in_words(job, seen) if seen.state is RemoteState.RUNNING else "the run started",
     )
 
 
 def _requeued(job: Job, seen: Observation) -> Fact:
-    changes = {"remote_started_at": None, "observation": seen} | dict(not_due(job))
+    changes = {"remote_started_at": None, "observation": seen} | not_due(job)
     why = f": {seen.reason}" if seen.reason else ""
     return Fact(Event.REQUEUED, changes, {"started_at": None}, message=f"the site put the job back in its queue{why}")
 

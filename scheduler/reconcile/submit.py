@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -89,7 +90,8 @@ class Submit:
             return
         for intent in intents:
             try:
-                await self._settle(intent, await fact_of(backend, intent, outcomes.get(intent.attempt.marker)))
+                outcome = outcomes.get(intent.attempt.marker)
+                await self._settle(intent, await fact_of(backend, intent, outcome, self._ports.clock()))
             except NothingLearnt as error:
                 await _keep_waiting(intent.held, error)
             except StaleJob:
@@ -101,7 +103,7 @@ class Submit:
         await intent.held.let_go(NEVER_ARRIVED_WAIT_S if fact.event is Event.NEVER_ARRIVED else None)
 
 
-async def fact_of(backend: Backend, intent: Intent, outcome: RemoteId | SubmitError | None) -> Fact:
+async def fact_of(backend: Backend, intent: Intent, outcome: RemoteId | SubmitError | None, at: datetime) -> Fact:
     """INTENDED -> QUEUED, ENDED or proven absent. What is not known is asked for; NothingLearnt: still not known."""
     job, attempt = intent.held.job, intent.attempt
     if isinstance(outcome, SubmitRejected):
@@ -109,7 +111,8 @@ async def fact_of(backend: Backend, intent: Intent, outcome: RemoteId | SubmitEr
     if outcome is None or isinstance(outcome, SubmitError):
         outcome = await backend.find(attempt.marker, attempt.intended_at)
     if outcome is not None:
-        return Fact(Event.ACCEPTED, {"remote_id": outcome, **not_due(job)}, message="the system has the job")
+        known = {"remote_id": outcome, "remote_submitted_at": at}
+        return Fact(Event.ACCEPTED, known | not_due(job), message="the system has the job")
     if job.cancel_requested_at is not None:
         return Fact(Event.CANCELLED, message="cancelled as asked, before it reached the system")
     return Fact(Event.NEVER_ARRIVED, message="the job never reached the system; it is placed again")

@@ -19,6 +19,7 @@ async def test_a_job_runs_and_its_outputs_are_kept(world: World):
     assert world.system.files.nodes[f"/kept/{job.uuid}/tapisjob.out"] == b"hello\n"
     assert await world.history(job) == [
         "PENDING",
+        "PLACEMENT",
         "PROCESSING_INPUTS",
         "STAGING_INPUTS",
         "STAGING_JOB",

@@ -7,21 +7,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from placement.engine import place
+from placement.problem import SolveLimits
 from scheduler.model.ids import new_job_uuid
-from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, JobSpec, NewJob, Place
+from scheduler.model.jobs import Attempt, HistoryEvent, Job, JobSpec, NewJob, Place
 from scheduler.model.macros import JobIdentity, place_of
 from scheduler.model.runs import Runtime
-from scheduler.model.states import Event, JobState
-from scheduler.model.systems import LogicalQueue, System
+from scheduler.model.states import JobState
+from scheduler.model.systems import Credential, LogicalQueue, System
 from scheduler.model.tenants import Site, Tenant
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import Advance
 from scheduler.reconcile.fetch import WebRules
+from scheduler.reconcile.place import Placing
 from scheduler.reconcile.submit import Submit
 from scheduler.reconcile.watch import Pace, Watch
 from scheduler.store.database import Database
 from scheduler.store.jobs import JobStore
-from scheduler.store.systems import SystemStore
+from scheduler.store.systems import CredentialStore, SystemStore
 from scheduler.store.tenants import TenantStore
 from tests.fakes.connections import FakeConnections
 from tests.fakes.system import FakeSystem
@@ -80,12 +83,9 @@ class World:
         self.now += timedelta(seconds=seconds)
 
     async def submit(self, count: int = 1, **changes: Any) -> list[Job]:
-        """Jobs as the services store them, placed on the cluster."""
-        new = [self._new(**changes) for _ in range(count)]
+        """Jobs as the services store them."""
         async with self.database.transaction() as db:
-            store = JobStore(db)
-            jobs = await store.add(new)
-            return [await store.record(job, Fact(Event.PLACED), self.now) for job in jobs]
+            return list(await JobStore(db).add([self._new(**changes) for _ in range(count)]))
 
     def _new(self, **changes: Any) -> NewJob:
         asked = {"name": "a job", "app_id": "hello", "app_version": "1", "image": "docker://busybox"}
@@ -140,9 +140,11 @@ class Process:
         self.ports = ports
         self.watch = Watch(ports, lost_after_s=LOST_AFTER_S, pace=Pace())
         self.submit = Submit(ports, lease_s=LEASE_S, batch=100, accepted=self.watch.soon)
+        self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100)
         self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=16)
 
     async def tick(self) -> None:
+        await self.place.tick()
         for loop in (self.advance, self.submit, self.watch):
             await loop.tick()
             await loop.crew.settle()
@@ -158,3 +160,4 @@ async def prepared(database: Database) -> None:
         await TenantStore(db).add_site(Site(id="here", created_at=START))
         await TenantStore(db).add_tenant(Tenant(id="dev", site_id="here", created_at=START))
         await SystemStore(db).add(CLUSTER)
+        await CredentialStore(db).put(Credential(tenant="dev", system_id="cluster", user="alice", login_user="alice"))
