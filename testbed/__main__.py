@@ -45,7 +45,7 @@ def _info(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(info, indent=2))
         return
-    print(f"cluster     {info['name']}: Slurm {info['slurm_version']} ({info['suite']}), nodes {', '.join(info['nodes'])}")
+    print(f"cluster     {info['name']}: Slurm {info['slurm_version']} ({info['suite']}), {len(info['nodes'])} nodes")
     print(f"ssh         ssh -F {info['ssh']['config']} testbed")
     print(f"slurmrestd  {info['slurmrestd']['url']}")
     print(f"registry    {info['registry']['from_host']} (inside: {info['registry']['from_nodes']}), plain HTTP")
@@ -80,16 +80,21 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "bring a cluster up; when it is up, repair it")
     up.add_argument("nodes", type=int, help="number of compute nodes")
     up.add_argument("--suite", choices=SUITE_NAMES, default=Spec.suite, help="Debian suite, and so Slurm's version")
-    up.add_argument("--cgroup", choices=CGROUP_CHOICES, default=Spec.cgroup, help="auto: memory limits are real where the host allows it")
+    up.add_argument(
+        "--cgroup", choices=CGROUP_CHOICES, default=Spec.cgroup, help="auto: real memory limits where the host has them"
+    )
     up.add_argument("--gpus", type=int, default=Spec.gpus, help="stand-in GPUs on each node")
     up.add_argument("--rate", default=Spec.rate, help="speed of each machine's link, like 200mbit")
     up.add_argument("--tmpfs", action="store_true", help="keep the machines' disks in memory")
     up.add_argument("--no-dbd", dest="dbd", action="store_false", help="no slurmdbd: faster, no accounting")
-    up.add_argument("--ssh-port", type=int, default=Spec.ssh_port, help="first port on 127.0.0.1; the next ones are used too")
+    up.add_argument(
+        "--ssh-port", type=int, default=Spec.ssh_port, help="first port on 127.0.0.1; the next are used too"
+    )
 
     command("down", _down, "take a cluster down; leaves nothing")
     command("status", _status, "what runs; exit status 1 when something does not")
-    command("info", _info, "how to reach the cluster").add_argument("--json", action="store_true", help="everything, for programs")
+    info = command("info", _info, "how to reach the cluster")
+    info.add_argument("--json", action="store_true", help="everything, for programs")
 
     shell = command("sh", _sh, "run a command on a machine as root, or open a shell")
     shell.add_argument("node")
@@ -111,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     rate = command("rate", _fault("rate", "speed"), "limit the speed of a machine's link")
     rate.add_argument("node")
     rate.add_argument("speed", help="like 200mbit, or none")
-    for name, summary in {"start": "start a daemon", "stop": "end a daemon (SIGTERM)", "kill": "end a daemon (SIGKILL)"}.items():
+    daemon_faults = {"start": "start a daemon", "stop": "end a daemon (SIGTERM)", "kill": "end a daemon (SIGKILL)"}
+    for name, summary in daemon_faults.items():
         daemon = command(name, _fault(name, "daemon"), summary)
         daemon.add_argument("node")
         daemon.add_argument("daemon", choices=DAEMONS)

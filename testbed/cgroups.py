@@ -1,8 +1,8 @@
 """A control group of its own for each machine, so that Slurm's memory limits inside are real.
 
-Version 1: one folder below each controller, bound into the machine. Version 2: one folder in the single tree, which a cgroup
-namespace turns into the machine's root; the processes sit in its leaf ``init`` because a group that hands controllers to its
-children may hold no processes itself.
+Version 1: one folder below each controller, bound into the machine. Version 2: one folder in the single tree, which a
+cgroup namespace turns into the machine's root; the processes sit in its leaf ``init``, because a group that hands
+controllers to its children may hold no processes itself.
 """
 
 import contextlib
@@ -48,12 +48,13 @@ def create(mode: str, cluster: str, machine: str) -> None:
 
 
 def entering_new(mode: str, cluster: str, machine: str) -> list[str]:
-    """What to put before the argv of a machine's first process: v2 makes its group the root of a new cgroup namespace."""
+    """What to put before the argv of a machine's first process: v2 makes its group a new cgroup namespace's root."""
     if mode != "v2":
         return []
     folder = _ROOT / path_of(cluster, machine)
-    enter = f'echo 0 > {folder}/cgroup.procs; exec unshare --cgroup sh -c \'echo 0 > {folder}/init/cgroup.procs; exec "$@"\' sh "$@"'
-    return ["sh", "-c", enter, "sh"]
+    become_root = f'echo 0 > {folder}/cgroup.procs; exec unshare --cgroup "$@"'
+    move_to_leaf = f'echo 0 > {folder}/init/cgroup.procs; exec "$@"'
+    return ["sh", "-c", become_root, "sh", "sh", "-c", move_to_leaf, "sh"]
 
 
 def entering(mode: str, cluster: str, machine: str) -> list[str]:

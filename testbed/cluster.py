@@ -42,7 +42,7 @@ class Cluster:
             raise TestbedError(f"no cluster {name!r} is up")
         return cls(Spec(**json.loads(path.read_text())))
 
-    # -- life -----------------------------------------------------------------------------------------------------------
+    # Life
 
     def up(self) -> dict[str, Any]:
         """Bring the cluster up and return ``info()``; when it is up already, start again whatever has died."""
@@ -82,7 +82,7 @@ class Cluster:
             for name in self.machines
         }
 
-    # -- faults ---------------------------------------------------------------------------------------------------------
+    # Faults
 
     def crash(self, node: str) -> None:
         """Cut a machine's power: no process says goodbye, connections simply fall silent. Its disk survives."""
@@ -147,7 +147,7 @@ class Cluster:
             write_demo_image(Path(folder) / "layout", self._rootfs / "usr/bin/busybox")
             return self.push_image(Path(folder) / "layout", DEMO_REFERENCE)
 
-    # -- parts ----------------------------------------------------------------------------------------------------------
+    # Parts
 
     @property
     def _rootfs(self) -> Path:
@@ -251,7 +251,7 @@ class Cluster:
             except OSError as error:
                 for door in doors:
                     door.close()
-                raise TestbedError(f"port {port} of 127.0.0.1: {error.strerror}; choose others with --ssh-port") from error
+                raise TestbedError(f"127.0.0.1:{port}: {error.strerror}; choose another --ssh-port") from error
         return doors
 
     def _start_relay(self, doors: list[socket.socket]) -> None:

@@ -66,10 +66,8 @@ def run(
     try:
         done = subprocess.run(
             words,
-            input=stdin,
-            stdin=None if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            input=stdin or "",
+            capture_output=True,
             text=True,
             errors="replace",
             timeout=timeout_s,
@@ -85,7 +83,7 @@ def run(
 
 
 def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = ()) -> None:
-    """Start a program that outlives us, in a session of its own and not as our child (so it can become nobody's zombie)."""
+    """Start a program that outlives us: in a session of its own, and not as our child, so it is never our zombie."""
     with log.open("ab") as output:
         subprocess.run(
             ["setsid", "--fork", *(str(word) for word in argv)],

@@ -1,4 +1,4 @@
-"""The files of one cluster: a layer of configuration over the root file system, keys, and the folders that machines share."""
+"""The files of one cluster: a layer of configuration over the root file system, keys, and the shared folders."""
 
 import os
 import shutil
@@ -40,7 +40,8 @@ def write_machine_keys(state: Path, spec: Spec) -> None:
         key.parent.mkdir(parents=True, mode=0o755)
         public[machine] = _generate_key(key, machine)
     doors = {port: machine for port, (machine, inner) in spec.doors.items() if inner == 22}
-    (ssh / "known_hosts").write_text("".join(f"[127.0.0.1]:{port} {public[machine]}\n" for port, machine in doors.items()))
+    outside = "".join(f"[127.0.0.1]:{port} {public[machine]}\n" for port, machine in doors.items())
+    (ssh / "known_hosts").write_text(outside)
     (state / "common/etc/ssh").mkdir(exist_ok=True)
     inside = "".join(f"{machine} {key}\n" for machine, key in public.items())
     (state / "common/etc/ssh/ssh_known_hosts").write_text(inside)
@@ -76,8 +77,9 @@ def _client_config(ssh: Path, doors: Mapping[int, str]) -> str:
     logins += [("testbed-bob", "bob", port) for port, machine in doors.items() if machine == "login"]
     logins += [(machine, "alice", port) for port, machine in doors.items() if machine != "login"]
     return "".join(
-        f"Host {alias}\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  IdentityFile {ssh / user}\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {ssh / 'known_hosts'}\n  StrictHostKeyChecking yes\n  LogLevel ERROR\n"
+        f"Host {alias}\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n"
+        f"  IdentityFile {ssh / user}\n  IdentitiesOnly yes\n  LogLevel ERROR\n"
+        f"  UserKnownHostsFile {ssh / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
         for alias, user, port in logins
     )
 

@@ -48,7 +48,14 @@ class Machine:
         (self.disk / "init.pid").unlink(missing_ok=True)
         group = cgroups.path_of(self.cluster, self.name)
         lower = ":".join(str(layer) for layer in self.layers)
-        argv = ["nsenter", f"--net={network.netns_path(self.cluster, self.name)}", "unshare", "--mount", "--uts", "--ipc"]
+        argv = [
+            "nsenter",
+            f"--net={network.netns_path(self.cluster, self.name)}",
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+        ]
         argv += ["--pid", "--fork", "--kill-child=KILL"]
         argv += [_BOOT, self.name, lower, self.disk, self.shared, self.gpus, self.cgroup_mode, group]
         console = self.disk / "console.log"
@@ -59,7 +66,7 @@ class Machine:
             raise TestbedError(f"{error}\n{console.read_text()[-2000:]}") from error
 
     def power_off(self) -> None:
-        """Cut the power: the cable goes dead first, so that no process can say goodbye, then all processes die at once."""
+        """Cut the power: the cable goes dead first, so that nobody can say goodbye, then all processes die at once."""
         with contextlib.suppress(TestbedError):
             network.set_link(self.cluster, self.name, up=False)
         kill_all([network.netns_of(self.cluster, self.name)])
@@ -75,15 +82,18 @@ class Machine:
         clean = ["env", "-i", f"PATH={_PATH}", "HOME=/root", "LANG=C.UTF-8", f"TERM={os.environ.get('TERM', 'dumb')}"]
         return [*cgroups.entering(self.cgroup_mode, self.cluster, self.name), *enter, "--", *clean, *argv]
 
-    def sh(self, script: str, *arguments: str, user: str = "root", check: bool = True, timeout_s: float = 60) -> Finished:
-        """Run a shell script inside, in the user's home; TestbedError with its error output when it fails and ``check``."""
+    def sh(
+        self, script: str, *arguments: str, user: str = "root", check: bool = True, timeout_s: float = 60
+    ) -> Finished:
+        """Run a shell script inside, in the user's home; TestbedError with its own words if it fails and ``check``."""
         argv = ["sh", "-c", script, *arguments]
         if user != "root":
             home = f"/home/{user}"
             argv = ["runuser", "-u", user, "--", "env", f"--chdir={home}", f"HOME={home}", f"USER={user}", *argv]
         done = run(self.inside(argv), check=False, timeout_s=timeout_s)
         if check and done.returncode != 0:
-            raise TestbedError(f"on {self.name}, exit status {done.returncode}: {(done.stderr or done.stdout).strip()[-2000:]}")
+            output = (done.stderr.strip() or done.stdout.strip())[-2000:]
+            raise TestbedError(f"on {self.name}, exit status {done.returncode}: {output}")
         return done
 
     def start(self, *daemons: str) -> None:

@@ -1,4 +1,4 @@
-"""The demo image: an OCI layout of a few files around a static busybox, the same bytes each time from the same busybox."""
+"""The demo image: an OCI layout of a few files around a static busybox; the same busybox gives the same bytes."""
 
 import gzip
 import hashlib
@@ -84,7 +84,9 @@ def write_layout(folder: Path, layer: bytes, config: dict[str, Any]) -> str:
     return entry["digest"]
 
 
-def _entry(name: str, kind: bytes = tarfile.REGTYPE, *, mode: int = 0o777, size: int = 0, linkname: str = "") -> tarfile.TarInfo:
+def _entry(
+    name: str, kind: bytes = tarfile.REGTYPE, *, mode: int = 0o777, size: int = 0, linkname: str = ""
+) -> tarfile.TarInfo:
     """A tar entry that carries no trace of when, where or by whom it was made."""
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode, entry.size, entry.linkname = kind, mode, size, linkname

@@ -1,7 +1,7 @@
 """The only door into a cluster: listens on the host's 127.0.0.1 and passes bytes to an address inside.
 
-Run as ``python relay.py FD=ADDRESS:PORT ...``: the sockets were opened by the parent in the host's network namespace and stay
-there, while this process was started in the switch's and so connects from inside.
+Run as ``python relay.py FD=ADDRESS:PORT ...``: the parent opened the sockets in the host's network namespace, and they
+stay there, while this process was started in the switch's and so connects from inside.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The root file system that all machines of a cluster share, built once from Debian packages and kept in a cache.
 
-The cache folder's name carries a hash of the recipe, so a changed recipe never meets an old tree. A tree is built under a
-temporary name and renamed when whole: what stands under its final name is complete.
+The cache folder's name carries a hash of the recipe, so a changed recipe never meets an old tree. A tree is built under
+a temporary name and renamed when whole: what stands under its final name is complete.
 """
 
 import fcntl
@@ -20,11 +20,15 @@ CACHE = Path(os.environ.get("BERTH_TESTBED_CACHE", "/var/cache/berth-testbed"))
 SETUP = Path(__file__).with_name("rootfs-setup.sh")
 
 COMMON_PACKAGES = (
-    "slurm-wlm",
+    "slurmctld",
+    "slurmd",
+    "slurm-client",
     "slurmdbd",
     "slurmrestd",
+    "slurm-wlm-jwt-plugin",
     "munge",
-    "mariadb-server",
+    "mariadb-server-core",  # without mariadb-server's scripts, and without the Perl they need
+    "mariadb-client-core",
     "openssh-server",
     "docker-registry",
     "skopeo",
@@ -35,12 +39,10 @@ COMMON_PACKAGES = (
     "squashfuse",
     "squashfs-tools",
     "uidmap",
-    "fuse3",
     "python3",
     "iproute2",
     "procps",
     "curl",
-    "ca-certificates",
     "busybox-static",  # the content of the demo image
 )
 
@@ -58,9 +60,9 @@ SUITES = {
     suite.name: suite
     for suite in (
         # Apptainer is in sid only, and needs no newer libc than trixie's.
-        Suite("trixie", ("sid",), ("slurm-wlm-jwt-plugin", "apptainer")),
-        Suite("sid", (), ("slurm-wlm-jwt-plugin", "apptainer")),
-        Suite("bookworm", (), ("slurm-wlm-jwt-plugin",)),
+        Suite("trixie", ("sid",), ("apptainer",)),
+        Suite("sid", (), ("apptainer",)),
+        Suite("bookworm", (), ()),
     )
 }
 
@@ -105,20 +107,12 @@ def _build(suite: Suite, target: Path) -> None:
     argv = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"]
     argv += [f"--include={','.join(COMMON_PACKAGES + suite.extra_packages)}"]
     argv += [f"--aptopt={option}" for option in (*_apt_options(suite), *_host_proxy())]
-    argv += [f"--dpkgopt={option}" for option in _DPKG_OPTIONS]
-    argv += [f"--customize-hook={SETUP}", suite.name, str(building), "-"]
+    argv += ["--dpkgopt=force-unsafe-io", f"--extract-hook={SETUP}", f"--customize-hook={SETUP}"]
+    argv += [suite.name, str(building), "-"]
     _run_with_progress(argv, sources, suite)
+    versions = package_versions(building)
     building.rename(target)
-    say(f"root file system ready: {', '.join(f'{k} {v}' for k, v in package_versions(target).items())}")
-
-
-_DPKG_OPTIONS = (
-    "force-unsafe-io",
-    "path-exclude=/usr/share/doc/*",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/locale/*",
-    "path-exclude=/usr/share/info/*",
-)
+    say(f"root file system ready: {', '.join(f'{name} {version}' for name, version in versions.items())}")
 
 
 def _apt_options(suite: Suite) -> tuple[str, ...]:
@@ -131,14 +125,15 @@ def _apt_options(suite: Suite) -> tuple[str, ...]:
 
 def _mirror() -> str:
     """The Debian mirror this host already uses, so that a site's own mirror or cache serves us too."""
-    argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian"]
-    known = run(argv, check=False).stdout.split()
+    filters = ["Created-By: Packages", "Origin: Debian", "Label: Debian"]
+    known = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *filters], check=False).stdout.split()
     return known[0] if known else "http://deb.debian.org/debian"
 
 
 def _host_proxy() -> list[str]:
+    proxies = ("Acquire::http::Proxy ", "Acquire::https::Proxy ")
     settings = run(["apt-config", "dump"], check=False).stdout.splitlines()
-    return [line.rstrip(";") for line in settings if line.startswith(("Acquire::http::Proxy ", "Acquire::https::Proxy "))]
+    return [setting.rstrip(";") for setting in settings if setting.startswith(proxies)]
 
 
 def _run_with_progress(argv: list[str], sources: str, suite: Suite) -> None:

@@ -29,7 +29,7 @@ def files(spec: Spec, cgroup_mode: str) -> dict[str, str]:
         "/etc/containers/registries.conf": '[[registry]]\nlocation = "login:5000"\ninsecure = true\n',
     }
     if spec.gpus:
-        texts["/etc/slurm/gres.conf"] = f"Name=gpu File=/dev/nvidia[0-{spec.gpus - 1}]\n" if spec.gpus > 1 else _ONE_GPU
+        texts["/etc/slurm/gres.conf"] = "".join(f"Name=gpu File=/dev/nvidia{gpu}\n" for gpu in range(spec.gpus))
     if spec.dbd:
         texts["/etc/slurm/slurmdbd.conf"] = _SLURMDBD
         texts["/etc/slurm/database.sql"] = _DATABASE
@@ -49,9 +49,9 @@ def slurm_conf(spec: Spec, cgroup_mode: str) -> str:
     if spec.gpus:
         lines += ["GresTypes=gpu"]
     lines += [_node(spec, name) for name in spec.compute_nodes]
-    everyone = ",".join(spec.compute_nodes)
+    nodes = ",".join(spec.compute_nodes)
     lines += [
-        f"PartitionName=cpu Nodes={everyone} Default=YES MaxTime=1-00:00:00 DefaultTime=10:00 DefMemPerCPU=100 State=UP",
+        f"PartitionName=cpu Nodes={nodes} Default=YES MaxTime=1-00:00:00 DefaultTime=10:00 DefMemPerCPU=100 State=UP",
         "PartitionName=debug Nodes=n1 MaxTime=10:00 DefaultTime=1:00 DefMemPerCPU=100 PriorityTier=10 State=UP",
     ]
     return "\n".join(lines) + "\n"
@@ -145,8 +145,6 @@ CREATE DATABASE IF NOT EXISTS slurm_acct_db;
 CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'slurm';
 GRANT ALL ON slurm_acct_db.* TO slurm@localhost;
 """
-
-_ONE_GPU = "Name=gpu File=/dev/nvidia0\n"
 
 _REGISTRY = """
 version: 0.1

@@ -144,7 +144,7 @@ def test_a_users_path_and_shell_names_do_not_disturb_the_record(host):
 
 @pytest.mark.parametrize("runtime", [Runtime.NONE, Runtime.DOCKER])
 def test_a_name_that_the_shell_keeps_is_refused_where_it_would_be_lost(host, runtime):
-    with pytest.raises(SpecInvalid, match="envVariables.UID"):
+    with pytest.raises(SpecInvalid, match=r"envVariables\.UID"):
         host.start(replace(host.run, runtime=runtime, args=("id",), env={"UID": "7"}))
 
 
