@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from backends.base import LOG_CHUNK_BYTES, Capabilities
 from backends.container import DUPLICATE_EXIT_CODE, Claim, launch_files
+from backends.paths import marker_root
 from backends.slurm import cluster, observing, sbatch, text
 from backends.slurm.observing import ArrayMemory, Traces
 from backends.slurm.pacing import Gathering, TokenBucket
@@ -56,16 +57,12 @@ class SlurmBackend:
         login_user: str,
         connection: SshConnection,
         *,
-        work_dir: str | None = None,
         bucket: TokenBucket | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """work_dir: absolute directory that holds ``.berth/``; the system's working directory when None.
-
-        bucket: what all logins of one system share; of this login alone when None.
-        """
+        """bucket: what all logins of one system share; of this login alone when None."""
         self._connection = connection
-        self._markers_dir = posixpath.join(work_dir or work_dir_of(system, login_user), ".berth", "markers")
+        self._markers_dir = marker_root(system, login_user)
         self._bucket = bucket or TokenBucket(system.berth_notes.get("submitRatePerS"))
         self._clock = clock
         self._version: tuple[str, tuple[int, int]] | None = None
@@ -294,12 +291,6 @@ class SlurmBackend:
             (shown,) = await self._outputs([text.VERSION_ARGV])
             self._version = text.parse_version(shown)
         return self._version
-
-
-def work_dir_of(system: System, login_user: str) -> str:
-    """The directory on the system that holds ``.berth/``: the same for every job of a login, whatever its owner."""
-    working_dir = (system.job_working_dir or "").replace("${EffectiveUserId}", login_user).partition("${")[0]
-    return posixpath.normpath(posixpath.join(system.root_dir, working_dir.lstrip("/")))
 
 
 def _verdict(fields: Sequence[str] | None) -> RemoteId | SubmitError:
