@@ -11,6 +11,7 @@ from backends.ssh.backend import SshBackend
 from scheduler.model.systems import System
 from tests.contract.fake import FakeStorageSubject, FakeSubject
 from tests.contract.fork import CuttableCommands, ForkSubject
+from tests.contract.slurm import sftp_subject, slurm_subject
 from tests.contract.subjects import StorageSubject, Subject
 
 
@@ -38,8 +39,10 @@ async def fake_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
 BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] = {
     "fake": fake,
     "ssh": ssh,
+    "slurm": slurm_subject,
 }
 
 STORAGES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StorageSubject]]] = {
     "fake": fake_storage,
+    "sftp": sftp_subject,
 }
