@@ -17,7 +17,9 @@ MARKER = Marker("berth-0b8f3a52-7f0e-4a57-9d0c-5f1d2f3a4b5c-007-1")
 
 def queue(version):
     """The newest row of each name in a recorded squeue."""
-    return {row.name: row for row in sorted(text.parse_squeue(recorded(version, "squeue")), key=lambda r: int(r.job_id))}
+    return {
+        row.name: row for row in sorted(text.parse_squeue(recorded(version, "squeue")), key=lambda r: int(r.job_id))
+    }
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -157,10 +159,10 @@ def test_a_probe_that_is_refused_has_no_start():
 
 
 def sinfo(**changes):
-    columns = dict(
-        R="cpu", P="cpu*", a="up", l="1-00:00:00", L="10:00", s="1-infinite", c="64", m="256000", G="(null)", f="a,b",
-        D="4", T="idle", C="0/256/0/256",
-    )  # fmt: skip
+    columns = {
+        "R": "cpu", "P": "cpu*", "a": "up", "l": "1-00:00:00", "L": "10:00", "s": "1-infinite", "c": "64",
+        "m": "256000", "G": "(null)", "f": "a,b", "D": "4", "T": "idle", "C": "0/256/0/256",
+    }  # fmt: skip
     return US.join((columns | changes).values())
 
 
