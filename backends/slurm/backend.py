@@ -1,6 +1,6 @@
 """A Slurm cluster as one login: the eight methods of ``Backend`` over one SSH connection.
 
-At most once, in one place: ``submit.sh`` and ``find.sh`` meet under a lock in the marker's directory, the job itself
+At most once, in one place: ``submit.py`` and ``find.sh`` meet under a lock in the marker's directory, the job itself
 claims the marker before any user code (``backends/container.py``), and no sbatch is ever repeated for a marker whose
 first one may have been heard.
 """
@@ -19,7 +19,7 @@ from backends.paths import marker_root
 from backends.slurm import cluster, observing, sbatch, text
 from backends.slurm.observing import ArrayMemory, Traces
 from backends.slurm.pacing import Gathering, TokenBucket
-from backends.slurm.remote import ask, ask_commands, word, words
+from backends.slurm.remote import ask, ask_commands, program, word, words
 from backends.ssh.connection import SshConnection
 from scheduler.model.errors import (
     BackendUnavailable,
@@ -231,7 +231,8 @@ class SlurmBackend:
         await self._bucket.take(len(frames))
         stdin = b"".join(dict(frames).values())  # one marker twice is one submission
         try:
-            said = await ask(self._connection, "submit", [str(SBATCH_AT_ONCE)], stdin, timeout_s=240)
+            args = [str(SBATCH_AT_ONCE), program("submit.py")]
+            said = await ask(self._connection, "submit", args, stdin, timeout_s=240)
         except NothingLearnt as error:
             return [SubmitUncertain(str(error))] * len(frames)
         verdicts = {line.partition(text.US)[0]: line.split(text.US) for line in said.splitlines()}

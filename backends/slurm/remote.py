@@ -70,6 +70,10 @@ def answer_of(completed: Completed, program: str) -> str:
 
 
 @cache
-def _script(program: str) -> str:
-    folder = resources.files("backends.slurm") / "programs"
-    return "".join((folder / f"{name}.sh").read_text() for name in ("prelude", program))
+def program(name: str) -> str:
+    """The text of a program of this package."""
+    return (resources.files("backends.slurm") / "programs" / name).read_text()
+
+
+def _script(name: str) -> str:
+    return program("prelude.sh") + program(f"{name}.sh")

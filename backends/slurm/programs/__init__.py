@@ -1,0 +1,1 @@
+"""Programs for the login node; they travel there as text and are not imported here."""
