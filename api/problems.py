@@ -40,7 +40,7 @@ PROBLEMS: Mapping[type[errors.BerthError], Kind] = {
     errors.AlreadyExists: Kind(409, "already-exists", "The name is taken"),
     errors.KeyReused: Kind(409, "key-reused", "The Idempotency-Key was used with another request"),
     errors.IllegalMove: Kind(409, "illegal-move", "Not possible in this state"),
-    errors.StaleJob: Kind(409, "changed-meanwhile", "Changed meanwhile; try again"),
+    errors.Stale: Kind(409, "changed-meanwhile", "Changed meanwhile; try again"),
     errors.NothingLearnt: Kind(503, "system-unavailable", "The system cannot be asked now"),
     errors.SubmitError: Kind(503, "system-unavailable", "The system cannot be asked now"),
 }

@@ -149,9 +149,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolveLimits:
-    """How much thinking a plan may cost. Time is the solver's deterministic time, about seconds of one core."""
+    """How much thinking a plan may cost."""
 
-    deterministic_time: float = 2.0
+    deterministic_time: float = 0.5
+    """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
     max_variables: int = 60_000
     """Beyond this many the greedy plan is taken as it is."""
 

@@ -50,8 +50,8 @@ def utc_now() -> datetime:
 class Ports:
     """The one bundle that is handed down. ``transaction()`` opens a short transaction; no network inside, ever.
 
-    ``reading()`` is for reading only and never waits behind a writer; the same as ``transaction`` when not given.
     ``wake`` tells the reconcilers that a move was committed; ``process_id`` names this process in leases.
+    ``reads`` opens what only reads and never waits behind a writer; left out, reading is a transaction too.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -59,8 +59,8 @@ class Ports:
     clock: Callable[[], datetime] = utc_now
     wake: Callable[[], None] = field(default=lambda: None)
     process_id: str = "one"
-    reading: Callable[[], AbstractAsyncContextManager[Any]] = None  # type: ignore[assignment]
+    reads: Callable[[], AbstractAsyncContextManager[Any]] | None = None
 
-    def __post_init__(self) -> None:
-        if self.reading is None:
-            object.__setattr__(self, "reading", self.transaction)
+    def reading(self) -> AbstractAsyncContextManager[Any]:
+        """For reading only; each statement sees what was committed before it."""
+        return (self.reads or self.transaction)()

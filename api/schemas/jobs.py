@@ -11,7 +11,22 @@ import orjson
 from pydantic import AfterValidator, Field, StrictFloat, StrictInt, model_validator
 
 from api.schemas.apps import Minutes
-from api.schemas.base import Body, Count, Directory, Flag, Id, Line, Notes, Tags, Text, UserName, Version, View, Word
+from api.schemas.base import (
+    Body,
+    Count,
+    Directory,
+    Flag,
+    Id,
+    Line,
+    Notes,
+    Tags,
+    Text,
+    UserName,
+    Value,
+    Version,
+    View,
+    Word,
+)
 from api.schemas.parameters import FileInputArrayBody, FileInputBody, ParameterSetBody, input_view, inputs_of
 from scheduler.model.jobs import After, ArchiveMode, HistoryEvent, Job
 from scheduler.model.requests import JobRequest
@@ -89,6 +104,7 @@ class BerthBody(Body):
     """What Tapis has no word for: ``notes.berth`` of a submit request."""
 
     image: Annotated[Line, Field(min_length=1), AfterValidator(_image)] | None = None
+    command: Annotated[list[Value], Field(min_length=1, max_length=1000)] | None = None
     array: Annotated[Line, AfterValidator(_array)] | None = None
     after: Annotated[list[AfterBody], Field(max_length=100)] | None = None
     weight: Annotated[StrictInt | StrictFloat, Field(gt=0, le=1_000_000)] | None = None
@@ -142,6 +158,8 @@ class JobSubmit(Body):
             raise ValueError("notes.berth.image: is missing; the app berth.image runs the image named there")
         if self.appId not in (None, "berth.image") and self.appVersion is None:
             raise ValueError("appVersion: is missing; name the version of the app")
+        if berth.command and berth.image is None:
+            raise ValueError("notes.berth.command: needs notes.berth.image; an app has its own command")
         return self
 
     def berth(self) -> BerthBody:
@@ -155,6 +173,7 @@ class JobSubmit(Body):
             app_id=self.appId,
             app_version=self.appVersion,
             owner=self.owner,
+            tenant=self.tenant,
             description=self.description,
             job_type=JobType(self.jobType) if self.jobType else None,
             archive_on_app_error=self.archiveOnAppError,
@@ -181,6 +200,7 @@ class JobSubmit(Body):
             notes=self.notes,
             raw=raw,
             image=berth.image,
+            command=tuple(berth.command or ()),
             array=parse_array(berth.array) if berth.array else None,
             after=tuple(After(item.uuid, item.condition) for item in berth.after or ()),
             weight=float(berth.weight) if berth.weight else 1.0,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec, Place
 from scheduler.model.runs import JobType
 from scheduler.model.systems import LogicalQueue, System
@@ -86,7 +87,7 @@ def working_dir_of(system: System, identity: JobIdentity) -> str:
 def place_of(spec: JobSpec, system: System, queue: LogicalQueue | None, identity: JobIdentity) -> Place:
     """The place of a job on a system, every directory resolved. ``queue`` matters for BATCH only.
 
-    Raises MacroUnknown and PathRefused for what the spec or the system wrote.
+    Raises SpecInvalid naming the directory that cannot be meant.
     """
     values = place_values(spec, system, queue, identity)
     job_type = job_type_of(spec, system)
@@ -138,7 +139,10 @@ def place_values(spec: JobSpec, system: System, queue: LogicalQueue | None, iden
         ("ExecSystemOutputDir", spec.output_dir),
         ("ArchiveSystemDir", archive_template(spec)),
     ):
-        values[name] = "/" + relative_path(expand(template, values))
+        try:
+            values[name] = "/" + relative_path(expand(template, values))
+        except (MacroUnknown, PathRefused) as refused:
+            raise SpecInvalid.of(name[0].lower() + name[1:], str(refused)) from None
     return values
 
 

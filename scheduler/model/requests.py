@@ -22,6 +22,7 @@ class JobRequest:
     app_id: str | None = None
     app_version: str | None = None
     owner: str | None = None
+    tenant: str | None = None
     description: str | None = None
     job_type: JobType | None = None
     archive_on_app_error: bool | None = None
@@ -48,6 +49,8 @@ class JobRequest:
     notes: Mapping[str, Any] | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
     image: str | None = None
+    command: tuple[str, ...] = ()
+    """What runs in place of the image's entry point; arguments follow it."""
     array: ArraySpec | None = None
     after: tuple[After, ...] = ()
     weight: float = 1.0

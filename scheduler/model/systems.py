@@ -152,6 +152,10 @@ class System:
         """Whether each user runs under an account of their own."""
         return self.effective_user_id == "${apiUserId}"
 
+    def credential_user(self, owner: str) -> str:
+        """Under whose name the credential lies by which ``owner``'s jobs log in: a static account has one for all."""
+        return owner if self.is_dynamic_user else self.effective_user_id
+
     def queue(self, name: str | None) -> LogicalQueue | None:
         """The logical queue of that name, the default one for None; None when there is none."""
         wanted = name or self.default_queue
@@ -159,7 +163,7 @@ class System:
 
     def login_of(self, user: str) -> LoginKey:
         """The login under which ``user`` uses this system: their own, or the one account that all share."""
-        return LoginKey(self.tenant, self.id, user if self.is_dynamic_user else self.effective_user_id)
+        return LoginKey(self.tenant, self.id, self.credential_user(user))
 
     def job_types(self) -> frozenset[JobType]:
         """How jobs may run here."""

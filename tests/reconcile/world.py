@@ -72,7 +72,7 @@ class World:
         return Ports(
             **{
                 "transaction": self.database.transaction,
-                "reading": self.database.reading,
+                "reads": self.database.reading,
                 "connections": self.connections,
                 "clock": self.clock,
                 **changes,

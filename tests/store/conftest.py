@@ -34,7 +34,7 @@ def postgresql() -> Iterator[Path]:
 
     data = str(home / "data")
     run("initdb", "-D", data, "-U", "berth", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8")
-    options = f"-k {home} -c listen_addresses='' -c max_connections=60"
+    options = f"-k {home} -c listen_addresses='' -c max_connections=60 -c fsync=off"
     run("pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
     try:
         yield home

@@ -8,7 +8,7 @@ from typing import Any
 from scheduler.model.ids import marker_for, new_job_uuid
 from scheduler.model.jobs import Attempt, Fact, Job, JobSpec, NewJob, Place
 from scheduler.model.runs import JobType, RunSpec, Runtime
-from scheduler.model.states import AttemptState, E
+from scheduler.model.states import AttemptState, E, S
 from scheduler.model.tenants import Site, Tenant
 from scheduler.store.database import Database
 from scheduler.store.jobs import JobStore
@@ -65,3 +65,30 @@ async def submitting(database: Database, **changes: Any) -> Job:
     job = await recorded(database, await added(database, **changes), E.PLACED, E.INPUTS_LISTED, E.INPUTS_READY)
     async with database.transaction() as db:
         return await JobStore(db).intend(job, an_attempt(job), NOW)
+
+
+TO_STAGING = (E.PLACED, E.INPUTS_LISTED, E.INPUTS_READY)
+WAY_TO = {
+    S.PENDING: (),
+    S.PROCESSING_INPUTS: TO_STAGING[:1],
+    S.STAGING_INPUTS: TO_STAGING[:2],
+    S.STAGING_JOB: TO_STAGING,
+    S.BLOCKED: (E.BLOCKED,),
+    S.PAUSED: (E.PAUSED,),
+    S.FAILED: (E.FAILED,),
+    S.CANCELLED: (E.CANCELLED,),
+}
+WAY_AFTER_SUBMITTING = {
+    S.SUBMITTING_JOB: (),
+    S.QUEUED: (E.ACCEPTED,),
+    S.RUNNING: (E.ACCEPTED, E.STARTED),
+    S.ARCHIVING: (E.ACCEPTED, E.STARTED, E.ENDED),
+    S.FINISHED: (E.ACCEPTED, E.STARTED, E.ENDED, E.ARCHIVED),
+}
+
+
+async def in_state(database: Database, state: S, **changes: Any) -> Job:
+    """A job that came to ``state`` by its shortest way."""
+    if state in WAY_TO:
+        return await recorded(database, await added(database, **changes), *WAY_TO[state])
+    return await recorded(database, await submitting(database, **changes), *WAY_AFTER_SUBMITTING[state])
