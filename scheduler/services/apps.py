@@ -124,3 +124,14 @@ async def change_all(
                 changes += 1
         await AuditStore(db).add(caller.tenant, caller.username, f"app.{what}", app_id, {}, now)
     return changes
+
+
+async def is_enabled(ports: Ports, caller: Principal, app_id: str, version: str | None) -> bool:
+    """Whether the app may be run: this version, else any."""
+    async with ports.reading() as db:
+        versions = await AppStore(db).versions(caller.tenant, app_id)
+        asked = [app for app in versions if version in (None, app.version)]
+        if not asked:
+            raise NotFound("app", app_id if version is None else f"{app_id} {version}")
+        await readable(db, caller, asked[0])
+    return any(app.enabled and (version is None or app.version_enabled) for app in asked)
