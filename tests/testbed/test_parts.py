@@ -107,7 +107,7 @@ def test_each_suite_and_each_recipe_has_a_cache_folder_of_its_own():
 
 
 def test_a_failed_program_is_reported_in_its_own_words():
-    with pytest.raises(TestbedError, match="exit status 3: sh -c .*\nno such luck"):
+    with pytest.raises(TestbedError, match=r"exit status 3: sh -c .*\nno such luck"):
         run(["sh", "-c", "echo no such luck >&2; exit 3"])
 
 
