@@ -1,4 +1,4 @@
-"""What an empty store needs before anyone can log in: a site, a tenant, an administrator and a key that signs tokens."""
+"""What an empty store needs before anyone can log in: site, tenant, administrator, and a key that signs tokens."""
 
 from __future__ import annotations
 
