@@ -64,11 +64,17 @@ def observe(root, ids):
     return {remote_id: facts for remote_id, facts in seen.items() if facts is not None}
 
 
-def cancel(root, remote_id, marker):
-    """Ask for the end of a job; already gone, or another's, is success."""
+def look(root, markers):
+    """What is known under each marker, whatever its id; markers that started nothing are left out."""
+    seen = {marker: _observe_one(os.path.join(root, marker)) for marker in markers}
+    return {marker: facts for marker, facts in seen.items() if facts is not None}
+
+
+def cancel(root, marker, remote_id=None):
+    """Ask for the end of a job; already gone, or another than ``remote_id``, is success."""
     folder = os.path.join(root, marker)
     known = _read(folder, "id")
-    if known is None or known["id"] != remote_id or _read(folder, "ended") is not None:
+    if known is None or remote_id not in (None, known["id"]) or _read(folder, "ended") is not None:
         return {}
     _write(folder, "cancelled", {"at": time.time()})
     if _alive(known["watchdog"]):
@@ -308,9 +314,9 @@ def _end_leftovers(folder):
 # -- watching --------------------------------------------------------------------------------------------------------
 
 
-def _observe_one(folder, remote_id):
+def _observe_one(folder, remote_id=None):
     known = _read(folder, "id")
-    if known is None or known["id"] != remote_id:
+    if known is None or remote_id not in (None, known["id"]):
         return None
     facts = {"submitted_at": known["at"], "started_at": known["at"]}
     if _alive(known["watchdog"]):
@@ -436,7 +442,7 @@ def _bytes(text):
     return text.encode("utf-8", "surrogateescape")
 
 
-REQUESTS = {f.__name__: f for f in (submit, find, observe, cancel, read_log, stage, snapshot)}
+REQUESTS = {f.__name__: f for f in (submit, find, observe, look, cancel, read_log, stage, snapshot)}
 
 
 def main():

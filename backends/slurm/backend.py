@@ -221,7 +221,7 @@ class SlurmBackend:
     def _frame(self, intent: SubmitIntent) -> bytes:
         directory = self._marker_dir(intent.marker)
         files = launch_files(intent.run, marker_dir=directory, claim=Claim.SLURM)
-        fields = (directory, intent.run.exec_dir, str(intent.fence), files.script, files.env)
+        fields = (directory, intent.run.exec_dir, intent.run.output_dir, str(intent.fence), files.script, files.env)
         command = sbatch.sbatch_argv(intent.run, intent.marker)
         if any("\0" in field for field in (*fields, *command)):
             raise SpecInvalid.of("request", "holds a NUL character", "remove it")
@@ -229,7 +229,7 @@ class SlurmBackend:
 
     async def _submit_some(self, frames: Sequence[tuple[Marker, bytes]]) -> Sequence[RemoteId | SubmitError]:
         await self._bucket.take(len(frames))
-        stdin = b"".join(frame for _, frame in frames)
+        stdin = b"".join(dict(frames).values())  # one marker twice is one submission
         try:
             said = await ask(self._connection, "submit", [str(SBATCH_AT_ONCE)], stdin, timeout_s=150)
         except NothingLearnt as error:

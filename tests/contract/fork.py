@@ -17,7 +17,7 @@ from tests.contract.subjects import INTENDED_AT, eventually, run_spec
 
 WAIT_FOR_THE_WORD = """
 echo run >> "$1/runs"
-while [ ! -e "$1/word" ]; do sleep 0.02; done
+while [ -d "$1" ] && [ ! -e "$1/word" ]; do sleep 0.02; done
 cat "$1/output"
 exit "$(cat "$1/word")"
 """

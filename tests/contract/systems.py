@@ -11,6 +11,7 @@ from backends.ssh.backend import SshBackend
 from scheduler.model.systems import System
 from tests.contract.fake import FakeStorageSubject, FakeSubject
 from tests.contract.fork import CuttableCommands, ForkSubject
+from tests.contract.local import LocalStorageSubject, LocalSubject, unprivileged_directory
 from tests.contract.subjects import StorageSubject, Subject
 
 
@@ -31,15 +32,34 @@ async def ssh(tmp_path: Path) -> AsyncIterator[Subject]:
 
 
 @asynccontextmanager
+async def local(tmp_path: Path) -> AsyncIterator[Subject]:
+    with unprivileged_directory() as work:
+        subject = LocalSubject(work, tmp_path / "state")
+        try:
+            yield subject
+        finally:
+            subject.end_everything()
+
+
+@asynccontextmanager
 async def fake_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
     yield FakeStorageSubject()
 
 
+@asynccontextmanager
+async def local_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    subject = LocalStorageSubject(tmp_path)
+    yield subject
+    await subject.storage.aclose()
+
+
 BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] = {
     "fake": fake,
+    "local": local,
     "ssh": ssh,
 }
 
 STORAGES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StorageSubject]]] = {
     "fake": fake_storage,
+    "local": local_storage,
 }

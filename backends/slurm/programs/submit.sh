@@ -1,5 +1,5 @@
 # Submits each intent that standard input lists at most once, $1 at a time. An intent is: marker directory, exec
-# directory, fence, tapisjob.sh, tapisjob.env, and the words of its sbatch command.
+# directory, output directory, fence, tapisjob.sh, tapisjob.env, and the words of its sbatch command.
 #
 # Answers one line for each, as soon as it is known: marker US verdict US text. Verdicts: id, failed (sbatch's exit
 # status and words), void, stale, busy, broken, untried. Whatever cuts the link, what was begun here is finished here.
@@ -22,8 +22,8 @@ prepare() {
 }
 
 submit() {
-    local said status known=0 id='' dir=$1 exec_dir=$2 fence=$3 script=$4 env=$5
-    shift 5
+    local said status known=0 id='' dir=$1 exec_dir=$2 fence=$4 script=$5 env=$6
+    shift 6
     if ! { exec 9>>"$dir/lock"; } 2>/dev/null; then
         answer broken "$( (umask 077 && mkdir -p "$dir" && : >>"$dir/lock") 2>&1)"
         return
@@ -55,18 +55,20 @@ submit() {
 }
 
 # All of it is read before any of it is done: half an intent is none.
-dirs=() fields=() words=() first=(0)
+dirs=() fields=() job_dirs=() words=() first=(0)
 while read_word dir; do
-    for field in exec_dir fence script env; do
+    for field in exec_dir output_dir fence script env; do
         read_word "$field" || exit 65
         fields+=("${!field}")
     done
     read_words command || exit 65
     dirs+=("$dir")
+    job_dirs+=("$exec_dir" "$output_dir")
     words+=("${command[@]}")
     first+=("${#words[@]}")
 done
-(umask 077 && mkdir -p "${dirs[@]}") 2>/dev/null # one call for all; submit says what is wrong with one of them
+# One call for all; submit says what is wrong with one of them.
+(mkdir -p "${job_dirs[@]}"; umask 077 && mkdir -p "${dirs[@]}") 2>/dev/null
 
 running=0 hung=
 for index in "${!dirs[@]}"; do
@@ -78,7 +80,7 @@ for index in "${!dirs[@]}"; do
     if [ -n "$hung" ]; then
         answer untried 'sbatch did not answer for others'
     else
-        submit "$dir" "${fields[@]:index*4:4}" "${words[@]:first[index]:first[index+1]-first[index]}" &
+        submit "$dir" "${fields[@]:index*5:5}" "${words[@]:first[index]:first[index+1]-first[index]}" &
         ((running += 1))
     fi
 done
