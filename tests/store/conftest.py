@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from scheduler.security.secrets import SecretBox
 from scheduler.store.database import Database
@@ -43,31 +46,73 @@ def postgresql() -> Iterator[Path]:
         shutil.rmtree(home)
 
 
-@pytest.fixture
-def postgresql_url(postgresql: Path) -> Iterator[str]:
-    """An empty database."""
+@contextmanager
+def created(postgresql: Path, template: str = "template1") -> Iterator[str]:
+    """A database of its own, and its url."""
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(host=str(postgresql), user="berth", dbname="postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}".encode())
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         yield f"postgresql+psycopg://berth@/{name}?host={postgresql}"
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The url of an empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/berth.sqlite"
-    url: str = request.getfixturevalue("postgresql_url")
-    return url
+@pytest.fixture(scope="session")
+def filled_postgresql(postgresql: Path) -> Iterator[str]:
+    """The name of a database with tables and tenants, to make others from."""
+    with created(postgresql) as url:
+        asyncio.run(fill(url))
+        yield str(make_url(url).database)
+
+
+@pytest.fixture(scope="session")
+def filled_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file, to copy."""
+    path = tmp_path_factory.mktemp("filled") / "berth.sqlite"
+    asyncio.run(fill(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+async def fill(url: str) -> None:
+    database = Database(url)
+    await database.create_tables()
+    await tenant_and_site(database, "dev", "other")
+    await database.aclose()
 
 
 @pytest.fixture
-async def database(empty_url: str) -> AsyncIterator[Database]:
-    """A database of each kind with the tables and the tenants ``dev`` and ``other``."""
-    opened = Database(empty_url, sealer=SecretBox(bytes(32)))
-    await opened.create_tables()
-    await tenant_and_site(opened, "dev", "other")
+def postgresql_url(postgresql: Path, filled_postgresql: str) -> Iterator[str]:
+    """A PostgreSQL database with the tables and the tenants ``dev`` and ``other``."""
+    with created(postgresql, filled_postgresql) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(filled_sqlite: Path, tmp_path: Path) -> str:
+    """The same on SQLite."""
+    return f"sqlite+aiosqlite:///{shutil.copy(filled_sqlite, tmp_path / 'berth.sqlite')}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The url of an empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/berth.sqlite"
+    else:
+        with created(request.getfixturevalue("postgresql")) as url:
+            yield url
+
+
+@pytest.fixture(params=["sqlite_url", "postgresql_url"], ids=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The url of a database of each kind with the tables and the tenants ``dev`` and ``other``."""
+    value: str = request.getfixturevalue(request.param)
+    return value
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    """The same, open."""
+    opened = Database(url, sealer=SecretBox(bytes(32)))
     yield opened
     await opened.aclose()
 
@@ -76,7 +121,13 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
 async def on_postgresql(postgresql_url: str) -> AsyncIterator[Database]:
     """As ``database``, on PostgreSQL only: for what SQLite drops without a word."""
     opened = Database(postgresql_url, sealer=SecretBox(bytes(32)), pool_size=20)
-    await opened.create_tables()
-    await tenant_and_site(opened, "dev", "other")
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+async def on_sqlite(sqlite_url: str) -> AsyncIterator[Database]:
+    """As ``database``, on SQLite only."""
+    opened = Database(sqlite_url, sealer=SecretBox(bytes(32)))
     yield opened
     await opened.aclose()
