@@ -20,10 +20,10 @@ Read = Callable[[str], AsyncIterator[bytes]]
 async def zipped(members: Members, read: Read) -> AsyncIterator[bytes]:
     """A zip archive; entries may be larger than 4 GiB."""
     sink = _Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         async for name, path, info in members:
             modified = max(info.modified_at.timetuple()[:6], (1980, 1, 1, 0, 0, 0))
-            entry = zipfile.ZipInfo(name, modified)  # type: ignore[arg-type]
+            entry = zipfile.ZipInfo(name, modified)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as file:

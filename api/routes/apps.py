@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from api.schemas.base import Body
 from scheduler.model.apps import App
 from scheduler.security.authorize import Action
 from scheduler.services import apps
+from scheduler.services.systems import scope_of
 
 router = APIRouter(prefix="/v3/apps", tags=["apps"])
 
@@ -57,13 +58,12 @@ async def list_apps(
     ports: ThePorts,
     caller: Caller,
     asked: Annotated[Listing, Depends(listing)],
-    listType: ListType = "OWNED",  # noqa: N803 - the wire's word
-    showDeleted: bool = False,  # noqa: N803 - the wire's word
+    listType: ListType = "OWNED",
+    showDeleted: bool = False,
 ) -> Response:
     """Versions of apps that the caller owns, or that are shared."""
-    found = await apps.list_apps(
-        ports, caller, asked.page(FIELDS), kind=listType, deleted=showDeleted, total=asked.compute_total
-    )
+    scope = scope_of(caller, listType, deleted=showDeleted)
+    found = await apps.list_apps(ports, caller, asked.page(FIELDS), scope, total=asked.compute_total)
     items = [selected(AppView.of(app).model_dump(), asked.select, SUMMARY) for app in found.items[: asked.most]]
     return answer(items, "apps found", metadata=asked.metadata(len(found.items), found.total))
 
@@ -83,8 +83,8 @@ async def create_app_version(
 async def get_latest(
     ports: ThePorts,
     caller: Caller,
-    appId: str,  # noqa: N803 - the wire's word
-    requireExecPerm: bool = False,  # noqa: N803 - the wire's word
+    appId: str,
+    requireExecPerm: bool = False,
     select: Annotated[str, Query(max_length=4000)] = "allAttributes",
 ) -> Response:
     """The version made last of those that are enabled."""
@@ -96,7 +96,7 @@ async def get_latest(
 async def is_enabled(
     ports: ThePorts,
     caller: Caller,
-    appId: str,  # noqa: N803 - the wire's word
+    appId: str,
     version: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """Whether the app (or one version of it) may be run."""
@@ -108,9 +108,9 @@ async def is_enabled(
 async def get_app(
     ports: ThePorts,
     caller: Caller,
-    appId: str,  # noqa: N803 - the wire's word
-    appVersion: str,  # noqa: N803 - the wire's word
-    requireExecPerm: bool = False,  # noqa: N803 - the wire's word
+    appId: str,
+    appVersion: str,
+    requireExecPerm: bool = False,
     select: Annotated[str, Query(max_length=4000)] = "allAttributes",
 ) -> Response:
     """One version of an app."""
@@ -123,8 +123,8 @@ async def patch_app(
     ports: ThePorts,
     caller: Caller,
     base_url: BaseUrl,
-    appId: str,  # noqa: N803 - the wire's word
-    appVersion: str,  # noqa: N803 - the wire's word
+    appId: str,
+    appVersion: str,
     body: AppPatch,  # type: ignore[valid-type]
 ) -> Response:
     """Change the attributes that are given; inside ``jobAttributes`` too, lists are replaced whole."""
@@ -138,8 +138,8 @@ async def put_app(
     ports: ThePorts,
     caller: Caller,
     base_url: BaseUrl,
-    appId: str,  # noqa: N803 - the wire's word
-    appVersion: str,  # noqa: N803 - the wire's word
+    appId: str,
+    appVersion: str,
     body: AppPatch,  # type: ignore[valid-type]
 ) -> Response:
     """Replace every attribute that may change; what is left out gets its default."""
@@ -151,19 +151,17 @@ async def put_app(
     return answer({"url": f"{base_url}/v3/apps/{appId}/{appVersion}"}, f"app '{appId}' {appVersion} replaced")
 
 
-def _switch_all(path: str, operation_id: str, field: str, value: bool) -> None:
-    """A route that sets one flag of all versions of an app."""
+def _switch_all(path: str, operation_id: str, changed: Callable[[App], App]) -> None:
+    """A route that changes one flag of all versions of an app."""
 
     @router.post(f"/{{appId}}/{path}", operation_id=operation_id, response_model=Envelope[Changes], name=operation_id)
-    async def switch(ports: ThePorts, caller: Caller, appId: str) -> Response:  # noqa: N803 - the wire's word
-        changes = await apps.change_all(
-            ports, caller, appId, path, lambda app: replace(app, **{field: value}), deleted=field == "deleted"
-        )
+    async def switch(ports: ThePorts, caller: Caller, appId: str) -> Response:
+        changes = await apps.change_all(ports, caller, appId, path, changed, deleted=path == "undelete")
         return answer({"changes": changes}, f"{path}: app '{appId}'")
 
 
-def _switch_version(path: str, operation_id: str, field: str, value: bool) -> None:
-    """A route that sets one flag of one version of an app."""
+def _switch_version(path: str, operation_id: str, changed: Callable[[App], App]) -> None:
+    """A route that changes one flag of one version of an app."""
 
     @router.post(
         f"/{{appId}}/{{appVersion}}/{path}",
@@ -174,35 +172,29 @@ def _switch_version(path: str, operation_id: str, field: str, value: bool) -> No
     async def switch(
         ports: ThePorts,
         caller: Caller,
-        appId: str,  # noqa: N803 - the wire's word
-        appVersion: str,  # noqa: N803 - the wire's word
+        appId: str,
+        appVersion: str,
     ) -> Response:
         changes = 0
 
-        def set_flag(app: App) -> App:
+        def counted(app: App) -> App:
             nonlocal changes
-            changes = int(getattr(app, field) is not value)
-            return replace(app, **{field: value})
+            newer = changed(app)
+            changes = int(newer != app)
+            return newer
 
-        await apps.change_version(ports, caller, appId, appVersion, path, set_flag, locked_too=True)
+        await apps.change_version(ports, caller, appId, appVersion, path, counted, locked_too=True)
         return answer({"changes": changes}, f"{path}: app '{appId}' {appVersion}")
 
 
-for _path, _operation, _field, _value in (
-    ("enable", "enableApp", "enabled", True),
-    ("disable", "disableApp", "enabled", False),
-    ("delete", "deleteApp", "deleted", True),
-    ("undelete", "undeleteApp", "deleted", False),
-):
-    _switch_all(_path, _operation, _field, _value)
-
-for _path, _operation, _field, _value in (
-    ("enable", "enableAppVersion", "version_enabled", True),
-    ("disable", "disableAppVersion", "version_enabled", False),
-    ("lock", "lockApp", "locked", True),
-    ("unlock", "unlockApp", "locked", False),
-):
-    _switch_version(_path, _operation, _field, _value)
+_switch_all("enable", "enableApp", lambda app: replace(app, enabled=True))
+_switch_all("disable", "disableApp", lambda app: replace(app, enabled=False))
+_switch_all("delete", "deleteApp", lambda app: replace(app, deleted=True))
+_switch_all("undelete", "undeleteApp", lambda app: replace(app, deleted=False))
+_switch_version("enable", "enableAppVersion", lambda app: replace(app, version_enabled=True))
+_switch_version("disable", "disableAppVersion", lambda app: replace(app, version_enabled=False))
+_switch_version("lock", "lockApp", lambda app: replace(app, locked=True))
+_switch_version("unlock", "unlockApp", lambda app: replace(app, locked=False))
 
 
 def _merged(app: App, changes: Mapping[str, Any], *, whole: bool = False) -> App:

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v3/systems/credential/{systemId}/user/{userName}", t
 
 
 @router.get("", operation_id="getUserCredential", response_model=Envelope[CredentialView])
-async def get_credential(ports: ThePorts, caller: Caller, systemId: Id, userName: UserName) -> Response:  # noqa: N803
+async def get_credential(ports: ThePorts, caller: Caller, systemId: Id, userName: UserName) -> Response:
     """What is kept, without its secrets."""
     credential = await credentials.get(ports, caller, systemId, userName)
     return answer(CredentialView.of(credential), "credential found")
@@ -27,11 +27,11 @@ async def get_credential(ports: ThePorts, caller: Caller, systemId: Id, userName
 async def create_credential(
     ports: ThePorts,
     caller: Caller,
-    systemId: Id,  # noqa: N803 - the wire's word
-    userName: UserName,  # noqa: N803 - the wire's word
+    systemId: Id,
+    userName: UserName,
     repeatable: MayRepeat,
     body: Annotated[CredentialBody | None, Body()] = None,
-    skipCredentialCheck: bool = False,  # noqa: N803 - the wire's word
+    skipCredentialCheck: bool = False,
 ) -> Response:
     """Keep a key or a password, tried by a real login first; with an empty body Berth makes a key pair."""
     given = body or CredentialBody()
@@ -54,7 +54,7 @@ async def create_credential(
 
 
 @router.post("/check", operation_id="checkUserCredential", response_model=Envelope[dict[str, Any]])
-async def check_credential(ports: ThePorts, caller: Caller, systemId: Id, userName: UserName) -> Response:  # noqa: N803
+async def check_credential(ports: ThePorts, caller: Caller, systemId: Id, userName: UserName) -> Response:
     """Log in for real with what is kept; an error carries ssh's own words."""
     credential = await credentials.check(ports, caller, systemId, userName)
     message = f"'{credential.login_user}' can log in to '{systemId}'"
@@ -62,7 +62,7 @@ async def check_credential(ports: ThePorts, caller: Caller, systemId: Id, userNa
 
 
 @router.delete("", operation_id="removeUserCredential", response_model=Envelope[dict[str, Any]])
-async def remove_credential(ports: ThePorts, caller: Caller, systemId: Id, userName: UserName) -> Response:  # noqa: N803
+async def remove_credential(ports: ThePorts, caller: Caller, systemId: Id, userName: UserName) -> Response:
     """Forget what is kept."""
     await credentials.remove(ports, caller, systemId, userName)
     return answer({"changes": 1}, f"credential of '{userName}' for '{systemId}' removed")

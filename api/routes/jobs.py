@@ -93,7 +93,7 @@ async def list_jobs(
     ports: ThePorts,
     caller: Caller,
     asked: Annotated[Listing, Depends(listing)],
-    listType: ListType = "MY_JOBS",  # noqa: N803 - the wire's word
+    listType: ListType = "MY_JOBS",
 ) -> Response:
     """The caller's jobs, newest first, in brief."""
     return await _list(ports, caller, asked, listType, (), "summaryAttributes")
@@ -105,7 +105,7 @@ async def search_jobs(
     ports: ThePorts,
     caller: Caller,
     asked: Annotated[Listing, Depends(listing)],
-    listType: ListType = "MY_JOBS",  # noqa: N803 - the wire's word
+    listType: ListType = "MY_JOBS",
 ) -> Response:
     """The caller's jobs for which every ``field.op=value`` of the query holds, for example ``status.eq=RUNNING``."""
     conditions = [(name, value) for name, value in request.query_params.multi_items() if name not in NOT_CONDITIONS]
@@ -113,14 +113,14 @@ async def search_jobs(
 
 
 @router.get("/{jobUuid}", operation_id="getJob", response_model=Envelope[JobView])
-async def get_job(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # noqa: N803 - the wire's word
+async def get_job(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
     """One job."""
     job = await jobs.get(ports, caller, jobUuid)
     return answer(JobView.of(job), f"JOBS_RETRIEVED job {jobUuid} retrieved")
 
 
 @router.get("/{jobUuid}/status", operation_id="getJobStatus", response_model=Envelope[StatusView])
-async def get_status(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # noqa: N803 - the wire's word
+async def get_status(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
     """Where the job stands."""
     job = await jobs.get(ports, caller, jobUuid)
     return answer({"status": job.state, "condition": job.condition}, "JOBS_STATUS_RETRIEVED")
@@ -130,7 +130,7 @@ async def get_status(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
 async def get_history(
     ports: ThePorts,
     caller: Caller,
-    jobUuid: str,  # noqa: N803 - the wire's word
+    jobUuid: str,
     limit: Annotated[int, Query(ge=-1, le=2_147_483_647)] = 100,
     skip: Annotated[int, Query(ge=0, le=2_147_483_647)] = 0,
 ) -> Response:
@@ -142,21 +142,21 @@ async def get_history(
 
 
 @router.post("/{jobUuid}/cancel", operation_id="cancelJob", response_model=Envelope[Message])
-async def cancel(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # noqa: N803 - the wire's word
+async def cancel(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
     """Ask for the end of the job; asking twice is as good as once."""
     said = await jobs.cancel(ports, caller, jobUuid)
     return answer({"message": said}, f"JOBS_CANCEL {said}")
 
 
 @router.post("/{jobUuid}/hide", operation_id="hideJob", response_model=Envelope[Message])
-async def hide(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # noqa: N803 - the wire's word
+async def hide(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
     """Leave the job out of lists."""
     await jobs.set_visible(ports, caller, jobUuid, False)
     return answer({"message": f"Job {jobUuid} is hidden."}, "JOBS_HIDDEN")
 
 
 @router.post("/{jobUuid}/unhide", operation_id="unhideJob", response_model=Envelope[Message])
-async def unhide(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # noqa: N803 - the wire's word
+async def unhide(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
     """Show the job in lists again."""
     await jobs.set_visible(ports, caller, jobUuid, True)
     return answer({"message": f"Job {jobUuid} is shown."}, "JOBS_UNHIDDEN")
@@ -165,7 +165,7 @@ async def unhide(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # 
 @router.get(
     "/{jobUuid}/resubmit_request", operation_id="getResubmitRequestJson", response_model=Envelope[dict[str, Any]]
 )
-async def resubmit_request(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # noqa: N803 - the wire's word
+async def resubmit_request(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
     """The request that made the job."""
     job = await jobs.get(ports, caller, jobUuid)
     return answer(dict(job.spec.raw_request), "JOBS_RESUBMIT_REQUEST")
@@ -175,7 +175,7 @@ async def resubmit_request(ports: ThePorts, caller: Caller, jobUuid: str) -> Res
 async def resubmit(
     ports: ThePorts,
     caller: Caller,
-    jobUuid: str,  # noqa: N803 - the wire's word
+    jobUuid: str,
     repeatable: MayRepeat,
     tracking_id: TrackingId,
 ) -> Response:

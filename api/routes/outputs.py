@@ -41,11 +41,11 @@ class LogView(View):
 async def list_output(
     ports: ThePorts,
     caller: Caller,
-    jobUuid: str,  # noqa: N803 - the wire's word
-    outputPath: str = "",  # noqa: N803 - the wire's word
+    jobUuid: str,
+    outputPath: str = "",
     limit: Annotated[int, Query(ge=-1, le=2_147_483_647)] = 1000,
     skip: Annotated[int, Query(ge=0, le=2_147_483_647)] = 0,
-    allowIfRunning: bool = False,  # noqa: N803 - the wire's word
+    allowIfRunning: bool = False,
 ) -> Response:
     """The files in a directory of the job's output."""
     _, output = await outputs.find(ports, caller, jobUuid, outputPath, while_running=allowIfRunning)
@@ -58,7 +58,9 @@ async def list_output(
     return answer(items, "JOBS_OUTPUT_LISTED", metadata=metadata)
 
 
-DOWNLOAD = {200: {"content": {"application/octet-stream": {}}, "description": "The file, or an archive of a directory"}}
+DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {}}, "description": "The file, or an archive of a directory"}
+}
 
 
 @router.get("/output/download", operation_id="getJobOutputDownloadRoot", responses=DOWNLOAD, response_class=Response)
@@ -71,11 +73,11 @@ DOWNLOAD = {200: {"content": {"application/octet-stream": {}}, "description": "T
 async def download(
     ports: ThePorts,
     caller: Caller,
-    jobUuid: str,  # noqa: N803 - the wire's word
-    outputPath: str = "",  # noqa: N803 - the wire's word
+    jobUuid: str,
+    outputPath: str = "",
     compress: bool = False,
     format: Literal["zip", "tgz"] = "zip",
-    allowIfRunning: bool = False,  # noqa: N803 - the wire's word
+    allowIfRunning: bool = False,
 ) -> Response:
     """A file as it is; a directory, or anything with ``compress=true``, as zip or tgz."""
     _, output = await outputs.find(ports, caller, jobUuid, outputPath, while_running=allowIfRunning)
@@ -91,7 +93,7 @@ async def logs(
     request: Request,
     edge: TheEdge,
     caller: Caller,
-    jobUuid: str,  # noqa: N803 - the wire's word
+    jobUuid: str,
     stream: Literal["stdout", "stderr"] = "stdout",
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     last_event_id: Annotated[str | None, Header()] = None,

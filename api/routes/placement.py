@@ -22,7 +22,7 @@ async def plan(request: Request, ports: ThePorts, caller: Caller, body: JobSubmi
 
 
 @router.get("/v3/jobs/{jobUuid}/why", operation_id="getJobWhy", response_model=Envelope[WhyView])
-async def why(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:  # noqa: N803 - the wire's word
+async def why(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
     """Why the job goes where it goes."""
     job = await jobs.get(ports, caller, jobUuid)
     view = WhyView.of(job.decision, job)

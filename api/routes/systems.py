@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -71,13 +71,12 @@ async def list_systems(
     ports: ThePorts,
     caller: Caller,
     asked: Annotated[Listing, Depends(listing)],
-    listType: ListType = "OWNED",  # noqa: N803 - the wire's word
-    showDeleted: bool = False,  # noqa: N803 - the wire's word
+    listType: ListType = "OWNED",
+    showDeleted: bool = False,
 ) -> Response:
     """Systems that the caller owns, or that are shared."""
-    found = await systems.list_systems(
-        ports, caller, asked.page(FIELDS), kind=listType, deleted=showDeleted, total=asked.compute_total
-    )
+    scope = systems.scope_of(caller, listType, deleted=showDeleted)
+    found = await systems.list_systems(ports, caller, asked.page(FIELDS), scope, total=asked.compute_total)
     views = [SystemView.of(system, caller=caller.username) for system in found.items[: asked.most]]
     items = [selected(view.model_dump(), asked.select, SUMMARY) for view in views]
     return answer(items, "systems found", metadata=asked.metadata(len(found.items), found.total))
@@ -90,7 +89,7 @@ async def create_system(
     base_url: BaseUrl,
     body: SystemBody,
     repeatable: MayRepeat,
-    skipCredentialCheck: bool = False,  # noqa: N803 - the wire's word
+    skipCredentialCheck: bool = False,
 ) -> Response:
     """Define a system. A credential in it is tried by a real login, unless that is skipped."""
     system = body.to_system(tenant=caller.tenant, caller=caller.username, uuid=str(uuid.uuid4()))
@@ -162,8 +161,8 @@ async def probe(ports: ThePorts, caller: Caller, body: ProbeBody) -> Response:
 async def get_system(
     ports: ThePorts,
     caller: Caller,
-    systemId: str,  # noqa: N803 - the wire's word
-    requireExecPerm: bool = False,  # noqa: N803 - the wire's word
+    systemId: str,
+    requireExecPerm: bool = False,
     select: Annotated[str, Query(max_length=4000)] = "allAttributes",
 ) -> Response:
     """One system."""
@@ -179,7 +178,7 @@ async def patch_system(
     ports: ThePorts,
     caller: Caller,
     base_url: BaseUrl,
-    systemId: str,  # noqa: N803 - the wire's word
+    systemId: str,
     body: SystemPatch,  # type: ignore[valid-type]
 ) -> Response:
     """Change the attributes that are given; lists and objects are replaced whole."""
@@ -195,9 +194,9 @@ async def put_system(
     ports: ThePorts,
     caller: Caller,
     base_url: BaseUrl,
-    systemId: str,  # noqa: N803 - the wire's word
+    systemId: str,
     body: SystemPatch,  # type: ignore[valid-type]
-    skipCredentialCheck: bool = False,  # noqa: N803 - the wire's word
+    skipCredentialCheck: bool = False,
 ) -> Response:
     """Replace every attribute that may change; what is left out gets its default."""
     given: dict[str, Any] = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
@@ -209,45 +208,43 @@ async def put_system(
 
 
 @router.get("/{systemId}/isEnabled", operation_id="isEnabled", response_model=Envelope[Truth])
-async def is_enabled(ports: ThePorts, caller: Caller, systemId: str) -> Response:  # noqa: N803 - the wire's word
+async def is_enabled(ports: ThePorts, caller: Caller, systemId: str) -> Response:
     """Whether the system takes jobs."""
     system = await systems.get(ports, caller, systemId)
     return answer({"aBool": system.enabled}, "checked")
 
 
-def _switch(path: str, operation_id: str, field: str, value: bool, action: Action) -> None:
-    """A route that sets one flag of a system."""
+def _switch(path: str, operation_id: str, action: Action, changed: Callable[[System], System]) -> None:
+    """A route that changes one flag of a system."""
 
     @router.post(
         f"/{{systemId}}/{path}", operation_id=operation_id, response_model=Envelope[Changes], name=operation_id
     )
-    async def switch(ports: ThePorts, caller: Caller, systemId: str) -> Response:  # noqa: N803 - the wire's word
+    async def switch(ports: ThePorts, caller: Caller, systemId: str) -> Response:
         changes = 0
 
-        def set_flag(system: System) -> System:
+        def counted(system: System) -> System:
             nonlocal changes
-            changes = int(getattr(system, field) is not value)
-            return replace(system, **{field: value})
+            newer = changed(system)
+            changes = int(newer != system)
+            return newer
 
-        await systems.change(ports, caller, systemId, action, path, set_flag, deleted=field == "deleted")
+        await systems.change(ports, caller, systemId, action, path, counted, deleted=path == "undelete")
         return answer({"changes": changes}, f"{path}: system '{systemId}'")
 
 
-for _path, _operation, _field, _value, _action in (
-    ("enable", "enableSystem", "enabled", True, Action.MODIFY),
-    ("disable", "disableSystem", "enabled", False, Action.MODIFY),
-    ("delete", "deleteSystem", "deleted", True, Action.OWN),
-    ("undelete", "undeleteSystem", "deleted", False, Action.OWN),
-):
-    _switch(_path, _operation, _field, _value, _action)
+_switch("enable", "enableSystem", Action.MODIFY, lambda system: replace(system, enabled=True))
+_switch("disable", "disableSystem", Action.MODIFY, lambda system: replace(system, enabled=False))
+_switch("delete", "deleteSystem", Action.OWN, lambda system: replace(system, deleted=True))
+_switch("undelete", "undeleteSystem", Action.OWN, lambda system: replace(system, deleted=False))
 
 
 @router.get("/perms/{systemId}/user/{userName}", operation_id="getUserPerms", response_model=Envelope[Names])
 async def get_permissions(
     ports: ThePorts,
     caller: Caller,
-    systemId: str,  # noqa: N803 - the wire's word
-    userName: str,  # noqa: N803 - the wire's word
+    systemId: str,
+    userName: str,
 ) -> Response:
     """What a user may do with a system."""
     names = await systems.permissions(ports, caller, systemId, userName)
@@ -258,8 +255,8 @@ async def get_permissions(
 async def grant_permissions(
     ports: ThePorts,
     caller: Caller,
-    systemId: Id,  # noqa: N803 - the wire's word
-    userName: UserName,  # noqa: N803 - the wire's word
+    systemId: Id,
+    userName: UserName,
     body: PermissionsBody,
 ) -> Response:
     """Give permissions."""
@@ -271,8 +268,8 @@ async def grant_permissions(
 async def revoke_permissions(
     ports: ThePorts,
     caller: Caller,
-    systemId: str,  # noqa: N803 - the wire's word
-    userName: str,  # noqa: N803 - the wire's word
+    systemId: str,
+    userName: str,
     body: PermissionsBody,
 ) -> Response:
     """Take permissions away."""
@@ -286,8 +283,8 @@ async def revoke_permissions(
 async def revoke_permission(
     ports: ThePorts,
     caller: Caller,
-    systemId: str,  # noqa: N803 - the wire's word
-    userName: str,  # noqa: N803 - the wire's word
+    systemId: str,
+    userName: str,
     permission: Permission,
 ) -> Response:
     """Take one permission away."""

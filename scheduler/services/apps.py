@@ -8,14 +8,14 @@ from typing import Any
 
 from scheduler.model.apps import App
 from scheduler.model.errors import Forbidden, IllegalMove, NotFound, SpecInvalid
-from scheduler.model.pages import Page
+from scheduler.model.pages import Page, Scope
 from scheduler.model.users import Permission, Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, demand
 from scheduler.services.idempotency import Names, Repeatable, once
 from scheduler.services.resolve import ANONYMOUS_APP_ID
 from scheduler.services.scheduler_options import scheduler_options
-from scheduler.services.systems import Listed, list_scope
+from scheduler.services.systems import Listed
 from scheduler.store.apps import AppStore
 from scheduler.store.requests import AuditStore
 
@@ -71,14 +71,12 @@ async def readable(db: Any, caller: Principal, app: App, action: Action = Action
     return app
 
 
-async def list_apps(ports: Ports, caller: Principal, page: Page, *, kind: str, deleted: bool, total: bool) -> Listed:
-    """Versions of apps by ``listType``."""
-    whose = list_scope(caller, "ALL" if kind in ("READ_PERM", "MINE", "SHARED_DIRECT") else kind)
+async def list_apps(ports: Ports, caller: Principal, page: Page, scope: Scope, *, total: bool) -> Listed:
+    """The versions of apps in a scope."""
     async with ports.reading() as db:
         store = AppStore(db)
-        items = await store.list(caller.tenant, page, deleted=deleted, **whose)
-        count = await store.count(caller.tenant, page, deleted=deleted, **whose) if total else None
-    return Listed(items, count)
+        items = await store.list(caller.tenant, page, scope)
+        return Listed(items, await store.count(caller.tenant, page, scope) if total else None)
 
 
 async def change_version(
