@@ -69,7 +69,11 @@ class Crew:
         """Run ``work``; what it raises is logged with ``context`` and goes no further."""
         task = asyncio.create_task(self._guarded(work, context))
         self._working[key] = task
-        task.add_done_callback(lambda _: self._working.pop(key, None))
+        task.add_done_callback(lambda _: self._ended(key, work))
+
+    def _ended(self, key: Hashable, work: Coroutine[Any, Any, None]) -> None:
+        work.close()  # it never began when it was cancelled at once
+        self._working.pop(key, None)
 
     async def _guarded(self, work: Coroutine[Any, Any, None], context: dict[str, str]) -> None:
         try:
