@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from backends.local.backend import LocalBackend
-from backends.local.storage import LocalStorage
 
 from backends.base import Backend, Storage
+from backends.local.backend import LocalBackend
+from backends.local.storage import LocalStorage
 from backends.slurm.backend import SlurmBackend
 from backends.slurm.pacing import TokenBucket
 from backends.slurm.probe import probe

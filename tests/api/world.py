@@ -200,7 +200,7 @@ def signing_key() -> SigningKey:
 @asynccontextmanager
 async def open_world(
     url: str, options: Options = Options(log_poll_s=0.01), base_url: str = BASE_URL
-) -> AsyncIterator[World]:  # noqa: B008
+) -> AsyncIterator[World]:
     """A world on an empty database."""
     clock = Clock()
     database = Database(url, sealer=SecretBox(bytes(32)))
