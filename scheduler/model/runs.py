@@ -139,8 +139,8 @@ class StageStatus:
 
     done: bool
     message: str = ""
-    bytes_done: int | None = None
-    bytes_total: int | None = None
+    done_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 class RemoteState(StrEnum):

@@ -151,6 +151,10 @@ class System:
         """Whether each user runs under an account of their own."""
         return self.effective_user_id == "${apiUserId}"
 
+    def credential_user(self, owner: str) -> str:
+        """Under whose name the credential lies by which ``owner``'s jobs log in: a static account has one for all."""
+        return owner if self.is_dynamic_user else self.effective_user_id
+
     def queue(self, name: str | None) -> LogicalQueue | None:
         """The logical queue of that name, the default one for None; None when there is none."""
         wanted = name or self.default_queue
