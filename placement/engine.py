@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from placement.assign import LONGEST_S, MOST_CORES, Assignment, Counts, Kind, Limit, Option, cost, periods
-from placement.estimate import estimates, score_s, tasks_at_once
+from placement.estimate import estimates, probe_for, score_s, tasks_at_once
 from placement.explain import decided
 from placement.filters import Screening, screen
 from placement.greedy import greedy
@@ -46,8 +46,9 @@ def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:
     screenings = screen(problem)
     for ask in problem.asks:
         for each in screenings[ask.job_uuid].candidates:
-            if each.queue is not None:
-                wanted[each.key.system_id][StartProbe(each.queue.partition, ask.spec.resources)] += 1
+            probe = probe_for(ask.spec, each)
+            if probe is not None:
+                wanted[each.key.system_id][probe] += 1
     return {
         system_id: tuple(sorted(probes, key=lambda probe: (-probes[probe], repr(probe)))[:MAX_PROBES])
         for system_id, probes in sorted(wanted.items())

@@ -152,7 +152,7 @@ def constraints_hold(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 
 def arrays_supported(ask: Ask, place: PlaceOption) -> Rejection | None:
-    return _of_place(place, Reason.ARRAY) if ask.spec.array and place.view.arrays is False else None
+    return _of_place(place, Reason.ARRAY) if ask.spec.array and place.queue is None else None
 
 
 def partition_up(ask: Ask, place: PlaceOption) -> Rejection | None:

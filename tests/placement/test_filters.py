@@ -135,7 +135,7 @@ REJECTED = [
         "tags = 'gpu'",
         "tags is cpu and old",
     ),
-    ("an array where none run", {"array": ArraySpec((1, 2))}, view(arrays=False), Reason.ARRAY, "", ""),
+    ("an array on a host", {"array": ArraySpec((1, 2))}, view(host()), Reason.ARRAY, "", ""),
 ]
 
 
