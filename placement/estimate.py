@@ -1,0 +1,259 @@
+"""How long until the result, place by place: wait, staging, run and archive, each with median, p90 and its source.
+
+Estimators are small functions in a table and answer None when they know nothing. The first that answers is taken: the
+order of the table is the order of trust. What has been seen long ago is believed less, and after an hour not at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from placement.filters import Screening
+from placement.history import OVER_ASK, History
+from placement.problem import Ask, PlaceKey, PlaceOption, Problem
+from placement.replay import Forecast, forecast, waits_for_nodes
+from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
+from placement.words import about, count
+from scheduler.model.jobs import ArchiveMode, JobSpec
+from scheduler.model.plan import Estimate, Term
+from scheduler.model.runs import Resources, Runtime
+from scheduler.model.snapshots import StartProbe
+from scheduler.model.systems import BackendKind
+
+RISK = 0.25
+"""Weight of the spread (p90 - p50) in the figure by which places are compared."""
+
+STALE_S = 3600
+"""A look at a system that is older says nothing of its queue."""
+
+FRESH_S = 120
+"""A look that is younger needs no mention of its age."""
+
+NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the estimators know besides job and place, worked out once for a problem."""
+
+    problem: Problem
+    history: History
+    forecasts: dict[tuple[PlaceKey, float], Forecast | None] = field(default_factory=dict)
+    waits: dict[tuple[PlaceKey, Resources, frozenset[object]], Term] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, problem: Problem) -> Evidence:
+        speeds = {view.system.id: view.speed_factor for view in problem.systems}
+        return cls(problem, History(problem.history, speeds))
+
+    def age_s(self, place: PlaceOption) -> float:
+        """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
+        snapshot = place.view.snapshot
+        return math.inf if snapshot is None else max(0.0, (self.problem.now - snapshot.taken_at).total_seconds())
+
+    def forecast(self, place: PlaceOption, run_share: float) -> Forecast | None:
+        """The replay of the place's queue, made once."""
+        key = (place.key, run_share)
+        if key not in self.forecasts:
+            self.forecasts[key] = forecast(place, self.problem.now.timestamp(), run_share)
+        return self.forecasts[key]
+
+
+WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
+
+
+def estimates(problem: Problem, screenings: Mapping[str, Screening]) -> Mapping[str, tuple[Estimate, ...]]:
+    """What every job may expect in each of its candidates, soonest first."""
+    evidence = Evidence.of(problem)
+    return {
+        ask.job_uuid: tuple(
+            sorted(
+                (estimate(ask, place, evidence) for place in screenings[ask.job_uuid].candidates),
+                key=lambda each: (score_s(each), each.system_id, each.queue or ""),
+            )
+        )
+        for ask in problem.asks
+    }
+
+
+def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
+    """What one job may expect in one place, were it alone."""
+    return Estimate(
+        system_id=place.key.system_id,
+        queue=place.key.queue,
+        wait=queue_wait(ask.spec, place, evidence),
+        staging=staging(ask.spec, place),
+        run=run_time(ask, place, evidence),
+        archive=archive(ask.spec, place),
+        notes=notes(ask.spec, place),
+    )
+
+
+def score_s(estimate: Estimate) -> float:
+    """The figure by which places are compared: expected time to solution with a price on its spread, in seconds."""
+    return estimate.total_p50_s + RISK * (estimate.total_p90_s - estimate.total_p50_s)
+
+
+# -- queue wait --------------------------------------------------------------------------------------------------
+
+
+def queue_wait(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
+    """The answer of the most trusted estimator that has one."""
+    key = (place.key, spec.resources, frozenset(spec.scheduler_options))
+    if key not in evidence.waits:
+        answers = (estimator(spec, place, evidence) for estimator in WAIT_ESTIMATORS)
+        evidence.waits[key] = next((answer for answer in answers if answer is not None), NO_HISTORY)
+    return evidence.waits[key]
+
+
+def host_starts_at_once(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """A FORK job waits for nothing, except for a slot of this machine when all are seen to be taken."""
+    if place.queue is not None:
+        return None
+    needed = footprint_cores(spec.resources, place.nodes) + committed_cores(place)
+    busy = bool(place.nodes) and evidence.age_s(place) < STALE_S and free_cores(place.nodes) < needed
+    if busy and place.view.system.backend is BackendKind.LOCAL:
+        return None
+    return Term(1, 5, "it starts at once on the host" + (", beside what keeps it busy" if busy else ""))
+
+
+def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """Enough nodes stand empty, and nobody else waits for them."""
+    age_s = evidence.age_s(place)
+    if age_s > STALE_S or any(map(waits_for_nodes, place.visible_jobs)):
+        return None
+    kinds = fitting_nodes(spec, place)
+    taken = committed_cores(place)
+    empty = sum(kind.free for kind in kinds) - (math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0)
+    if empty < spec.resources.nodes:
+        return None
+    return _aged(Term(5, 60, f"{count(empty, 'node')} free now"), age_s)
+
+
+def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """The site's own scheduler, asked without submitting (``sbatch --test-only``).
+
+    It knows priorities, limits and reservations that we cannot see, but believes every asked walltime and foresees no
+    later arrival, so the truth lies on both sides of it: p90 is twice its answer and five minutes more.
+    """
+    snapshot, age_s = place.view.snapshot, evidence.age_s(place)
+    wanted = probe_for(spec, place)
+    if snapshot is None or wanted is None or age_s > STALE_S:
+        return None
+    answers = [(probe, start_at) for probe, start_at in snapshot.starts if _speaks_for(probe, wanted)]
+    if not answers:
+        return None
+    probe, start_at = min(answers, key=lambda answer: (answer[0] != wanted, answer[1], repr(answer[0])))
+    wait_s = max(0.0, (start_at - snapshot.taken_at).total_seconds() - age_s)
+    own_s = _own_work_s(place)
+    source = "the site's scheduler" if probe == wanted else "the site's scheduler, asked for a larger job"
+    return _aged(Term(wait_s + own_s / 2, 2 * wait_s + own_s + 300, source), age_s)
+
+
+def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """A replay of the queue as far as we see it: jobs end early for p50, and use all they asked for p90."""
+    age_s = evidence.age_s(place)
+    soon, late = (None, None) if age_s > STALE_S else (evidence.forecast(place, share) for share in (OVER_ASK, 1.0))
+    if soon is None or late is None:
+        return None
+    cores, walltime_s = footprint_cores(spec.resources, fitting_nodes(spec, place)), spec.resources.walltime_s
+    p50_s, p90_s = soon.start_s(cores, walltime_s), late.start_s(cores, walltime_s)
+    if p50_s is None or p90_s is None:
+        return None
+    p90_s = max(p50_s, p90_s) + late.behind_s + 300
+    return _aged(Term(p50_s + soon.behind_s, p90_s, f"a replay of {count(soon.replayed, 'visible job')}"), age_s)
+
+
+def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """What our own last jobs waited there."""
+    return evidence.history.wait(place.key)
+
+
+WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (host_starts_at_once, free_nodes, site_says, visible_queue, own_history)
+
+
+def probe_for(spec: JobSpec, place: PlaceOption) -> StartProbe | None:
+    """What to ask the site of the job; None where there is no partition to ask of."""
+    partition = place.queue.partition if place.queue else place.partition.name if place.partition else None
+    return StartProbe(partition, spec.resources) if partition is not None else None
+
+
+def _speaks_for(probe: StartProbe, wanted: StartProbe) -> bool:
+    """Whether a probe's answer is an upper bound for the job: as large or larger in everything."""
+    asked, needed = probe.resources, wanted.resources
+    return (
+        probe.partition == wanted.partition
+        and asked.nodes >= needed.nodes
+        and asked.cores_per_node >= needed.cores_per_node
+        and asked.memory_mib >= needed.memory_mib
+        and asked.walltime_s >= needed.walltime_s
+        and asked.gpus_per_node >= needed.gpus_per_node
+        and needed.gpu_model in (None, asked.gpu_model)
+    )
+
+
+def _own_work_s(place: PlaceOption) -> float:
+    """How long the place would work on our jobs that it does not show yet, if it had nothing else to do."""
+    total = total_cores(place.nodes)
+    work = sum(
+        footprint_cores(each.resources, place.nodes) * max(1, each.tasks) * each.resources.walltime_s
+        for each in place.unseen
+    )
+    return work / total if total > 0 else 0.0
+
+
+def _aged(term: Term, age_s: float) -> Term:
+    source = term.source if age_s <= FRESH_S else f"{term.source}, seen {about(age_s)} ago"
+    return Term(term.p50_s, max(term.p50_s, term.p90_s) + age_s, source)
+
+
+# -- run time ----------------------------------------------------------------------------------------------------
+
+
+def run_time(ask: Ask, place: PlaceOption, evidence: Evidence) -> Term:
+    """One run there, or for an array all its tasks, in as many waves as the place needs."""
+    one = evidence.history.run(ask.spec, ask.owner, place.view.speed_factor)
+    waves = math.ceil(tasks(ask.spec) / tasks_at_once(ask.spec, place))
+    return one if waves <= 1 else Term(one.p50_s * waves, one.p90_s * waves, f"{one.source}; {waves} waves of tasks")
+
+
+def tasks(spec: JobSpec) -> int:
+    """Runs in the job: 1, or the tasks of its array."""
+    return max(1, len(spec.array.indices)) if spec.array else 1
+
+
+def tasks_at_once(spec: JobSpec, place: PlaceOption) -> int:
+    """How many of them run side by side there: as many as asked, as far as the place has room for us."""
+    room = slots_for_us(place) // footprint_cores(spec.resources, fitting_nodes(spec, place))
+    asked = (spec.array.limit if spec.array else None) or tasks(spec)
+    return max(1, min(tasks(spec), asked, room))
+
+
+# -- staging, archive and what else is worth saying --------------------------------------------------------------
+
+
+def staging(spec: JobSpec, place: PlaceOption) -> Term:
+    """Image and inputs, as plain constants until transfers are measured."""
+    image = (0, 0) if spec.runtime is Runtime.NONE else (20, 120)
+    here = (f"tapis://{place.view.system.id}/", "tapislocal://")
+    away = sum(1 for each in spec.file_inputs if not (each.source_url or "").startswith(here))
+    what = "image" if not away else f"image and {count(away, 'input')}"
+    return Term(image[0] + 5 * away, image[1] + 60 * away, f"a guess for {what}, nothing measured yet")
+
+
+def archive(spec: JobSpec, place: PlaceOption) -> Term:
+    """Bringing outputs home, as plain constants until transfers are measured."""
+    if spec.archive_mode is ArchiveMode.NEVER:
+        return Term(0, 0, "nothing is archived")
+    if spec.archive_system_id in (None, place.view.system.id):
+        return Term(2, 10, "a guess for outputs that stay on the system")
+    return Term(10, 120, "a guess for outputs that move, nothing measured yet")
+
+
+def notes(spec: JobSpec, place: PlaceOption) -> tuple[str, ...]:
+    """Facts that people want to see beside the figures."""
+    price = place.view.price_usd_per_core_hour
+    hours = spec.resources.walltime_s / 3600 * tasks(spec)
+    return (f"at most {price * spec.resources.cores * hours:.2f} USD",) if price else ()

@@ -1,0 +1,199 @@
+"""What placement is asked and what it answers: plain data, so that the same problem always gives the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
+
+from scheduler.model.jobs import FinishedRun, JobSpec
+from scheduler.model.plan import Decision
+from scheduler.model.runs import JobType, Resources
+from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
+from scheduler.model.systems import LogicalQueue, System
+
+ANYONE = frozenset({"*"})
+"""A set of owners that holds everyone; for systems that need no credential, and for tests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A job that waits for a place."""
+
+    job_uuid: str
+    owner: str
+    spec: JobSpec
+    waiting_since: datetime
+
+
+class PlaceKey(NamedTuple):
+    """One place by name: a system and a logical queue of it; no queue for jobs that run at once on the host."""
+
+    system_id: str
+    queue: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A job of ours that already has a place. It counts as load until a snapshot is young enough to show it."""
+
+    queue: str | None
+    resources: Resources
+    placed_at: datetime
+    submitted_at: datetime | None = None
+    tasks: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemView:
+    """A system as placement sees it: its definition, the newest look at it, and what is ours there.
+
+    may_execute, has_credential: owners who may run jobs here, and who can log in (``ANYONE`` where none is needed).
+    active: our jobs that have not ended, by (queue, owner), for the limits on numbers of jobs.
+    """
+
+    system: System
+    snapshot: SystemSnapshot | None = None
+    may_execute: frozenset[str] = ANYONE
+    has_credential: frozenset[str] = ANYONE
+    active: Mapping[tuple[str | None, str], int] = field(default_factory=dict)
+    committed: tuple[Committed, ...] = ()
+
+    @cached_property
+    def host_place(self) -> PlaceOption:
+        """Its host, for jobs that run at once."""
+        return PlaceOption(self)
+
+    @cached_property
+    def queue_places(self) -> tuple[PlaceOption, ...]:
+        """Its queues, by name."""
+        return tuple(PlaceOption(self, queue) for queue in sorted(self.system.queues, key=lambda queue: queue.name))
+
+    @property
+    def speed_factor(self) -> float:
+        """How much faster than the reference this system runs jobs; 1.0 when not (sensibly) said in its notes."""
+        return _positive(self.system.berth_notes.get("speedFactor"), 1.0)
+
+    @property
+    def price_usd_per_core_hour(self) -> float:
+        """0.0 when not (sensibly) said in its notes."""
+        return _positive(self.system.berth_notes.get("pricePerCoreHour"), 0.0)
+
+    def active_jobs(self, queue: str | None = None, owner: str | None = None) -> int:
+        """Our jobs here that have not ended: in one queue or in all, of one owner or of all."""
+        return sum(
+            count
+            for (its_queue, its_owner), count in self.active.items()
+            if queue in (None, its_queue) and owner in (None, its_owner)
+        )
+
+
+@dataclass(frozen=True)
+class PlaceOption:
+    """A system with one of its queues; ``queue`` None: the job runs at once on the host (FORK)."""
+
+    view: SystemView
+    queue: LogicalQueue | None = None
+
+    @cached_property
+    def key(self) -> PlaceKey:
+        return PlaceKey(self.view.system.id, self.queue.name if self.queue else None)
+
+    @property
+    def job_type(self) -> JobType:
+        return JobType.BATCH if self.queue else JobType.FORK
+
+    @cached_property
+    def partition(self) -> PartitionState | None:
+        """What the snapshot says of the partition behind this place; None when it does not show it.
+
+        A host without a batch system shows itself as one partition; a cluster says nothing of its login host.
+        """
+        snapshot = self.view.snapshot
+        if snapshot is None or (self.queue is None and self.view.system.can_run_batch):
+            return None
+        wanted = self.queue.partition if self.queue else None
+        return next((state for state in snapshot.partitions if wanted in (None, state.name)), None)
+
+    @cached_property
+    def nodes(self) -> tuple[NodeKind, ...]:
+        """Nodes that the snapshot shows behind this place; empty when unknown.
+
+        A cluster's nodes say nothing of its login host, where its FORK jobs run.
+        """
+        if self.view.snapshot is None:
+            return ()
+        if self.queue is None:
+            return () if self.view.system.can_run_batch else self.view.snapshot.nodes
+        return tuple(kind for kind in self.view.snapshot.nodes if kind.partition == self.queue.partition)
+
+    @cached_property
+    def visible_jobs(self) -> tuple[VisibleJob, ...]:
+        """Anyone's jobs that the snapshot shows in this place."""
+        if self.view.snapshot is None or (self.queue is None and self.view.system.can_run_batch):
+            return ()
+        wanted = self.queue.partition if self.queue else None
+        return tuple(job for job in self.view.snapshot.jobs if wanted in (None, job.partition))
+
+    @cached_property
+    def unseen(self) -> tuple[Committed, ...]:
+        """Jobs of ours that were sent to this place and that the snapshot cannot show yet, oldest first."""
+        ours = (each for each in self.view.committed if each.queue == self.key.queue)
+        return tuple(sorted((each for each in ours if not self._shown(each)), key=lambda each: each.placed_at))
+
+    def _shown(self, job: Committed) -> bool:
+        snapshot = self.view.snapshot
+        return snapshot is not None and job.submitted_at is not None and job.submitted_at <= snapshot.taken_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver."""
+
+    now: datetime
+    asks: tuple[Ask, ...]
+    systems: tuple[SystemView, ...]
+    history: tuple[FinishedRun, ...] = ()
+    last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveLimits:
+    """How much thinking a plan may cost."""
+
+    deterministic_time: float = 0.5
+    """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
+    max_variables: int = 25_000
+    """Beyond this many the greedy plan is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The place of a job, and how long other jobs of ours delay it there."""
+
+    place: PlaceKey
+    delay_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A decision for every job asked, by uuid. ``proven_optimal``: no better plan exists for these estimates."""
+
+    decisions: Mapping[str, Decision] = field(default_factory=lambda: MappingProxyType({}))
+    proven_optimal: bool = True
+
+
+def holds(owners: frozenset[str], owner: str) -> bool:
+    """Whether an owner is among the owners, which may be everyone."""
+    return owner in owners or not ANYONE.isdisjoint(owners)
+
+
+def _positive(value: object, default: float) -> float:
+    """Notes are free text of people: what is no sensible positive number counts as not said."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1e-6 < value < 1e6:
+        return float(value)
+    return default

@@ -1,0 +1,80 @@
+"""Jobs to places by CP-SAT: the least weighted time to solution over all jobs at once. The only home of ortools."""
+
+from __future__ import annotations
+
+from ortools.sat.python import cp_model
+
+from placement.assign import UNPLACED_S, Assignment, Counts
+from placement.problem import SolveLimits
+
+
+def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) -> tuple[Counts, bool]:
+    """A best answer as far as the limits allow, starting from ``hint``; and whether none is better.
+
+    One worker, a fixed seed and deterministic time: the same question gets the same answer on any machine.
+    ``hint`` itself comes back when nothing better was found in time.
+    """
+    model = cp_model.CpModel()
+    kinds, starts = assignment.kinds, range(len(assignment.starts_s))
+
+    # variables: how many jobs of a kind start in a place in a period, and how many keep waiting
+    chosen = {
+        (g, o, k): model.new_int_var(
+            0, len(kind.jobs), f"{kind.jobs[0]}@{option.place.system_id}/{option.place.queue}+{k}"
+        )
+        for g, kind in enumerate(kinds)
+        for o, option in enumerate(kind.options)
+        for k in starts
+    }
+    waiting = [model.new_int_var(0, len(kind.jobs), f"{kind.jobs[0]} waits") for kind in kinds]
+
+    # every job has one place or waits
+    for g, kind in enumerate(kinds):
+        taken = [chosen[g, o, k] for o in range(len(kind.options)) for k in starts]
+        model.add(sum(taken) + waiting[g] == len(kind.jobs)).with_name(f"{kind.jobs[0]} once")
+
+    # no place does more work for us than its slots can
+    for place in assignment.slots:
+        here = [(g, o) for g, kind in enumerate(kinds) for o, each in enumerate(kind.options) if each.place == place]
+        for period in assignment.ended_periods if here else ():
+            used = sum(
+                assignment.work(kinds[g].options[o], k, period) * chosen[g, o, k]
+                for g, o in here
+                for k in range(period + 1)
+            )
+            model.add(used <= assignment.room(place, period)).with_name(f"{place.system_id}/{place.queue} by {period}")
+
+    # limits on numbers of jobs
+    for limit in assignment.limits:
+        counted = [
+            chosen[g, o, k]
+            for g, kind in enumerate(kinds)
+            for o, option in enumerate(kind.options)
+            if limit.counts(kind, option)
+            for k in starts
+        ]
+        model.add(sum(counted) <= limit.left)
+
+    # objective: weighted seconds until all results
+    placed = sum(
+        kinds[g].weight * (kinds[g].options[o].cost_s + assignment.starts_s[k]) * variable
+        for (g, o, k), variable in chosen.items()
+    )
+    model.minimize(placed + sum(kind.weight * UNPLACED_S * waiting[g] for g, kind in enumerate(kinds)))
+
+    # solve, from the greedy answer on
+    for key, variable in chosen.items():
+        model.add_hint(variable, hint.get(key, 0))
+    for g, kind in enumerate(kinds):
+        model.add_hint(waiting[g], len(kind.jobs) - sum(number for key, number in hint.items() if key[0] == g))
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = seed
+    solver.parameters.max_deterministic_time = limits.deterministic_time
+    status = solver.solve(model)
+    if status == cp_model.UNKNOWN:
+        return hint, False
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        raise RuntimeError(f"the placement model is {solver.status_name(status)}, yet all jobs may wait: a bug")
+    counts = {key: number for key, variable in chosen.items() if (number := solver.value(variable))}
+    return counts, status == cp_model.OPTIMAL

@@ -1,0 +1,248 @@
+"""Jobs, their attempts, and what happens to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from scheduler.model.apps import ArchiveFilter, FileInput
+from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.plan import Decision
+from scheduler.model.runs import ArraySpec, JobType, Observation, Resources, RunSpec, Runtime, SchedulerOption
+from scheduler.model.states import AttemptState, Condition, Event, JobState
+
+
+class ArchiveMode(StrEnum):
+    """When outputs are archived."""
+
+    ALWAYS = "ALWAYS"
+    SKIP_ON_FAIL = "SKIP_ON_FAIL"
+    NEVER = "NEVER"
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """A job that must end before this one is placed. ``condition``: ``ok``, ``notok`` or ``any``."""
+
+    uuid: str
+    condition: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What was asked, with the app's defaults merged in; never changes after submit.
+
+    Directories are templates that may hold macros (``${JobWorkingDir}``); they are resolved when the job has a place.
+    ``raw_request`` is the request as it came, for resubmit.
+    """
+
+    name: str
+    app_id: str
+    app_version: str
+    image: str
+    runtime: Runtime
+    use_entrypoint: bool = True
+    job_type: JobType | None = None
+    description: str = ""
+    dynamic: bool = False
+    constraints: tuple[str, ...] = ()
+    exec_system_id: str | None = None
+    queue: str | None = None
+    exec_dir: str = "${JobWorkingDir}/jobs/${JobUUID}"
+    input_dir: str = "${JobWorkingDir}/jobs/${JobUUID}"
+    output_dir: str = "${JobWorkingDir}/jobs/${JobUUID}/output"
+    archive_system_id: str | None = None
+    archive_dir: str | None = None
+    archive_mode: ArchiveMode = ArchiveMode.ALWAYS
+    archive_on_app_error: bool = True
+    archive_filter: ArchiveFilter = field(default_factory=ArchiveFilter)
+    resources: Resources = field(default_factory=Resources)
+    args: tuple[str, ...] = ()
+    container_args: tuple[str, ...] = ()
+    scheduler_options: tuple[SchedulerOption, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    file_inputs: tuple[FileInput, ...] = ()
+    stdout: str = "tapisjob.out"
+    stderr: str = "tapisjob.err"
+    is_mpi: bool = False
+    mpi_cmd: str | None = None
+    cmd_prefix: str | None = None
+    array: ArraySpec | None = None
+    after: tuple[After, ...] = ()
+    weight: float = 1.0
+    tags: tuple[str, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    parameter_set: Mapping[str, Any] = field(default_factory=dict)
+    raw_request: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a job goes, with every macro resolved. Directories are relative to the system's root directory."""
+
+    system_id: str
+    queue: str | None
+    partition: str | None
+    job_type: JobType
+    working_dir: str
+    exec_dir: str
+    input_dir: str
+    output_dir: str
+    archive_system_id: str
+    archive_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of an app, as the store holds it. ``version`` guards every write.
+
+    ``place`` is provisional until PLACED for a job that left the choice to Berth.
+    """
+
+    id: int
+    uuid: str
+    tenant: str
+    owner: str
+    spec: JobSpec
+    state: JobState
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    created_by: str = ""
+    place: Place | None = None
+    decision: Decision | None = None
+    condition: Condition | None = None
+    last_message: str = ""
+    resume_state: JobState | None = None
+    blocked_count: int = 0
+    attempt: int = 0
+    """Number of the newest attempt; 0 before the first."""
+    remote_id: RemoteId | None = None
+    remote_outcome: str | None = None
+    remote_result: str | None = None
+    remote_submitted_at: datetime | None = None
+    remote_started_at: datetime | None = None
+    remote_ended_at: datetime | None = None
+    observation: Observation | None = None
+    cancel_requested_at: datetime | None = None
+    ended_at: datetime | None = None
+    visible: bool = True
+    tracking_id: str | None = None
+    fence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One submission of a job to one system; ``run`` is frozen before the first remote call."""
+
+    job_id: int
+    job_uuid: str
+    tenant: str
+    owner: str
+    number: int
+    marker: Marker
+    system_id: str
+    queue: str | None
+    state: AttemptState
+    run: RunSpec
+    intended_at: datetime
+    version: int = 0
+    remote_id: RemoteId | None = None
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    missing_since: datetime | None = None
+    """Since when answering queries no longer show the remote job; None while it is seen."""
+    fence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that happened to a job, with what it changes in the job's row.
+
+    ``changes`` holds fields of Job by name. ``attempt`` holds fields of the newest Attempt by name.
+    ``attempt_event`` is the event for the attempt's own table when it differs; ``message`` is for people.
+    """
+
+    event: Event
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    attempt: Mapping[str, Any] = field(default_factory=dict)
+    attempt_event: Event | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEvent:
+    """A line of a job's history. ``event`` is Tapis's type (JOB_NEW_STATUS, ...), ``detail`` the new status."""
+
+    event: str
+    detail: str
+    description: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job about to be stored. ``place`` is provisional for a job that leaves the choice to Berth."""
+
+    tenant: str
+    owner: str
+    uuid: str
+    spec: JobSpec
+    at: datetime
+    created_by: str = ""
+    place: Place | None = None
+    decision: Decision | None = None
+    tracking_id: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """What watching needs of a job between submission and its end: a job and its newest attempt, without the specs."""
+
+    job_id: int
+    uuid: str
+    tenant: str
+    owner: str
+    state: JobState
+    version: int
+    system_id: str
+    job_type: JobType
+    marker: Marker
+    attempt: int
+    attempt_state: AttemptState
+    attempt_version: int
+    remote_id: RemoteId | None
+    submitted_at: datetime | None
+    expected_start_at: datetime | None
+    cancel_requested_at: datetime | None
+    missing_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """What an ended attempt teaches the estimators; durations in seconds."""
+
+    tenant: str
+    owner: str
+    app_id: str
+    image: str
+    system_id: str
+    queue: str | None
+    resources: Resources
+    submitted_at: datetime
+    started_at: datetime
+    ended_at: datetime
+    completed: bool
+
+    @property
+    def wait_s(self) -> float:
+        return max(0.0, (self.started_at - self.submitted_at).total_seconds())
+
+    @property
+    def run_s(self) -> float:
+        return max(0.0, (self.ended_at - self.started_at).total_seconds())

@@ -1,0 +1,80 @@
+"""What a system shows of itself at one moment: nodes, queues, and the jobs that are visible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from scheduler.model.runs import Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeKind:
+    """Nodes of one partition that are alike; memory and cores are of one node."""
+
+    partition: str
+    cores: int
+    memory_mib: int
+    total: int
+    free: int
+    """Nodes with nothing on them, ready to take a job."""
+    down: int = 0
+    free_cores: int = 0
+    """Free cores on all nodes of this kind together."""
+    gpus: int = 0
+    gpu_model: str | None = None
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionState:
+    """A partition's limits and whether it takes and starts jobs."""
+
+    name: str
+    up: bool
+    is_default: bool = False
+    max_walltime_s: int | None = None
+    default_walltime_s: int | None = None
+    max_nodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisibleJob:
+    """A job of anyone on the system, as far as we may see it. Instants aware UTC; durations seconds."""
+
+    remote_id: str
+    partition: str
+    running: bool
+    nodes: int
+    cores: int
+    walltime_s: int
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    expected_start_at: datetime | None = None
+    priority: float = 0.0
+    user: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StartProbe:
+    """A question to the site's own scheduler: when would a job of this shape start in this partition?"""
+
+    partition: str
+    resources: Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemSnapshot:
+    """One look at a system. ``starts`` answers the probes asked; a probe without an answer is left out.
+
+    ``jobs`` is cut where a queue is very long; ``jobs_total`` is how many there are, None when not counted.
+    """
+
+    taken_at: datetime
+    partitions: tuple[PartitionState, ...] = ()
+    nodes: tuple[NodeKind, ...] = ()
+    jobs: tuple[VisibleJob, ...] = ()
+    jobs_total: int | None = None
+    starts: tuple[tuple[StartProbe, datetime], ...] = ()
+    scheduler_version: str = ""

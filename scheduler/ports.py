@@ -1,0 +1,66 @@
+"""What services and reconcilers need of the world: store, clock, systems. Built by ``scheduler.wiring``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from backends.base import Backend, Storage
+from scheduler.model.ids import LoginKey
+from scheduler.model.probes import ProbeAsk, ProbeReport
+from scheduler.model.runs import JobType
+from scheduler.model.systems import Credential, System
+
+
+class Connections(Protocol):
+    """Backends and storages by login, opened when first needed and shared by all who ask."""
+
+    async def backend(self, login: LoginKey, job_type: JobType) -> Backend:
+        """The backend that runs jobs of this type; NotAuthorised when the login has no usable credential."""
+        ...
+
+    async def storage(self, login: LoginKey) -> Storage:
+        """The files of the system as this login; NotAuthorised as above."""
+        ...
+
+    async def verify(self, system: System, credential: Credential) -> str:
+        """Log in for real; the host key seen (to be pinned). CredentialRefused or BackendUnavailable in ssh's words."""
+        ...
+
+    async def probe(self, ask: ProbeAsk) -> ProbeReport:
+        """Look at a host that may become a system."""
+        ...
+
+    async def forget(self, login: LoginKey) -> None:
+        """Drop what is cached for a login: its credential or its system changed."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+def utc_now() -> datetime:
+    """The wall clock of production; tests put their own into ``Ports.clock``."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The one bundle that is handed down. ``transaction()`` opens a short transaction; no network inside, ever.
+
+    ``wake`` tells the reconcilers that a move was committed; ``process_id`` names this process in leases.
+    ``reads`` opens what only reads and never waits behind a writer; left out, reading is a transaction too.
+    """
+
+    transaction: Callable[[], AbstractAsyncContextManager[Any]]
+    connections: Connections
+    clock: Callable[[], datetime] = utc_now
+    wake: Callable[[], None] = field(default=lambda: None)
+    process_id: str = "one"
+    reads: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+
+    def reading(self) -> AbstractAsyncContextManager[Any]:
+        """For reading only; each statement sees what was committed before it."""
+        return (self.reads or self.transaction)()

@@ -1,0 +1,230 @@
+"""Screening: hard facts reject with asked and offered, missing facts never do, and time heals only what time can."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from placement.filters import screen
+from placement.problem import PlaceKey
+from scheduler.model.plan import Reason
+from scheduler.model.runs import ArraySpec, JobType, Runtime, SchedulerOption
+from scheduler.model.snapshots import PartitionState
+from scheduler.model.systems import Capability, SystemRuntime
+from tests.placement.worlds import ask, cluster, host, nodes, problem, queue, snapshot, view
+
+
+def screened(an_ask, *views):
+    return screen(problem(an_ask, *views))[an_ask.job_uuid]
+
+
+def only_reason(an_ask, a_view):
+    screening = screened(an_ask, a_view)
+    assert not screening.candidates
+    assert len(screening.rejections) == 1, screening
+    return screening.rejections[0]
+
+
+REJECTED = [
+    ("a disabled system", {}, view(cluster(enabled=False)), Reason.DISABLED, "", ""),
+    ("a deleted system", {}, view(cluster(deleted=True)), Reason.DISABLED, "", ""),
+    ("a system for files", {}, view(cluster(can_exec=False)), Reason.CANNOT_EXECUTE, "", ""),
+    ("a system of others", {}, view(may_execute=frozenset({"bob"})), Reason.NOT_PERMITTED, "alice", ""),
+    ("a system without login", {}, view(has_credential=frozenset({"bob"})), Reason.NO_CREDENTIAL, "alice", ""),
+    (
+        "a system that was not named",
+        {"exec_system_id": "birch", "dynamic": False},
+        view(),
+        Reason.NOT_NAMED,
+        "birch",
+        "",
+    ),
+    ("batch on a host", {"job_type": JobType.BATCH}, view(host()), Reason.JOB_TYPE, "BATCH", "FORK"),
+    ("another runtime", {"runtime": Runtime.DOCKER}, view(), Reason.RUNTIME, "DOCKER", "SINGULARITY"),
+    ("a queue of no such name", {"queue": "gpu"}, view(), Reason.QUEUE_UNKNOWN, "gpu", "cpu"),
+    (
+        "too many nodes for the queue",
+        {"nodes": 9},
+        view(cluster("alder", queue(max_nodes=8))),
+        Reason.NODES,
+        "9 nodes",
+        "at most 8 nodes",
+    ),
+    (
+        "too few nodes for the queue",
+        {"nodes": 1},
+        view(cluster("alder", queue(min_nodes=2))),
+        Reason.NODES,
+        "1 node",
+        "at least 2 nodes",
+    ),
+    ("more nodes than there are", {"nodes": 5}, view(None, snapshot()), Reason.NODES, "5 nodes", "at most 4 nodes"),
+    ("two nodes of one host", {"nodes": 2}, view(host()), Reason.NODES, "2 nodes", "1 node"),
+    (
+        "more cores than a node has",
+        {"cores_per_node": 5},
+        view(None, snapshot()),
+        Reason.CORES,
+        "5 cores per node",
+        "at most 4 cores per node",
+    ),
+    (
+        "more memory than the largest node has",
+        {"memory_mib": 8192},
+        view(None, snapshot(nodes(memory_mib=4096))),
+        Reason.MEMORY,
+        "8 GiB per node",
+        "at most 4 GiB per node",
+    ),
+    (
+        "more time than the queue allows",
+        {"walltime_s": 86_401},
+        view(),
+        Reason.WALLTIME,
+        "24 h 1 s",
+        "at most 24 h",
+    ),
+    (
+        "more time than the partition allows",
+        {"walltime_s": 601},
+        view(None, snapshot(partitions=(PartitionState(name="cpu", up=True, max_walltime_s=600),))),
+        Reason.WALLTIME,
+        "10 min 1 s",
+        "at most 10 min",
+    ),
+    (
+        "GPUs where there are none",
+        {"gpus_per_node": 1},
+        view(None, snapshot()),
+        Reason.GPUS,
+        "1 GPU per node",
+        "",
+    ),
+    (
+        "GPUs of another model",
+        {"gpus_per_node": 1, "gpu_model": "h100"},
+        view(None, snapshot(nodes(gpus=2, gpu_model="A100"))),
+        Reason.GPUS,
+        "1 h100 GPU per node",
+        "2 A100 GPUs per node",
+    ),
+    (
+        "a feature that no node has",
+        {"scheduler_options": (SchedulerOption("--constraint", "milan&ib"),)},
+        view(None, snapshot(nodes(features=("milan",)), nodes(features=("ib",)))),
+        Reason.CONSTRAINT,
+        "--constraint ib&milan",
+        "ib, milan",
+    ),
+    (
+        "needs that no node meets together",
+        {"cores_per_node": 8, "memory_mib": 8192},
+        view(None, snapshot(nodes(cores=8), nodes(memory_mib=8192))),
+        Reason.NODES,
+        "1 node",
+        "no node meeting all needs at once",
+    ),
+    (
+        "a clause of the constraints",
+        {"constraints": ("tags = 'gpu' AND", "canExec = true")},
+        view(cluster(tags=("cpu", "old"))),
+        Reason.CONSTRAINT,
+        "tags = 'gpu'",
+        "tags is cpu and old",
+    ),
+    ("an array on a host", {"array": ArraySpec((1, 2))}, view(host()), Reason.ARRAY, "", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "a_view", "reason", "wanted", "offered"),
+    [row[1:] for row in REJECTED],
+    ids=[row[0].replace(" ", "-") for row in REJECTED],
+)
+def test_a_hard_fact_rejects_and_says_what_was_asked_and_offered(asked, a_view, reason, wanted, offered):
+    rejection = only_reason(ask(**asked), a_view)
+    assert (rejection.reason, rejection.asked, rejection.limit) == (reason, wanted, offered)
+
+
+def test_a_missing_fact_never_rejects():
+    greedy = ask(nodes=900, cores_per_node=900, memory_mib=10**9, gpus_per_node=8, gpu_model="X1")
+    silent = cluster("alder", queue(max_walltime_s=-1), runtimes=())
+    assert screened(greedy, view(silent)).candidates
+    assert screened(greedy, view(silent, snapshot(nodes(partition="other")))).candidates
+
+
+def test_nodes_of_a_cluster_say_nothing_of_jobs_on_its_login_host():
+    assert screened(ask(job_type=JobType.FORK, cores_per_node=64), view(None, snapshot())).candidates[0].queue is None
+
+
+def test_every_queue_is_judged_by_its_own_limits():
+    system = cluster("alder", queue("cpu"), queue("debug", max_walltime_s=600))
+    screening = screened(ask(walltime_s=3600), view(system))
+    assert [place.key for place in screening.candidates] == [PlaceKey("alder", "cpu")]
+    assert [(each.queue, each.reason) for each in screening.rejections] == [("debug", Reason.WALLTIME)]
+
+
+def test_all_that_stands_in_the_way_of_a_queue_is_said_at_once():
+    screening = screened(ask(nodes=9, walltime_s=10**6), view(cluster("alder", queue(max_nodes=8))))
+    assert [each.reason for each in screening.rejections] == [Reason.NODES, Reason.WALLTIME]
+
+
+def test_a_named_system_means_its_default_queue_as_in_tapis():
+    system = cluster("alder", queue("slow"), queue("fast"))
+    named = ask(dynamic=False, exec_system_id="alder")
+    assert [place.key.queue for place in screened(named, view(system)).candidates] == ["slow"]
+    assert [place.key.queue for place in screened(ask(), view(system)).candidates] == ["fast", "slow"]
+
+
+@pytest.mark.parametrize(
+    "a_view",
+    [
+        view(None, snapshot(partitions=(PartitionState(name="cpu", up=False),))),
+        view(cluster(max_jobs=2), active={("cpu", "bob"): 1, (None, "alice"): 1}),
+        view(cluster(max_jobs_per_user=1), active={("cpu", "alice"): 1}),
+        view(cluster("alder", queue(max_jobs=0))),
+        view(cluster("alder", queue(max_jobs_per_user=1)), active={("cpu", "alice"): 1}),
+    ],
+    ids=["partition-down", "system-full", "user-at-system-limit", "queue-takes-none", "user-at-queue-limit"],
+)
+def test_what_time_heals_keeps_the_job_waiting(a_view):
+    screening = screened(ask(), a_view)
+    assert not screening.candidates
+    assert not screening.rejections
+    assert screening.possible
+
+
+def test_limits_that_others_reached_do_not_hold_back_a_user():
+    system = cluster("alder", queue(max_jobs_per_user=1), max_jobs_per_user=1)
+    assert screened(ask(), view(system, active={("cpu", "bob"): 5})).candidates
+
+
+def test_a_place_that_never_fits_is_not_waited_for():
+    busy_and_small = view(cluster("alder", queue(max_jobs=0, max_nodes=1)))
+    screening = screened(ask(nodes=2), busy_and_small)
+    assert [each.reason for each in screening.rejections] == [Reason.NODES]
+    assert not screening.possible
+
+
+def test_runtime_none_needs_no_container_runtime():
+    assert screened(ask(runtime=Runtime.NONE), view(cluster(runtimes=(SystemRuntime(Runtime.DOCKER),)))).possible
+
+
+def test_capabilities_answer_constraints():
+    tagged = replace(
+        cluster(), capabilities=(Capability(category="HARDWARE", name="gpuModel", datatype="STRING", value="A100"),)
+    )
+    wanting = ask(constraints=("gpu_model = 'A100'",))
+    assert screened(wanting, view(tagged)).candidates
+    assert screened(wanting, view(cluster())).rejections[0].limit == "gpu_model is not known"
+
+
+def test_screening_costs_neither_numpy_nor_the_solver():
+    code = (
+        "import sys, placement.filters, placement.explain; print([m for m in ('numpy', 'ortools') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"
