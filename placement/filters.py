@@ -83,10 +83,9 @@ def queue_asked(spec: JobSpec, view: SystemView) -> str | None:
 def places(spec: JobSpec, view: SystemView) -> tuple[PlaceOption, ...]:
     """The places of a system that the job may mean."""
     if job_type_on(spec, view) is JobType.FORK:
-        return (PlaceOption(view),)
+        return (view.host_place,)
     asked = queue_asked(spec, view)
-    queues = sorted(view.system.queues, key=lambda queue: queue.name)
-    return tuple(PlaceOption(view, queue) for queue in queues if asked in (None, queue.name))
+    return tuple(place for place in view.queue_places if asked in (None, place.key.queue))
 
 
 # -- the system as a whole ---------------------------------------------------------------------------------------
@@ -274,6 +273,8 @@ _FEATURES = re.compile(r"[\w.-]+(?:&[\w.-]+)*")
 
 def features_asked(spec: JobSpec) -> frozenset[str]:
     """Node features that every node must have (``--constraint=a&b``); choices and counts are left to the site."""
+    if not spec.scheduler_options:
+        return frozenset()
     written = [option.value or "" for option in spec.scheduler_options if option.name == "--constraint"]
     return frozenset(name for text in written if _FEATURES.fullmatch(text) for name in text.split("&"))
 

@@ -33,8 +33,9 @@ DAEMONS: Mapping[str, Daemon] = MappingProxyType(
             ),
             Daemon(
                 "mariadbd",
-                "mariadbd --user=mysql --skip-networking --innodb-flush-log-at-trx-commit=0"
-                " --innodb-buffer-pool-size=64M --innodb-log-file-size=16M --innodb-undo-tablespaces=0 --init-file=/etc/slurm/database.sql",
+                "mariadbd --user=mysql --datadir=/var/lib/mysql --skip-networking --init-file=/etc/slurm/database.sql"
+                " --innodb-flush-log-at-trx-commit=0 --innodb-buffer-pool-size=64M"
+                " --innodb-log-file-size=16M --innodb-undo-tablespaces=0",
                 ready="mariadb -N -e 'show databases' | grep -q slurm_acct_db",
             ),
             Daemon("slurmdbd", "slurmdbd -D", ready="sacctmgr -n show cluster"),

@@ -9,7 +9,8 @@ import pytest_asyncio
 from backends.base import Storage
 from scheduler.model.errors import FileMissing, FileRefused
 from scheduler.model.runs import FileKind
-from tests.contract.subjects import STORAGES, StorageSubject
+from tests.contract.subjects import StorageSubject
+from tests.contract.systems import STORAGES
 
 
 @pytest_asyncio.fixture(params=STORAGES)
