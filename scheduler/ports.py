@@ -1,4 +1,4 @@
-"""What services and reconcilers need of the world: store, clock, systems. Built by ``scheduler.wiring``, faked in tests."""
+"""What services and reconcilers need of the world: store, clock, systems. Built by ``scheduler.wiring``."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Ports:
     """The one bundle that is handed down. ``transaction()`` opens a short transaction; no network inside, ever.
 
     ``wake`` tells the reconcilers that a move was committed; ``process_id`` names this process in leases.
+    ``reads`` opens what only reads and never waits behind a writer; left out, reading is a transaction too.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -58,3 +59,8 @@ class Ports:
     clock: Callable[[], datetime] = utc_now
     wake: Callable[[], None] = field(default=lambda: None)
     process_id: str = "one"
+    reads: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+
+    def reading(self) -> AbstractAsyncContextManager[Any]:
+        """For reading only; each statement sees what was committed before it."""
+        return (self.reads or self.transaction)()

@@ -92,7 +92,11 @@ class IllegalMove(BerthError):
     """No row of the table allows this event in this state."""
 
 
-class StaleJob(BerthError):
+class Stale(BerthError):
+    """Someone else changed it first; read it again."""
+
+
+class StaleJob(Stale):
     """Someone else moved the job first; read it again."""
 
 

@@ -185,6 +185,45 @@ class HistoryEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job about to be stored. ``place`` is provisional for a job that leaves the choice to Berth."""
+
+    tenant: str
+    owner: str
+    uuid: str
+    spec: JobSpec
+    at: datetime
+    created_by: str = ""
+    place: Place | None = None
+    decision: Decision | None = None
+    tracking_id: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """What watching needs of a job between submission and its end: a job and its newest attempt, without the specs."""
+
+    job_id: int
+    uuid: str
+    tenant: str
+    owner: str
+    state: JobState
+    version: int
+    system_id: str
+    job_type: JobType
+    marker: Marker
+    attempt: int
+    attempt_state: AttemptState
+    attempt_version: int
+    remote_id: RemoteId | None
+    submitted_at: datetime | None
+    expected_start_at: datetime | None
+    cancel_requested_at: datetime | None
+    missing_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
     """What an ended attempt teaches the estimators; durations in seconds."""
 

@@ -93,6 +93,8 @@ class RunSpec:
     exec_dir: str
     input_dir: str
     output_dir: str
+    container_dir: str = "/TapisExec"
+    """Where the container's command starts, as the container sees it."""
     stdout: str = "tapisjob.out"
     stderr: str = "tapisjob.err"
     is_mpi: bool = False
@@ -139,8 +141,8 @@ class StageStatus:
 
     done: bool
     message: str = ""
-    bytes_done: int | None = None
-    bytes_total: int | None = None
+    done_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 class RemoteState(StrEnum):

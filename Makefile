@@ -1,0 +1,60 @@
+# What a newcomer runs. Everything lands in .venv and .cache; the cluster's root file systems in /var/cache/berth-testbed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/python -m pytest -p no:cacheprovider
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint bench up down clean packages
+
+help:           ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+demo: $(VENV)/.server   ## one container job from REST to a real Slurm cluster and back (without root: on this machine)
+	@$(BIN)/python -m testbed.demo
+
+test: $(VENV)/.test packages lint   ## everything but the long campaigns
+	$(RUN) -m "not testbed and not slow" -n 2 --dist loadgroup tests
+	$(RUN) -m "testbed and not slow" tests
+
+test-full: $(VENV)/.test packages   ## the long campaigns: crash test, fuzzing, the Slurm matrix
+	$(RUN) -m slow tests
+
+lint: $(VENV)/.test     ## style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=client:. $(BIN)/lint-imports
+
+bench: $(VENV)/.test packages       ## figures side by side with a peer or a limit
+	$(BIN)/python -m bench
+
+up: $(VENV)/.server     ## the demo's cluster and server, left running to play with
+	@$(BIN)/python -m testbed.demo --keep
+
+down:           ## end what `make up` left running
+	@$(PYTHON) -m testbed.demo --down
+
+clean: down     ## remove the environment and caches of this folder
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis
+
+packages:
+	@testbed/packages.sh test
+
+$(VENV)/.python:
+	@testbed/packages.sh python
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(VENV)/.server: $(VENV)/.python pyproject.toml client/pyproject.toml constraints.txt
+	@echo "berth: installing the server into $(VENV) (about a minute the first time)"
+	@test -d testbed && $(PYTHON) -m testbed rootfs --background || true
+	@$(INSTALL) --editable client --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.server
+	@echo "berth: installing the test tools into $(VENV)"
+	@$(INSTALL) --editable '.[test]' --editable client
+	@touch $@

@@ -1,0 +1,95 @@
+"""What happens to every request before routing: paths in one spelling, bodies within bounds, a tracking id kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import Kind, problem_answer
+
+MAX_BODY_BYTES = 1024 * 1024
+
+_SLASHES = re.compile(r"/{2,}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_ESCAPE = re.compile(rb"%(?:[01][0-9a-fA-F]|7[fF])")
+_TRACKING_ID = re.compile(r"[A-Za-z0-9._~:@-]{1,126}\.[A-Za-z0-9._~:@-]{1,126}")
+
+BAD_PATH = Kind(400, "bad-path", "The address cannot be meant")
+BAD_HEADER = Kind(400, "bad-header", "A header cannot be meant")
+TOO_LARGE = Kind(413, "body-too-large", "The body is too large")
+
+
+class OneSpelling:
+    """Collapses repeated slashes and a trailing one in place, as Tapis's clients expect; refuses control characters."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if _CONTROL.search(scope["path"]) or _CONTROL_ESCAPE.search(scope["query_string"]):
+                refusal = problem_answer(BAD_PATH, "the address holds a control character; leave it out")
+                await refusal(scope, receive, send)
+                return
+            path = _SLASHES.sub("/", scope["path"])
+            scope["path"] = path.rstrip("/") or "/"
+        await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses a body above the limit: at once where its length is said, else when it has grown too large."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES, exempt: Collection[str] = ()) -> None:
+        self._app, self._max_bytes, self._exempt = app, max_bytes, tuple(exempt)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(self._exempt or ("\0",)):
+            await self._app(scope, receive, send)
+            return
+        detail = f"the body is larger than {self._max_bytes} bytes"
+        said = Headers(scope=scope).get("content-length", "0")
+        if not said.isdecimal() or int(said) > self._max_bytes:
+            await problem_answer(TOO_LARGE, detail, {"Connection": "close"})(scope, receive, send)
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise HTTPException(413, detail, {"Connection": "close"})
+            return message
+
+        await self._app(scope, bounded, send)
+
+
+class TrackingId:
+    """Takes ``X-Tapis-Tracking-ID`` in, puts it into ``scope['state']`` and back into the answer."""
+
+    HEADER = "x-tapis-tracking-id"
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tracking_id = Headers(scope=scope).get(self.HEADER) if scope["type"] == "http" else None
+        if tracking_id is None:
+            await self._app(scope, receive, send)
+            return
+        if _TRACKING_ID.fullmatch(tracking_id) is None:
+            detail = "X-Tapis-Tracking-ID: must have the form namespace.id, of letters, digits and . _ ~ : @ -"
+            await problem_answer(BAD_HEADER, detail)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["tracking_id"] = tracking_id
+
+        async def answered(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[self.HEADER] = tracking_id
+            await send(message)
+
+        await self._app(scope, receive, answered)

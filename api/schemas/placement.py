@@ -1,0 +1,71 @@
+"""Why a job goes where it goes, on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.schemas.base import View
+from scheduler.model.jobs import Job
+from scheduler.model.plan import Decision, Estimate, Rejection, Term
+from scheduler.model.units import zulu
+
+
+class WhyView(View):
+    """A decision: the winner, what it expects (seconds, median and 90th percentile), and why each other place lost."""
+
+    sentence: str
+    winner: dict[str, Any] | None
+    losers: list[dict[str, Any]]
+    rejections: list[dict[str, Any]]
+    provenOptimal: bool
+    decidedAt: str | None
+    advice: list[str]
+    state: str | None = None
+    lastMessage: str | None = None
+    siteReason: str | None = None
+
+    @classmethod
+    def of(cls, decision: Decision | None, job: Job | None = None) -> WhyView:
+        shown = decision or Decision(winner=None, sentence="The job has not been placed yet.")
+        return cls(
+            sentence=shown.sentence,
+            winner=estimate_view(shown.winner) if shown.winner else None,
+            losers=[estimate_view(estimate) for estimate in shown.losers],
+            rejections=[rejection_view(rejection) for rejection in shown.rejections],
+            provenOptimal=shown.proven_optimal,
+            decidedAt=zulu(shown.decided_at) if shown.decided_at else None,
+            advice=list(shown.advice),
+            state=job.state if job else None,
+            lastMessage=job.last_message if job else None,
+            siteReason=job.observation.reason or None if job and job.observation else None,
+        )
+
+
+def estimate_view(estimate: Estimate) -> dict[str, Any]:
+    """An estimate with each of its terms."""
+    return {
+        "systemId": estimate.system_id,
+        "queue": estimate.queue,
+        "totalP50": estimate.total_p50_s,
+        "totalP90": estimate.total_p90_s,
+        "wait": _term(estimate.wait),
+        "staging": _term(estimate.staging),
+        "run": _term(estimate.run),
+        "archive": _term(estimate.archive),
+        "notes": list(estimate.notes),
+    }
+
+
+def rejection_view(rejection: Rejection) -> dict[str, Any]:
+    """A rejection as data."""
+    return {
+        "systemId": rejection.system_id,
+        "queue": rejection.queue,
+        "reason": rejection.reason,
+        "asked": rejection.asked,
+        "limit": rejection.limit,
+    }
+
+
+def _term(term: Term) -> dict[str, Any]:
+    return {"p50": term.p50_s, "p90": term.p90_s, "source": term.source}

@@ -1,0 +1,406 @@
+"""From a RunSpec to the two files that run it: ``tapisjob.env`` and ``tapisjob.sh``. Pure: text in, text out.
+
+The script is POSIX sh. It claims the marker before any user code, runs the container, and records the exit code, so
+that every backend starts a job by starting this one file. Nothing in it is evaluated twice: each word is either a
+literal in single quotes or a shell variable in double quotes.
+
+The environment travels in a file, never on a command line. Each of its lines exports ``$1`` + a literal, and ``$1`` is
+the prefix that the runtime wants (``APPTAINERENV_`` or nothing); so one file serves every runtime.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from scheduler.model.errors import SpecInvalid
+from scheduler.model.runs import Mount, RunSpec, Runtime
+
+DUPLICATE_EXIT_CODE = 119
+"""Exit code of a stray duplicate: it ran nothing of the user's and wrote no ``exit`` file."""
+
+NOT_STARTED_EXIT_CODE = 127
+"""Exit code, also recorded, when the container could not be started; the reason is on standard error."""
+
+SCRIPT_NAME = "tapisjob.sh"
+ENV_NAME = "tapisjob.env"
+EXIT_CODE_NAME = "tapisjob.exitcode"
+
+
+class Launcher(StrEnum):
+    """What starts the container. PODMAN also means Docker where there is no Podman: their commands agree."""
+
+    APPTAINER = "apptainer"
+    PODMAN = "podman"
+    BUBBLEWRAP = "bubblewrap"
+    NONE = "none"
+
+
+class Claim(StrEnum):
+    """Who owns a marker: a Slurm job (its id survives a requeue) or a process of a FORK host."""
+
+    SLURM = "slurm"
+    FORK = "fork"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackedImage:
+    """An image as a directory tree, with what its config says. ``top`` maps each name in its root to a link or None."""
+
+    root: str
+    top: Mapping[str, str | None]
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFiles:
+    """What must lie in the exec directory: ``tapisjob.sh`` and ``tapisjob.env`` (mode 0600)."""
+
+    script: str
+    env: str
+
+
+def launcher_for(runtime: Runtime) -> Launcher:
+    """What starts containers of this runtime on a system that has it."""
+    return _LAUNCHERS[runtime]
+
+
+def launch_files(
+    run: RunSpec,
+    *,
+    marker_dir: str,
+    claim: Claim,
+    launcher: Launcher | None = None,
+    unpacked: UnpackedImage | None = None,
+) -> LaunchFiles:
+    """The two files of one attempt. SpecInvalid, naming the field, for what no file can say.
+
+    marker_dir: absolute path of the attempt's marker directory; it must exist when the script starts.
+    launcher: what starts the container, the runtime's own when None. ``unpacked`` goes with BUBBLEWRAP alone.
+    """
+    launcher = launcher or launcher_for(run.runtime)
+    _check(run, launcher)
+    env = run.env if unpacked is None else {"PATH": _PATH, "HOME": "/tmp", **unpacked.env, **run.env}  # noqa: S108
+    body = {
+        Launcher.APPTAINER: lambda: _apptainer(run, claim),
+        Launcher.PODMAN: lambda: _podman(run, claim),
+        Launcher.BUBBLEWRAP: lambda: _bubblewrap(run, claim, unpacked),
+        Launcher.NONE: lambda: _direct(run, claim),
+    }[launcher]()
+    script = _SCRIPT.format(
+        uuid=re.sub(r"[^\w-]", "_", run.job_uuid),
+        marker_dir=_quote(marker_dir),
+        exec_dir=_quote(run.exec_dir),
+        input_dir=_quote(run.input_dir),
+        output_dir=_quote(run.output_dir),
+        owner=_OWNERS[claim],
+        duplicate=DUPLICATE_EXIT_CODE,
+        not_started=NOT_STARTED_EXIT_CODE,
+        exit_code_name=EXIT_CODE_NAME,
+        env_name=ENV_NAME,
+        body=body,
+    )
+    return LaunchFiles(script=script, env=job_env(env))
+
+
+def job_env(env: Mapping[str, str]) -> str:
+    """``tapisjob.env``: sourced with the runtime's prefix as ``$1``; any value survives, newlines included."""
+    for key, value in env.items():
+        if _ENV_KEY.fullmatch(key) is None:
+            raise SpecInvalid.of(f"envVariables.{key[:80]}", "is not a variable name", "use letters, digits and _")
+        if "\0" in value:
+            raise SpecInvalid.of(f"envVariables.{key}", "holds a NUL character", "remove it")
+    return "".join(f'export "$1"{_quote(f"{key}={value}")}\n' for key, value in env.items())
+
+
+# -- the script ----------------------------------------------------------------------------------------------------
+
+_SCRIPT = """\
+#!/bin/sh
+# Job {uuid}. Written by Berth; runs the user's code at most once, whatever starts it.
+set -u
+marker_dir={marker_dir}
+exec_dir={exec_dir}
+input_dir={input_dir}
+output_dir={output_dir}
+task=${{SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}}
+owner={owner}
+
+# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on.
+claim=$marker_dir/claim$task
+if [ ! -d "$claim" ] && mine=$(mktemp -d "$marker_dir/claiming.XXXXXX"); then
+    {{ printf '%s\\n' "$owner" > "$mine/owner" && mv -T "$mine" "$claim"; }} 2>/dev/null || rm -rf "$mine"
+fi
+holder=$(cat "$claim/owner" 2>/dev/null)
+if [ "$holder" != "$owner" ] || [ -e "$marker_dir/void" ]; then
+    echo "tapisjob: this run belongs to ${{holder:-nobody}}, not to $owner; nothing was started" >&2
+    exit {duplicate}
+fi
+
+record() {{
+    printf '%s\\n' "$1" > "$2.$$" && mv -f "$2.$$" "$2"
+}}
+finish() {{
+    record "$1" "$output_dir/{exit_code_name}$task"
+    record "$1" "$marker_dir/exit$task"
+    exit "$1"
+}}
+refuse() {{
+    echo "tapisjob: $1" >&2
+    finish {not_started}
+}}
+# A signal ends the user's code, which is in this process group; this shell stays to record how it ended.
+trap : HUP INT TERM USR1 USR2
+
+mkdir -p "$exec_dir" "$input_dir" "$output_dir" && cd "$exec_dir" || refuse "cannot use the directories of the job"
+env_file=$exec_dir/{env_name}
+[ -r "$env_file" ] || refuse "$env_file cannot be read"
+{body}finish "$?"
+"""
+
+_OWNERS: Mapping[Claim, str] = {
+    Claim.SLURM: '"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
+    Claim.FORK: '"$(cat /proc/sys/kernel/random/boot_id).$$"',
+}
+
+_RUN = """\
+(
+    set -- {positional}
+    . "$env_file"
+    exec {command}
+) </dev/null
+"""
+"""A subshell, so that the user's variables (PATH, IFS, ...) reach what is started and not the lines after it."""
+
+
+def _apptainer(run: RunSpec, claim: Claim) -> str:
+    several = run.resources.nodes > 1 or run.is_mpi
+    pulled = several and re.match(r"[a-z][a-z0-9+.-]*:", _image(run, Launcher.APPTAINER)) is not None
+    image = _image(run, Launcher.APPTAINER)
+    lines = [_FIND_APPTAINER]
+    if run.plain_http_registry:
+        lines.append("export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1\n")
+    if pulled:
+        verb = "build" if re.match(r"(oci|oci-archive|docker-archive|docker-daemon):", image) else "pull"
+        lines.append(_PULL_ONCE.format(verb=verb, image=_quote(image)))
+    words = [
+        *_prefix(run, claim),
+        '"$2"',
+        "-q",
+        "run" if run.use_entrypoint else "exec",
+        "--pwd",
+        _quote(run.container_dir),
+        *_quoted(word for mount in _mounts(run) for word in _apptainer_mount(mount)),
+        *_quoted(_options(run.container_args)),
+        '"$3"' if pulled else _quote(image),
+        *_quoted(run.args),
+    ]
+    positional = '"$prefix" "$runtime"' + (' "$image"' if pulled else "")
+    return "".join(lines) + _RUN.format(positional=positional, command=" ".join(words))
+
+
+_FIND_APPTAINER = """\
+if runtime=$(command -v apptainer); then
+    prefix=APPTAINERENV_
+elif runtime=$(command -v singularity); then
+    prefix=SINGULARITYENV_
+else
+    refuse "neither apptainer nor singularity was found in PATH=$PATH"
+fi
+export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1  # values are data: the container's shell must not expand them
+"""
+
+_PULL_ONCE = """\
+image=$marker_dir/image.sif
+if [ ! -e "$image" ]; then
+    "$runtime" -q {verb} "$marker_dir/image.$owner.sif" {image} && mv "$marker_dir/image.$owner.sif" "$image" ||
+        refuse "the image could not be fetched"
+fi
+"""
+
+
+def _podman(run: RunSpec, claim: Claim) -> str:
+    words = [
+        *_prefix(run, claim),
+        '"$2" run --rm "$3" --name "$4" --workdir',
+        _quote(run.container_dir),
+        *(["${5:+--tls-verify=false}"] if run.plain_http_registry else []),
+        *_quoted(f"--env={key}" for key in run.env),
+        *_quoted(word for mount in _mounts(run) for word in ("--mount", _csv(mount, "src", "dst"))),
+        *([] if run.use_entrypoint else ["--entrypoint="]),
+        *_quoted(_options(run.container_args)),
+        _quote(_image(run, Launcher.PODMAN)),
+        *_quoted(run.args),
+    ]
+    return _FIND_PODMAN + _RUN.format(positional='"" "$runtime" "$user" "$name" "$podman"', command=" ".join(words))
+
+
+_FIND_PODMAN = """\
+if runtime=$(command -v podman); then
+    podman=yes user=--userns=keep-id
+elif runtime=$(command -v docker); then
+    podman= user=--user=$(id -u):$(id -g)
+else
+    refuse "neither podman nor docker was found in PATH=$PATH"
+fi
+name=$(basename "$marker_dir")
+record "$runtime" "$marker_dir/engine"  # the container is no child of ours: ending it takes the engine and its name
+"""
+
+
+def _bubblewrap(run: RunSpec, claim: Claim, image: UnpackedImage | None) -> str:
+    if image is None:
+        raise ValueError("bubblewrap needs an unpacked image")
+    command = run.args if not run.use_entrypoint else (*image.entrypoint, *(run.args or image.command))
+    if not command:
+        raise SpecInvalid.of("image", "says no command to run", "give the command as the first app argument")
+    tree: list[str] = []
+    for name, link in sorted(image.top.items()):
+        if name not in _OWN_DIRECTORIES:
+            tree += (
+                ["--symlink", link, f"/{name}"]
+                if link is not None
+                else ["--ro-bind", f"{image.root}/{name}", f"/{name}"]
+            )
+    words = [
+        *_prefix(run, claim),
+        # A clean environment: what is exported after this is all that the container sees.
+        'env -i /bin/sh -c \'. "$0"; shift; exec "$@"\' "$env_file" \'\' "$2"',
+        "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --die-with-parent --new-session",
+        "--tmpfs /",
+        *_quoted(tree),
+        "--proc /proc --dev /dev --tmpfs /tmp --ro-bind-try /etc/resolv.conf /etc/resolv.conf",
+        *_quoted(
+            word
+            for mount in _mounts(run)
+            for word in ("--ro-bind" if mount.read_only else "--bind", mount.source, mount.target)
+        ),
+        *_quoted(("--chdir", image.working_dir or run.container_dir)),
+        *_quoted(_options(run.container_args)),
+        "--",
+        *_quoted(command),
+    ]
+    find = 'runtime=$(command -v bwrap) || refuse "bubblewrap (bwrap) was not found in PATH=$PATH"\n'
+    return find + _RUN.replace('    . "$env_file"\n', "").format(positional='"" "$runtime"', command=" ".join(words))
+
+
+def _direct(run: RunSpec, claim: Claim) -> str:
+    return _RUN.format(positional="''", command=" ".join([*_prefix(run, claim), *_quoted(run.args)]))
+
+
+# -- pieces ----------------------------------------------------------------------------------------------------------
+
+_LAUNCHERS: Mapping[Runtime, Launcher] = {
+    Runtime.SINGULARITY: Launcher.APPTAINER,
+    Runtime.DOCKER: Launcher.PODMAN,
+    Runtime.NONE: Launcher.NONE,
+}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OWN_DIRECTORIES = frozenset({"proc", "dev", "tmp", "TapisExec", "TapisInput", "TapisOutput"})
+_ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHELL_OWN = frozenset(
+    {"_", "IFS", "UID", "EUID", "PPID", "GROUPS", "OPTIND", "LINENO", "SHLVL", "RANDOM", "SRANDOM", "SECONDS"}
+    | {"BASHOPTS", "BASHPID", "BASH_VERSINFO", "DIRSTACK", "EPOCHREALTIME", "EPOCHSECONDS", "FUNCNAME", "HISTCMD"}
+    | {"SHELLOPTS"}
+)
+"""Names that a shell keeps for itself; they reach a container only where the runtime takes a prefix."""
+
+_quote: Callable[[str], str] = shlex.quote
+
+
+def _quoted(words: Iterable[str]) -> list[str]:
+    return [_quote(word) for word in words]
+
+
+def _check(run: RunSpec, launcher: Launcher) -> None:
+    """Refuse what no command line can carry or what would be read as something else."""
+    for name, text in _texts(run):
+        if "\0" in text:
+            raise SpecInvalid.of(name, "holds a NUL character", "remove it")
+    if launcher is not Launcher.NONE and (not run.image or run.image.startswith("-")):
+        raise SpecInvalid.of(
+            "image", f"'{run.image[:80]}' is not an image reference", "write for example docker://busybox"
+        )
+    if not run.args and (launcher is Launcher.NONE or not run.use_entrypoint):
+        raise SpecInvalid.of("appArgs", "say no command to run", "give the command as the first app argument")
+    own = _SHELL_OWN.intersection(run.env) if launcher is not Launcher.APPTAINER else None
+    if own:
+        raise SpecInvalid.of(
+            f"envVariables.{min(own)}", "is a name that the shell keeps for itself", "use another name"
+        )
+
+
+def _texts(run: RunSpec) -> Iterable[tuple[str, str]]:
+    yield from (("image", run.image), ("mpiCmd", run.mpi_cmd or ""), ("cmdPrefix", run.cmd_prefix or ""))
+    yield from (("execSystemExecDir", run.exec_dir), ("execSystemInputDir", run.input_dir))
+    yield ("execSystemOutputDir", run.output_dir)
+    yield from (("appArgs", arg) for arg in run.args)
+    yield from (("containerArgs", arg) for arg in run.container_args)
+    yield from (("mounts", path) for mount in run.mounts for path in (mount.source, mount.target))
+
+
+def _image(run: RunSpec, launcher: Launcher) -> str:
+    """The reference as the launcher reads it: Docker's bare ``busybox`` is ``docker://busybox`` to Apptainer."""
+    bare = (
+        re.match(r"[a-z][a-z0-9+.-]*:(//|/|\.)|(oci|oci-archive|docker-archive|docker-daemon):|[/.]", run.image) is None
+    )
+    return (
+        f"docker://{run.image}"
+        if bare and run.runtime is Runtime.DOCKER and launcher is Launcher.APPTAINER
+        else run.image
+    )
+
+
+def _mounts(run: RunSpec) -> tuple[Mount, ...]:
+    return (
+        Mount(source=run.exec_dir, target="/TapisExec"),
+        Mount(source=run.input_dir, target="/TapisInput"),
+        Mount(source=run.output_dir, target="/TapisOutput"),
+        *run.mounts,
+    )
+
+
+def _apptainer_mount(mount: Mount) -> tuple[str, str]:
+    """``--bind``, which every version knows, unless a path holds one of its separators; then ``--mount``."""
+    if any(mark in mount.source + mount.target for mark in ':,"\\\n'):
+        return "--mount", _csv(mount, "src", "dst")
+    return "--bind", f"{mount.source}:{mount.target}" + (":ro" if mount.read_only else "")
+
+
+def _csv(mount: Mount, source: str, target: str) -> str:
+    """A mount as one CSV record (RFC 4180), as Apptainer, Podman and Docker read it."""
+    fields = ["type=bind", f"{source}={mount.source}", f"{target}={mount.target}", *(["ro"] if mount.read_only else [])]
+    return ",".join('"' + text.replace('"', '""') + '"' if re.search(r'[,"\n]', text) else text for text in fields)
+
+
+def _options(args: Sequence[str]) -> Iterable[str]:
+    """Container arguments as words: ``--bind /a:/b`` is an option and its value, as Tapis reads it."""
+    for arg in args:
+        option = re.fullmatch(r"(--?[\w-]+)\s+(\S.*)", arg, re.DOTALL)
+        yield from option.groups() if option else (arg,)
+
+
+def _prefix(run: RunSpec, claim: Claim) -> list[str]:
+    """What stands before the runtime: the site's prefix or MPI command, or ``srun`` on every node."""
+    said = ("mpiCmd", run.mpi_cmd) if run.is_mpi and run.mpi_cmd else ("cmdPrefix", run.cmd_prefix)
+    if said[1]:
+        try:
+            return _quoted(shlex.split(said[1]))
+        except ValueError as error:
+            raise SpecInvalid.of(said[0], f"cannot be read as words: {error}", "close every quote") from None
+    if not run.is_mpi and run.resources.nodes == 1:
+        return []
+    if claim is not Claim.SLURM:
+        raise SpecInvalid.of("mpiCmd", "is needed for an MPI job outside a batch system", "for example 'mpirun -n 4'")
+    nodes, cores = run.resources.nodes, run.resources.cores_per_node
+    per_node, each = (cores, 1) if run.is_mpi else (1, cores)
+    return [
+        f"srun --nodes={nodes} --ntasks={nodes * per_node} --ntasks-per-node={per_node} --cpus-per-task={each}",
+        "--kill-on-bad-exit=1",
+    ]

@@ -1,0 +1,1 @@
+"""The `berth` command: each module holds a few commands and loads what is heavy only when it runs."""

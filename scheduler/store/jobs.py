@@ -1,0 +1,278 @@
+"""Jobs, their attempts and their history. State and history are written together or not at all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from scheduler.model.errors import NotFound, StaleJob
+from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, NewJob
+from scheduler.model.pages import FIRST_PAGE, Page
+from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, Event, JobState
+from scheduler.store import schema
+from scheduler.store.columns import Record
+from scheduler.store.leases import JobLeases
+from scheduler.store.moves import (
+    attempt_values,
+    job_values,
+    moves_attempt,
+    note_values,
+    place_columns,
+    status_event,
+    written,
+)
+from scheduler.store.paging import Fields, narrowed, windowed
+from scheduler.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, attempt_of, job_of
+from scheduler.store.statements import changed
+
+jobs, attempts, history = schema.jobs, schema.attempts, schema.history
+
+NOT_SEARCHED = {"tenant", "resume_state", "next_look_at", "lease_owner", "lease_until", "fence", "version", "attempt"}
+
+JOB_FIELDS: Fields = {
+    column.name: column for column in jobs.c if column.name not in NOT_SEARCHED and not isinstance(column.type, Record)
+}
+"""Everything that is a column of a job for its own sake, by its name."""
+
+IN_A_QUEUE = ACTIVE - {JobState.PENDING, JobState.ARCHIVING, JobState.BLOCKED, JobState.PAUSED}
+"""States in which a job counts against the limits of its system and queue."""
+
+
+MOST_COMMITTED = 2000
+"""Most jobs that count as sent and not yet seen; the newest of them."""
+
+
+class JobStore(JobLeases):
+    """The jobs of all tenants; leases and watching are in ``JobLeases``."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        super().__init__(db)
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    async def get(self, tenant: str, uuid: str) -> Job:
+        """NotFound when this tenant has no such job."""
+        return await self._one(select(*JOB_COLUMNS).where(jobs.c.tenant == tenant, jobs.c.uuid == uuid), uuid)
+
+    async def find(self, job_id: int) -> Job:
+        """The job with this row id, in any tenant; NotFound when there is none."""
+        return await self._one(select(*JOB_COLUMNS).where(jobs.c.id == job_id), str(job_id))
+
+    async def list(self, tenant: str, owner: str | None, page: Page = FIRST_PAGE) -> Sequence[Job]:
+        """Visible jobs, newest first or in the page's order. owner None: everyone's."""
+        query = _listed(select(*JOB_COLUMNS), tenant, owner, page)
+        rows = await self._db.execute(windowed(query, JOB_FIELDS, page, jobs.c.id.desc()))
+        return [job_of(row) for row in rows.mappings()]
+
+    async def count(self, tenant: str, owner: str | None, page: Page = FIRST_PAGE) -> int:
+        """How many jobs ``list`` would answer without a window."""
+        query = _listed(select(func.count()).select_from(jobs), tenant, owner, page)
+        return int((await self._db.execute(query)).scalar_one())
+
+    async def history(self, tenant: str, uuid: str, limit: int | None = None, skip: int = 0) -> Sequence[HistoryEvent]:
+        """What happened to a job, oldest first; NotFound when this tenant has no such job."""
+        job = jobs.c.tenant == tenant, jobs.c.uuid == uuid
+        job_id = (await self._db.execute(select(jobs.c.id).where(*job))).scalar_one_or_none()
+        if job_id is None:
+            raise NotFound("job", uuid)
+        lines = select(history.c.event, history.c.detail, history.c.description, history.c.at)
+        lines = lines.where(history.c.job_id == job_id).order_by(history.c.id)
+        rows = await self._db.execute(windowed(lines, {}, Page(limit=limit, skip=skip), history.c.id))
+        return [HistoryEvent(**row) for row in rows.mappings()]
+
+    async def attempts(self, job: Job) -> Sequence[Attempt]:
+        """Every attempt, oldest first."""
+        query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == job.id).order_by(attempts.c.number)
+        return [attempt_of(row) for row in (await self._db.execute(query)).mappings()]
+
+    async def newest_attempt(self, job: Job) -> Attempt | None:
+        """The attempt that the job's state speaks of; None before the first."""
+        query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == job.id).order_by(attempts.c.number.desc()).limit(1)
+        row = (await self._db.execute(query)).mappings().one_or_none()
+        return None if row is None else attempt_of(row)
+
+    async def active_counts(self, tenant: str) -> Mapping[tuple[str, str | None, str], int]:
+        """How many jobs each owner has on each system and queue, from placing until they have run."""
+        placed = or_(
+            jobs.c.state.in_(IN_A_QUEUE),
+            and_(
+                jobs.c.state.in_((JobState.BLOCKED, JobState.PAUSED)),
+                jobs.c.resume_state.in_(BEFORE_SUBMISSION - {JobState.PENDING}),
+            ),
+        )
+        key = (jobs.c.system_id, jobs.c.queue, jobs.c.owner)
+        query = select(*key, func.count()).where(jobs.c.tenant == tenant, placed, jobs.c.system_id.is_not(None))
+        rows = await self._db.execute(query.group_by(*key))
+        return {(system_id, queue, owner): count for system_id, queue, owner, count in rows}
+
+    async def committed(self, tenant: str, seen_at: Mapping[str, datetime]) -> Mapping[str, Sequence[Job]]:
+        """Jobs that were placed on a system but cannot show in the look taken at ``seen_at``, by system id."""
+        submitted_at = jobs.c.remote_submitted_at
+        unseen = [
+            and_(jobs.c.system_id == system_id, or_(submitted_at.is_(None), submitted_at > at))
+            for system_id, at in seen_at.items()
+        ]
+        never_looked = jobs.c.system_id.not_in(list(seen_at))
+        query = select(*JOB_COLUMNS).where(jobs.c.tenant == tenant, jobs.c.state.in_(IN_A_QUEUE))
+        query = query.where(or_(never_looked, *unseen)).order_by(jobs.c.id.desc())
+        found: dict[str, list[Job]] = defaultdict(list)
+        for row in (await self._db.execute(query.limit(MOST_COMMITTED))).mappings():
+            found[row["system_id"]].append(job_of(row))
+        return found
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    async def add(self, new: Sequence[NewJob]) -> Sequence[Job]:
+        """Store jobs with the first line of their history, many in few statements; in the order given."""
+        if not new:
+            return []
+        made = await self._db.execute(insert(jobs).returning(jobs.c.id, jobs.c.uuid), [_new_row(job) for job in new])
+        ids = {uuid: job_id for job_id, uuid in made}
+        first = [status_event(None, JobState.PENDING, job.message, job.at) for job in new]
+        await self._write_history([(ids[job.uuid], line) for job, line in zip(new, first, strict=True)])
+        return [_made(job, ids[job.uuid]) for job in new]
+
+    async def record(self, job: Job, fact: Fact, at: datetime) -> Job:
+        """Move ``job`` (and its newest attempt, when the fact is about it) and write its history.
+
+        Returns the job as it is now. IllegalMove when the table has no such row; StaleJob when someone moved it first.
+        """
+        values = job_values(job, fact, at)
+        await self._write(job, values)
+        if moves_attempt(job, fact):
+            attempt = await self.newest_attempt(job)
+            if attempt is not None:
+                await self._write_attempt(attempt, attempt_values(attempt, fact, at))
+        await self._write_history([(job.id, status_event(job.state, values["state"], fact.message, at))])
+        return _after(job, values)
+
+    async def intend(self, job: Job, attempt: Attempt, at: datetime) -> Job:
+        """STAGING_JOB -> SUBMITTING_JOB together with the new attempt: from here on a remote job may exist."""
+        values = job_values(job, Fact(Event.JOB_READY), at) | {"attempt": attempt.number}
+        await self._write(job, values)
+        await self._db.execute(insert(attempts).values({c.name: getattr(attempt, c.name) for c in ATTEMPT_COLUMNS}))
+        await self._write_history([(job.id, status_event(job.state, values["state"], "", at))])
+        return _after(job, values)
+
+    async def note(self, job: Job, changes: Mapping[str, Any], at: datetime, event: HistoryEvent | None = None) -> Job:
+        """Change fields of a job without a move; StaleJob when someone else wrote first."""
+        values = written(job, note_values(changes), at)
+        await self._write(job, values)
+        if event is not None:
+            await self._write_history([(job.id, event)])
+        return _after(job, values)
+
+    async def note_attempt(self, attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:
+        """Change fields of an attempt without a move; StaleJob when someone else wrote first."""
+        values = {**changes, "version": attempt.version + 1}
+        await self._write_attempt(attempt, values)
+        return replace(attempt, **values)
+
+    async def request_cancel(self, tenant: str, uuid: str, at: datetime) -> Job:
+        """Write down that the job shall end; a job that has ended, or was asked already, stays as it is."""
+        mine = and_(jobs.c.tenant == tenant, jobs.c.uuid == uuid)
+        wanted = and_(mine, jobs.c.cancel_requested_at.is_(None), jobs.c.state.not_in(TERMINAL))
+        values = {"cancel_requested_at": at, "next_look_at": at, "updated_at": at, "version": jobs.c.version + 1}
+        asked = await self._db.execute(update(jobs).where(wanted).values(values))
+        job = await self.get(tenant, uuid)
+        if changed(asked):
+            line = HistoryEvent(
+                event="JOB_USER_EVENT", detail="CANCEL_REQUESTED", description="Cancellation was requested.", at=at
+            )
+            await self._write_history([(job.id, line)])
+        return job
+
+    # -- below --------------------------------------------------------------------------------------------------
+
+    async def _one(self, query: Select[Any], name: str) -> Job:
+        row = (await self._db.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise NotFound("job", name)
+        return job_of(row)
+
+    async def _write(self, job: Job, values: Mapping[str, Any]) -> None:
+        """Write columns of the row as the caller saw it, neither written nor leased anew since."""
+        seen = and_(jobs.c.id == job.id, jobs.c.version == job.version, jobs.c.fence == job.fence)
+        if changed(await self._db.execute(update(jobs).where(seen).values(**values))) != 1:
+            raise StaleJob(f"job {job.uuid} was changed meanwhile")
+
+    async def _write_attempt(self, attempt: Attempt, values: Mapping[str, Any]) -> None:
+        if not values:
+            return
+        seen = and_(attempts.c.marker == attempt.marker, attempts.c.version == attempt.version)
+        if changed(await self._db.execute(update(attempts).where(seen).values(**values))) != 1:
+            raise StaleJob(f"attempt {attempt.marker} was changed meanwhile")
+
+    async def _write_history(self, lines: Sequence[tuple[int, HistoryEvent]]) -> None:
+        names = [field.name for field in fields(HistoryEvent)]
+        rows = [{"job_id": job_id, **{name: getattr(line, name) for name in names}} for job_id, line in lines]
+        await self._db.execute(insert(history), rows)
+
+
+def _listed(query: Select[Any], tenant: str, owner: str | None, page: Page) -> Select[Any]:
+    query = query.where(jobs.c.tenant == tenant, jobs.c.visible)
+    if owner is not None:
+        query = query.where(jobs.c.owner == owner)
+    return narrowed(query, JOB_FIELDS, page.filters)
+
+
+def _new_row(new: NewJob) -> dict[str, Any]:
+    """Every column of a job that starts its life."""
+    return {
+        "uuid": new.uuid,
+        "tenant": new.tenant,
+        "owner": new.owner,
+        "created_by": new.created_by,
+        "name": new.spec.name,
+        "app_id": new.spec.app_id,
+        "app_version": new.spec.app_version,
+        **place_columns(new.place),
+        "state": JobState.PENDING,
+        "last_message": new.message,
+        "blocked_count": 0,
+        "attempt": 0,
+        "created_at": new.at,
+        "updated_at": new.at,
+        "visible": True,
+        "tracking_id": new.tracking_id,
+        "version": 0,
+        "next_look_at": new.at,
+        "fence": 0,
+        "spec": new.spec,
+        "place": new.place,
+        "decision": new.decision,
+    }
+
+
+def _made(new: NewJob, job_id: int) -> Job:
+    """The job that ``_new_row`` stored."""
+    return Job(
+        id=job_id,
+        uuid=new.uuid,
+        tenant=new.tenant,
+        owner=new.owner,
+        created_by=new.created_by,
+        spec=new.spec,
+        place=new.place,
+        decision=new.decision,
+        state=JobState.PENDING,
+        last_message=new.message,
+        tracking_id=new.tracking_id,
+        version=0,
+        created_at=new.at,
+        updated_at=new.at,
+    )
+
+
+def _after(job: Job, values: Mapping[str, Any]) -> Job:
+    """The job as its row is after a write, without reading it again."""
+    return replace(job, **{name: value for name, value in values.items() if name in _JOB_NAMES})
+
+
+_JOB_NAMES = frozenset(field.name for field in fields(Job))

@@ -1,0 +1,107 @@
+"""Which process works on which job, and what watching needs to know of jobs that run elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from scheduler.model.errors import StaleJob
+from scheduler.model.jobs import InFlight, Job
+from scheduler.model.states import JobState
+from scheduler.store import schema
+from scheduler.store.rows import JOB_COLUMNS, job_of
+from scheduler.store.statements import changed
+
+jobs, attempts = schema.jobs, schema.attempts
+
+WATCHED = frozenset({JobState.SUBMITTING_JOB, JobState.QUEUED, JobState.RUNNING})
+"""States in which a remote job of the newest attempt may exist."""
+
+
+class JobLeases:
+    """Claiming work. A lease ends by itself, and each has a higher fence: a holder that was overtaken cannot write."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    async def claim(
+        self, states: Collection[JobState], process_id: str, lease_s: float, limit: int, at: datetime
+    ) -> Sequence[Job]:
+        """Lease jobs in ``states`` that are due (``next_look_at`` reached) and free, those waiting longest first.
+
+        Jobs that another process is claiming at this moment are skipped, not waited for.
+        """
+        free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until <= at)
+        due = select(jobs.c.id).where(jobs.c.state.in_(states), jobs.c.next_look_at <= at, free)
+        due = due.order_by(jobs.c.next_look_at, jobs.c.id).limit(limit).with_for_update(skip_locked=True)
+        picked = due.cte("due")  # its own step: inside IN, PostgreSQL may run it again and lock more than it takes
+        lease = {
+            "lease_owner": process_id,
+            "lease_until": at + timedelta(seconds=lease_s),
+            "fence": jobs.c.fence + 1,
+        }
+        taken = update(jobs).where(jobs.c.id.in_(select(picked.c.id))).values(lease).returning(*JOB_COLUMNS)
+        rows = (await self._db.execute(taken)).mappings()
+        return sorted(map(job_of, rows), key=lambda job: job.id)
+
+    async def release(self, job: Job, next_look_at: datetime | None = None) -> None:
+        """Give up the lease under which ``job`` was claimed; one that was taken over since is left alone.
+
+        next_look_at: not to be claimed before; None keeps what is there.
+        """
+        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence)
+        free = {"lease_owner": None, "lease_until": None}
+        await self._db.execute(update(jobs).where(held).values(free | _look(next_look_at)))
+
+    async def defer(self, job: Job, next_look_at: datetime) -> None:
+        """Keep the lease, but look at the job again only then."""
+        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence)
+        await self._db.execute(update(jobs).where(held).values(_look(next_look_at)))
+
+    async def extend(self, job: Job, lease_s: float, at: datetime) -> None:
+        """Hold the lease under which ``job`` was claimed for ``lease_s`` more; StaleJob when it was taken over."""
+        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence)
+        longer = update(jobs).where(held).values(lease_until=at + timedelta(seconds=lease_s))
+        if changed(await self._db.execute(longer)) != 1:
+            raise StaleJob(f"job {job.uuid} was claimed by another process")
+
+    async def release_all(self, process_id: str) -> None:
+        """Free every lease of a process that is known to be dead."""
+        free = {"lease_owner": None, "lease_until": None}
+        await self._db.execute(update(jobs).where(jobs.c.lease_owner == process_id).values(free))
+
+    async def in_flight(self, limit: int, after_id: int = 0) -> Sequence[InFlight]:
+        """Jobs that may exist on a system, by id from ``after_id`` (exclusive) on."""
+        query = select(*IN_FLIGHT).join(attempts, _newest).where(jobs.c.state.in_(WATCHED), jobs.c.id > after_id)
+        rows = await self._db.execute(query.order_by(jobs.c.id).limit(limit))
+        return [InFlight(**row) for row in rows.mappings()]
+
+
+_newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)
+
+IN_FLIGHT = [
+    jobs.c.id.label("job_id"),
+    jobs.c.uuid,
+    jobs.c.tenant,
+    jobs.c.owner,
+    jobs.c.state,
+    jobs.c.version,
+    attempts.c.system_id,
+    jobs.c.job_type,
+    attempts.c.marker,
+    jobs.c.attempt,
+    attempts.c.state.label("attempt_state"),
+    attempts.c.version.label("attempt_version"),
+    attempts.c.remote_id,
+    attempts.c.submitted_at,
+    jobs.c.expected_start_at,
+    jobs.c.cancel_requested_at,
+    attempts.c.missing_since,
+]
+
+
+def _look(next_look_at: datetime | None) -> dict[str, datetime]:
+    return {} if next_look_at is None else {"next_look_at": next_look_at}

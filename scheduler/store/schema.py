@@ -1,0 +1,330 @@
+"""The tables. What is searched or guarded is a column; what is only carried is one JSON record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    UniqueConstraint,
+)
+
+from scheduler.model.apps import App
+from scheduler.model.jobs import FinishedRun, JobSpec, Place
+from scheduler.model.plan import Decision
+from scheduler.model.runs import JobType, Observation, RunSpec
+from scheduler.model.snapshots import SystemSnapshot
+from scheduler.model.states import AttemptState, Condition, JobState
+from scheduler.model.systems import AuthnMethod, System, SystemKind
+from scheduler.model.tenants import TenantStatus
+from scheduler.model.users import Permission
+from scheduler.store.columns import Instant, Record, RowId, Words, choice
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[int]:
+    return Column("id", RowId, primary_key=True, autoincrement=True)
+
+
+def _words(name: str, *, null: bool = False, **kwargs: Any) -> Column[str]:
+    return Column(name, Words, nullable=null, **kwargs)
+
+
+def _at(name: str, *, null: bool = True) -> Column[Any]:
+    return Column(name, Instant, nullable=null)
+
+
+# -- tenants and users -------------------------------------------------------------------------------------------
+
+sites = Table(
+    "sites",
+    metadata,
+    _words("id", primary_key=True),
+    _words("base_url", null=True),
+    Column("primary", Boolean, nullable=False),
+    Column("services", Record(tuple[str, ...]), nullable=False),
+    _words("admin_tenant_id", null=True),
+    _at("created_at"),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    _words("id", primary_key=True),
+    Column("site_id", Words, ForeignKey("sites.id"), nullable=False),
+    _words("owner"),
+    _words("admin_user"),
+    _words("description"),
+    Column("status", choice(TenantStatus), nullable=False),
+    _words("created_by"),
+    _at("created_at"),
+    _at("updated_at"),
+)
+
+tenant_hosts = Table(
+    "tenant_hosts",
+    metadata,
+    _words("host", primary_key=True),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False, index=True),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("username", primary_key=True),
+    _words("email"),
+    _words("given_name"),
+    _words("last_name"),
+    _words("password_hash"),
+    Column("is_admin", Boolean, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    _at("created_at"),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    _words("kid", primary_key=True),
+    _words("private_pem_sealed"),
+    _words("public_pem"),
+    _at("created_at", null=False),
+    _at("retired_at"),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    _words("jti", primary_key=True),
+    _words("family", index=True),
+    _words("tenant"),
+    _words("username"),
+    Column("count", Integer, nullable=False),
+    _at("issued_at", null=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+    _at("rotated_at"),
+    _at("revoked_at"),
+    Index(None, "tenant", "username"),
+)
+
+# -- systems and apps --------------------------------------------------------------------------------------------
+
+systems = Table(
+    "systems",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("id", primary_key=True),
+    _words("owner"),
+    _words("host"),
+    Column("kind", choice(SystemKind), nullable=False),
+    Column("can_exec", Boolean, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("is_public", Boolean, nullable=False),
+    _at("created_at"),
+    _at("updated_at"),
+    Column("version", Integer, nullable=False),
+    Column("definition", Record(System), nullable=False),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("kind", primary_key=True),
+    _words("name", primary_key=True),
+    _words("user", primary_key=True),
+    Column("permission", choice(Permission), primary_key=True),
+    Index(None, "tenant", "kind", "user"),
+)
+"""Who may do what with a thing of a kind (``system``, ``app``) beyond its owner."""
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("system_id", primary_key=True),
+    _words("user", primary_key=True),
+    _words("login_user"),
+    Column("method", choice(AuthnMethod), nullable=False),
+    _words("private_key_sealed", null=True),
+    _words("public_key", null=True),
+    _words("password_sealed", null=True),
+    _at("verified_at"),
+    _at("created_at"),
+)
+
+apps = Table(
+    "apps",
+    metadata,
+    _id(),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False),
+    _words("app_id"),
+    _words("version"),
+    _words("owner"),
+    Column("enabled", Boolean, nullable=False),
+    Column("version_enabled", Boolean, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("is_public", Boolean, nullable=False),
+    _at("created_at"),
+    _at("updated_at"),
+    Column("row_version", Integer, nullable=False),
+    Column("definition", Record(App), nullable=False),
+    UniqueConstraint("tenant", "app_id", "version"),
+)
+
+# -- jobs --------------------------------------------------------------------------------------------------------
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    _words("uuid", unique=True),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False),
+    _words("owner"),
+    _words("created_by"),
+    _words("name"),
+    _words("app_id"),
+    _words("app_version"),
+    _words("system_id", null=True),
+    _words("queue", null=True),
+    Column("job_type", choice(JobType)),
+    _words("archive_system_id", null=True),
+    Column("state", choice(JobState), nullable=False),
+    Column("condition", choice(Condition)),
+    _words("last_message"),
+    Column("resume_state", choice(JobState)),
+    Column("blocked_count", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _words("remote_id", null=True),
+    _words("remote_outcome", null=True),
+    _words("remote_result", null=True),
+    _at("remote_submitted_at"),
+    _at("remote_started_at"),
+    _at("remote_ended_at"),
+    _at("expected_start_at"),
+    _at("cancel_requested_at"),
+    _at("created_at", null=False),
+    _at("updated_at", null=False),
+    _at("ended_at"),
+    Column("visible", Boolean, nullable=False),
+    _words("tracking_id", null=True),
+    Column("version", Integer, nullable=False),
+    _at("next_look_at"),
+    _words("lease_owner", null=True),
+    _at("lease_until"),
+    Column("fence", BigInteger, nullable=False),
+    Column("spec", Record(JobSpec), nullable=False),
+    Column("place", Record(Place)),
+    Column("decision", Record(Decision)),
+    Column("observation", Record(Observation)),
+    Index(None, "tenant", "owner", "id"),
+    Index(None, "state", "next_look_at"),
+)
+"""``next_look_at`` is empty once a job has ended.
+
+``name`` to ``archive_system_id`` repeat what spec and place say, to be searched.
+"""
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _id(),
+    Column("job_id", RowId, ForeignKey("jobs.id"), nullable=False),
+    _words("job_uuid"),
+    _words("tenant"),
+    _words("owner"),
+    Column("number", Integer, nullable=False),
+    _words("marker", unique=True),
+    _words("system_id"),
+    _words("queue", null=True),
+    Column("state", choice(AttemptState), nullable=False),
+    Column("version", Integer, nullable=False),
+    _words("remote_id", null=True),
+    _at("intended_at", null=False),
+    _at("submitted_at"),
+    _at("started_at"),
+    _at("ended_at"),
+    _at("missing_since"),
+    Column("fence", BigInteger, nullable=False),
+    Column("run", Record(RunSpec), nullable=False),
+    UniqueConstraint("job_id", "number"),
+)
+
+history = Table(
+    "history",
+    metadata,
+    _id(),
+    Column("job_id", RowId, ForeignKey("jobs.id"), nullable=False),
+    _words("event"),
+    _words("detail"),
+    _words("description"),
+    _at("at", null=False),
+    Index(None, "job_id", "id"),
+)
+
+# -- what placement learns from ----------------------------------------------------------------------------------
+
+finished_runs = Table(
+    "finished_runs",
+    metadata,
+    _id(),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False),
+    _at("ended_at", null=False),
+    Column("run", Record(FinishedRun), nullable=False),
+    Index(None, "tenant", "ended_at"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("system_id", primary_key=True),
+    _words("login_user", primary_key=True),
+    Column("hour", Instant, primary_key=True),
+    _at("taken_at", null=False),
+    Column("snapshot", Record(SystemSnapshot), nullable=False),
+)
+"""The newest look of each hour; the key itself keeps the table thin."""
+
+# -- requests ----------------------------------------------------------------------------------------------------
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("user", primary_key=True),
+    _words("route", primary_key=True),
+    _words("key", primary_key=True),
+    _words("body_hash"),
+    Column("answer", Record(Any), nullable=False),
+    Column("created_at", Instant, nullable=False, index=True),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    _id(),
+    _words("tenant"),
+    _words("actor"),
+    _words("action"),
+    _words("subject"),
+    Column("detail", Record(dict[str, Any]), nullable=False),
+    _at("at", null=False),
+    Index(None, "tenant", "id"),
+)

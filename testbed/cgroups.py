@@ -1,0 +1,96 @@
+"""A control group of its own for each machine, so that Slurm's memory limits inside are real.
+
+Version 1: one folder below each controller, bound into the machine. Version 2: one folder in the single tree, which a
+cgroup namespace turns into the machine's root; the processes sit in its leaf ``init``, because a group that hands
+controllers to its children may hold no processes itself.
+"""
+
+import contextlib
+from pathlib import Path
+
+from testbed.host import wait_until
+
+_ROOT = Path("/sys/fs/cgroup")
+_V1_CONTROLLERS = ("memory", "freezer", "cpuset", "devices", "cpuacct", "cpu")
+_V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
+
+
+def available_mode() -> str:
+    """``v1``, ``v2`` or ``none``: what this host offers with a memory controller that can be written."""
+    if (_ROOT / "cgroup.controllers").exists():
+        has_memory = "memory" in (_ROOT / "cgroup.controllers").read_text().split()
+        return "v2" if has_memory and _writable(_ROOT) else "none"
+    if all((_ROOT / controller).is_dir() for controller in _V1_CONTROLLERS) and _writable(_ROOT / "memory"):
+        return "v1"
+    return "none"
+
+
+def path_of(cluster: str, machine: str) -> str:
+    """A machine's folder, relative to the root of the tree or of each controller."""
+    return f"berth-{cluster}/{machine}"
+
+
+def create(mode: str, cluster: str, machine: str) -> None:
+    if mode == "v1":
+        for controller in _V1_CONTROLLERS:
+            folder = _ROOT / controller / path_of(cluster, machine)
+            folder.mkdir(parents=True, exist_ok=True)
+            if controller == "cpuset":  # empty sets admit no process; a child starts with its parent's
+                for level in (folder.parent, folder):
+                    for name in ("cpuset.cpus", "cpuset.mems"):
+                        (level / name).write_text((level.parent / name).read_text())
+    elif mode == "v2":
+        folder = _ROOT / path_of(cluster, machine)
+        (folder / "init").mkdir(parents=True, exist_ok=True)
+        for level in (_ROOT, folder.parent):
+            usable = set((level / "cgroup.controllers").read_text().split()) & set(_V2_CONTROLLERS)
+            (level / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(usable)))
+
+
+def entering_new(mode: str, cluster: str, machine: str) -> list[str]:
+    """What to put before the argv of a machine's first process: v2 makes its group a new cgroup namespace's root."""
+    if mode != "v2":
+        return []
+    folder = _ROOT / path_of(cluster, machine)
+    become_root = f'echo 0 > {folder}/cgroup.procs; exec unshare --cgroup "$@"'
+    move_to_leaf = f'echo 0 > {folder}/init/cgroup.procs; exec "$@"'
+    return ["sh", "-c", become_root, "sh", "sh", "-c", move_to_leaf, "sh"]
+
+
+def entering(mode: str, cluster: str, machine: str) -> list[str]:
+    """What to put before an argv that will run inside a machine: v2 needs the process itself in the machine's leaf."""
+    if mode != "v2":
+        return []
+    return ["sh", "-c", f'echo 0 > {_ROOT / path_of(cluster, machine)}/init/cgroup.procs; exec "$@"', "sh"]
+
+
+def remove(cluster: str, machine: str = "") -> None:
+    """Remove a machine's groups, or a whole cluster's; its processes must be dead already."""
+    for root in (_ROOT, *(_ROOT / controller for controller in _V1_CONTROLLERS)):
+        top = root / path_of(cluster, machine)
+        if top.is_dir():
+            for folder in sorted(top.rglob("*/"), reverse=True):
+                if folder.is_dir():
+                    _remove_folder(folder)
+            _remove_folder(top)
+
+
+def _remove_folder(folder: Path) -> None:
+    """rmdir, tried for up to 5 s: the kernel lets a group go a moment after its last process."""
+
+    def gone() -> bool:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        return not folder.exists()
+
+    wait_until(gone, f"control group {folder} is removed", timeout_s=5)
+
+
+def _writable(folder: Path) -> bool:
+    probe = folder / "berth-probe"
+    try:
+        probe.mkdir(exist_ok=True)
+        probe.rmdir()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""What the testbed asks of the machine it runs on: root, a few Debian tools, and a way to run commands."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+TOOL_PACKAGES = {
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+"""Each program we run on the host, and the Debian package that brings it."""
+
+Finished = subprocess.CompletedProcess[str]
+
+_started = time.monotonic()
+
+
+class TestbedError(Exception):
+    """The testbed cannot do what was asked; the message says why and what to do."""
+
+    __test__ = False  # the name starts with Test, but pytest has nothing to collect here
+
+
+def say(message: str) -> None:
+    """One line of progress on stderr, so that stdout stays for results."""
+    print(f"testbed [{time.monotonic() - _started:5.1f} s] {message}", file=sys.stderr, flush=True)
+
+
+def require_root() -> None:
+    if os.geteuid() != 0:
+        raise TestbedError("namespaces, mounts and links need root: run this as root")
+
+
+def install_tools() -> None:
+    """Install, from Debian, the tools that are missing on this host."""
+    missing = sorted({package for tool, package in TOOL_PACKAGES.items() if shutil.which(tool) is None})
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise TestbedError(f"install these first (no apt-get here to do it): {', '.join(missing)}")
+    say(f"installing Debian packages on this host: {', '.join(missing)}")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "-q", "-o", "Acquire::Check-Valid-Until=false", "update"], env=environment, timeout_s=300)
+    run(["apt-get", "-q", "-y", "--no-install-recommends", "install", *missing], env=environment, timeout_s=600)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | None = None,
+    check: bool = True,
+    timeout_s: float = 60,
+    env: dict[str, str] | None = None,
+) -> Finished:
+    """Run a program to its end and return its output; TestbedError with its own words when it fails and ``check``."""
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            env=env,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TestbedError(f"no end after {timeout_s:g} s: {' '.join(words)}") from error
+    if check and done.returncode != 0:
+        output = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise TestbedError(f"exit status {done.returncode}: {' '.join(words)}\n{output}")
+    return done
+
+
+def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = ()) -> None:
+    """Start a program that outlives us: in a session of its own, and not as our child, so it is never our zombie."""
+    with log.open("ab") as output:
+        subprocess.run(
+            ["setsid", "--fork", *(str(word) for word in argv)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=tuple(descriptors),
+            timeout=10,
+            check=True,
+        )
+
+
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+    """Look every 20 ms until ``holds``; TestbedError naming ``what`` after the time-out."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TestbedError(f"not after {timeout_s:g} s: {what}")
+        time.sleep(0.02)

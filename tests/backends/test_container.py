@@ -1,0 +1,356 @@
+"""The launch files, judged by running them: a real shell, and a stand-in runtime that shows what reached it."""
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backends.container import Claim, Launcher, UnpackedImage, job_env, launch_files
+from scheduler.model.errors import SpecInvalid
+from scheduler.model.runs import Mount, Resources, RunSpec, Runtime
+
+GOLDEN = Path(__file__).parent.parent / "data" / "container"
+
+SHOW = """#!/bin/sh
+for word; do printf '%s\\0' "$word"; done > "$SHOWN/argv"
+cat /proc/$$/environ > "$SHOWN/environ"
+exit ${SHOW_EXIT:-0}
+"""
+
+hostile = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30) | st.sampled_from(
+    [
+        "$(touch owned)",
+        "`id`",
+        "a\nb",
+        "'",
+        '"',
+        "\\",
+        "a,b=c",
+        "*",
+        "~",
+        "-x",
+        "",
+        " ",
+        "\n",
+        "$HOME",
+        "é\x7f",
+        "'\\''",
+    ]
+)
+keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True)
+
+
+class Host:
+    """A directory with a PATH of its own, in which launch files are run for real."""
+
+    def __init__(self, root: Path, shell: tuple[str, ...] = ("sh",)) -> None:
+        self.root, self.shell = root, shell
+        self.marker_dir, self.bin = root / "marker", root / "bin"
+        self.marker_dir.mkdir()
+        self.bin.mkdir()
+        self.run = RunSpec(
+            job_uuid="3e1-007",
+            name="n",
+            image="docker://busybox",
+            exec_dir=f"{root}/job's dir",
+            input_dir=f"{root}/in",
+            output_dir=f"{root}/job's dir/output",
+        )
+
+    def install(self, *names: str, text: str = SHOW) -> None:
+        for name in names:
+            (self.bin / name).write_text(text)
+            (self.bin / name).chmod(0o755)
+
+    def start(
+        self, run: RunSpec, claim: Claim = Claim.FORK, launcher: Launcher | None = None, unpacked=None, **env: str
+    ):
+        files = launch_files(run, marker_dir=str(self.marker_dir), claim=claim, launcher=launcher, unpacked=unpacked)
+        Path(run.exec_dir).mkdir(exist_ok=True)
+        script = Path(run.exec_dir, "tapisjob.sh")
+        script.write_text(files.script)
+        Path(run.exec_dir, "tapisjob.env").write_text(files.env)
+        return subprocess.run(
+            [*self.shell, script],
+            env={"PATH": f"{self.bin}:/usr/bin:/bin", "SHOWN": str(self.root), **env},
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+
+    def argv(self) -> list[str]:
+        return (self.root / "argv").read_bytes().decode().split("\0")[:-1]
+
+    def environ(self) -> dict[str, str]:
+        entries = (self.root / "environ").read_bytes().decode().split("\0")[:-1]
+        return dict(entry.split("=", 1) for entry in entries)
+
+
+@pytest.fixture(params=[("dash",), ("bash", "--posix")], ids=["dash", "bash"])
+def host(tmp_path, request) -> Host:
+    return Host(tmp_path, request.param)
+
+
+@pytest.fixture
+def slurm_host(tmp_path) -> Host:
+    host = Host(tmp_path)
+    host.install("apptainer", text='#!/bin/sh\ncase "$*" in *pull*) for f; do :; done; touch "$3"; esac\n')
+    host.install("srun")
+    return host
+
+
+PROPERTY = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@PROPERTY
+@given(args=st.lists(hostile, max_size=4), env=st.dictionaries(keys, hostile, max_size=4))
+def test_any_argument_and_any_value_reach_apptainer_unchanged(tmp_path_factory, args, env):
+    host = Host(tmp_path_factory.mktemp("host"))
+    host.install("apptainer")
+    done = host.start(replace(host.run, args=tuple(args), env=env))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert host.argv()[-1 - len(args) :] == ["docker://busybox", *args]
+    shown = host.environ()
+    assert {key: shown[f"APPTAINERENV_{key}"] for key in env} == env
+    assert shown["APPTAINER_NO_EVAL"] == "1"
+
+
+@PROPERTY
+@given(args=st.lists(hostile, max_size=4), env=st.dictionaries(keys, hostile, max_size=4), bash=st.booleans())
+def test_without_a_container_the_command_gets_them_unchanged_too(tmp_path_factory, args, env, bash):
+    host = Host(tmp_path_factory.mktemp("host"), ("bash", "--posix") if bash else ("dash",))
+    host.install("show")
+    env = {f"U{key}": value for key, value in env.items()}
+    done = host.start(replace(host.run, runtime=Runtime.NONE, args=(str(host.bin / "show"), *args), env=env))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert host.argv() == args
+    assert {key: host.environ()[key] for key in env} == env
+
+
+def test_a_users_path_and_shell_names_do_not_disturb_the_record(host):
+    host.install("apptainer")
+    env = {"PATH": "/nowhere", "UID": "7", "IFS": "/", "marker_dir": "x", "LD_PRELOAD": "y"}
+    done = host.start(replace(host.run, env=env), SHOW_EXIT="9")
+    assert done.returncode == 9
+    assert (host.marker_dir / "exit").read_text() == "9\n"
+    assert Path(host.run.output_dir, "tapisjob.exitcode").read_text() == "9\n"
+
+
+@pytest.mark.parametrize("runtime", [Runtime.NONE, Runtime.DOCKER])
+def test_a_name_that_the_shell_keeps_is_refused_where_it_would_be_lost(host, runtime):
+    with pytest.raises(SpecInvalid, match=r"envVariables\.UID"):
+        host.start(replace(host.run, runtime=runtime, args=("id",), env={"UID": "7"}))
+
+
+@pytest.mark.parametrize("key", ["", "1A", "A-B", "A B", "A\nB", "é", "A=B", "x;id"])
+def test_what_is_no_variable_name_is_refused(key):
+    with pytest.raises(SpecInvalid, match="envVariables"):
+        job_env({key: "v"})
+
+
+def test_nul_is_refused_by_field(host):
+    with pytest.raises(SpecInvalid, match="appArgs: holds a NUL"):
+        host.start(replace(host.run, args=("a\0b",)))
+    with pytest.raises(SpecInvalid, match=r"envVariables.A: holds a NUL"):
+        host.start(replace(host.run, env={"A": "\0"}))
+
+
+@pytest.mark.parametrize("image", ["", "--help", "-B/etc:/x"])
+def test_an_image_that_would_be_read_as_an_option_is_refused(host, image):
+    with pytest.raises(SpecInvalid, match="image"):
+        host.start(replace(host.run, image=image))
+
+
+def test_the_tapis_directories_are_mounted_and_hostile_paths_stay_one_mount(host):
+    host.install("apptainer")
+    mounts = (Mount(source='/a,b:c"d', target="/x y", read_only=True), Mount(source="/data", target="/data"))
+    assert host.start(replace(host.run, mounts=mounts)).returncode == 0
+    argv = host.argv()
+    binds = [argv[i + 1] for i, word in enumerate(argv) if word == "--bind"]
+    assert binds == [
+        f"{host.run.exec_dir}:/TapisExec",
+        f"{host.run.input_dir}:/TapisInput",
+        f"{host.run.output_dir}:/TapisOutput",
+        "/data:/data",
+    ]
+    assert argv[argv.index("--mount") + 1] == 'type=bind,"src=/a,b:c""d",dst=/x y,ro'
+
+
+def test_a_container_argument_is_an_option_and_its_value(host):
+    host.install("apptainer")
+    host.start(replace(host.run, container_args=("--nv", "--bind /a b:/c", "-B /d")))
+    assert host.argv()[-6:] == ["--nv", "--bind", "/a b:/c", "-B", "/d", "docker://busybox"]
+
+
+def test_entrypoint_off_runs_the_command_itself(host):
+    host.install("apptainer")
+    host.start(replace(host.run, use_entrypoint=False, args=("echo", "hi")))
+    assert host.argv()[:2] == ["-q", "exec"]
+    with pytest.raises(SpecInvalid, match="appArgs"):
+        host.start(replace(host.run, use_entrypoint=False))
+
+
+def test_singularity_serves_where_apptainer_is_missing(host):
+    host.install("singularity")
+    host.start(replace(host.run, env={"A": "1"}))
+    assert host.environ()["SINGULARITYENV_A"] == "1"
+
+
+def test_no_runtime_at_all_is_said_and_recorded(host):
+    done = host.start(host.run)
+    assert done.returncode == 127
+    assert b"neither apptainer nor singularity was found" in done.stderr
+    assert (host.marker_dir / "exit").read_text() == "127\n"
+
+
+def test_a_duplicate_leaves_before_any_user_code_and_records_nothing(host):
+    host.install("apptainer")
+    claim = host.marker_dir / "claim"
+    claim.mkdir()
+    (claim / "owner").write_text("someone else\n")
+    done = host.start(host.run)
+    assert done.returncode == 119
+    assert b"belongs to someone else" in done.stderr
+    assert not (host.root / "argv").exists()
+    assert not (host.marker_dir / "exit").exists()
+
+
+def test_a_void_marker_starts_nothing(host):
+    host.install("apptainer")
+    (host.marker_dir / "void").touch()
+    assert host.start(host.run).returncode == 119
+    assert not (host.root / "argv").exists()
+
+
+def test_a_missing_marker_directory_starts_nothing(host):
+    host.install("apptainer")
+    host.marker_dir.rmdir()
+    assert host.start(host.run).returncode == 119
+    assert not (host.root / "argv").exists()
+
+
+def test_a_requeued_slurm_job_finds_its_own_claim_and_another_job_does_not(slurm_host):
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="42").returncode == 119
+    assert (slurm_host.marker_dir / "claim" / "owner").read_text() == "41\n"
+
+
+def test_every_task_of_an_array_has_a_claim_and_an_exit_of_its_own(slurm_host):
+    for task in ("3", "7"):
+        env = {"SLURM_JOB_ID": f"5{task}", "SLURM_ARRAY_JOB_ID": "50", "SLURM_ARRAY_TASK_ID": task}
+        assert slurm_host.start(slurm_host.run, Claim.SLURM, **env).returncode == 0
+        assert (slurm_host.marker_dir / f"claim.{task}" / "owner").read_text() == f"50_{task}\n"
+        assert (slurm_host.marker_dir / f"exit.{task}").read_text() == "0\n"
+
+
+def test_several_nodes_fetch_the_image_once_and_run_by_srun(slurm_host):
+    run = replace(slurm_host.run, resources=Resources(nodes=3, cores_per_node=4), args=("hostname",))
+    done = slurm_host.start(run, Claim.SLURM, SLURM_JOB_ID="41")
+    assert (done.returncode, done.stderr) == (0, b"")
+    argv = slurm_host.argv()
+    assert argv[:4] == ["--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--cpus-per-task=4"]
+    assert argv[-2:] == [f"{slurm_host.marker_dir}/image.sif", "hostname"]
+
+
+def test_mpi_takes_the_sites_command_as_words_and_never_as_shell(slurm_host):
+    slurm_host.install("ibrun")
+    run = replace(slurm_host.run, is_mpi=True, mpi_cmd="ibrun -n 4 '$(id)' ; touch owned")
+    slurm_host.start(run, Claim.SLURM, SLURM_JOB_ID="41")
+    assert slurm_host.argv()[:6] == ["-n", "4", "$(id)", ";", "touch", "owned"]
+    with pytest.raises(SpecInvalid, match="mpiCmd"):
+        slurm_host.start(replace(run, mpi_cmd="mpirun 'open"), Claim.SLURM)
+
+
+def test_mpi_outside_a_batch_system_needs_a_command(host):
+    with pytest.raises(SpecInvalid, match="mpiCmd"):
+        host.start(replace(host.run, is_mpi=True))
+
+
+def test_podman_gets_names_on_the_command_line_and_values_by_environment(host):
+    host.install("podman")
+    run = replace(host.run, runtime=Runtime.DOCKER, image="busybox", env={"A": "x\ny"}, plain_http_registry=True)
+    done = host.start(replace(run, args=("id",)))
+    assert (done.returncode, done.stderr) == (0, b"")
+    argv = host.argv()
+    assert argv[:2] == ["run", "--rm"]
+    assert {"--userns=keep-id", "--env=A", "--tls-verify=false", "--name"} <= set(argv)
+    assert argv[-2:] == ["busybox", "id"]
+    assert host.environ()["A"] == "x\ny"
+    assert (host.marker_dir / "engine").read_text() == f"{host.bin}/podman\n"
+
+
+def test_docker_serves_where_podman_is_missing_as_the_same_user(host):
+    host.install("docker")
+    done = host.start(replace(host.run, runtime=Runtime.DOCKER, image="busybox", plain_http_registry=True))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f"--user={os.getuid()}:{os.getgid()}" in host.argv()
+    assert "" not in host.argv()
+
+
+def test_bubblewrap_sees_the_images_own_environment_under_the_jobs(host):
+    host.install("bwrap", text=SHOW.replace("$SHOWN", str(host.root)))
+    image = UnpackedImage(
+        root="/cache/x",
+        top={"bin": None, "lib": "usr/lib", "proc": None},
+        entrypoint=("/bin/e",),
+        command=("default",),
+        env={"A": "image", "B": "image", "PATH": "/image/bin:/usr/bin:/bin"},
+    )
+    run = replace(host.run, env={"A": "job's"}, args=("x",))
+    done = host.start(run, launcher=Launcher.BUBBLEWRAP, unpacked=image, LEAK="yes")
+    assert (done.returncode, done.stderr) == (0, b"")
+    argv, environ = host.argv(), host.environ()
+    assert argv[-3:] == ["--", "/bin/e", "x"]
+    assert argv[argv.index("--symlink") : argv.index("--symlink") + 3] == ["--symlink", "usr/lib", "/lib"]
+    assert "/cache/x/proc" not in argv
+    assert (environ["A"], environ["B"], environ["PATH"]) == ("job's", "image", "/image/bin:/usr/bin:/bin")
+    assert "LEAK" not in environ
+
+
+def test_a_terminated_group_still_records_how_the_code_ended(host):
+    host.install("apptainer", text="#!/bin/sh\nkill -TERM 0\nexec sleep 20\n")
+    files = launch_files(host.run, marker_dir=str(host.marker_dir), claim=Claim.FORK)
+    Path(host.run.exec_dir).mkdir()
+    Path(host.run.exec_dir, "tapisjob.env").write_text(files.env)
+    script = host.root / "tapisjob.sh"
+    script.write_text(files.script)
+    env = {"PATH": f"{host.bin}:/usr/bin:/bin"}
+    done = subprocess.run([*host.shell, script], env=env, timeout=20, check=False, start_new_session=True)
+    assert done.returncode == 143
+    assert (host.marker_dir / "exit").read_text() == "143\n"
+
+
+GOLDEN_RUN = RunSpec(
+    job_uuid="0b8f4c1e-5a3d-4a43-9d0a-3f3c9f0e9a77-007",
+    name="golden",
+    image="docker://registry.example.org/tools/hello:1",
+    args=("--greeting", "it's $HOME"),
+    env={"GREETING": "a\nb"},
+    exec_dir="/work/jobs/0b8f",
+    input_dir="/work/jobs/0b8f",
+    output_dir="/work/jobs/0b8f/output",
+    plain_http_registry=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "claim"),
+    [
+        ("slurm-one-node", GOLDEN_RUN, Claim.SLURM),
+        ("slurm-mpi", replace(GOLDEN_RUN, is_mpi=True, resources=Resources(nodes=2, cores_per_node=4)), Claim.SLURM),
+        ("fork-docker", replace(GOLDEN_RUN, runtime=Runtime.DOCKER, job_uuid="0b8f-007"), Claim.FORK),
+    ],
+)
+def test_the_script_reads_as_reviewed(name, run, claim):
+    files = launch_files(run, marker_dir="/work/.berth/markers/berth-0b8f-007-1", claim=claim)
+    golden = GOLDEN / f"{name}.sh"
+    if os.environ.get("BERTH_WRITE_GOLDEN"):
+        golden.write_text(files.script)
+    assert files.script == golden.read_text()

@@ -1,0 +1,1 @@
+"""What every Backend and every Storage must do, whatever it drives."""

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Job 0b8f-007. Written by Berth; runs the user's code at most once, whatever starts it.
+set -u
+marker_dir=/work/.berth/markers/berth-0b8f-007-1
+exec_dir=/work/jobs/0b8f
+input_dir=/work/jobs/0b8f
+output_dir=/work/jobs/0b8f/output
+task=${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}
+owner="$(cat /proc/sys/kernel/random/boot_id).$$"
+
+# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on.
+claim=$marker_dir/claim$task
+if [ ! -d "$claim" ] && mine=$(mktemp -d "$marker_dir/claiming.XXXXXX"); then
+    { printf '%s\n' "$owner" > "$mine/owner" && mv -T "$mine" "$claim"; } 2>/dev/null || rm -rf "$mine"
+fi
+holder=$(cat "$claim/owner" 2>/dev/null)
+if [ "$holder" != "$owner" ] || [ -e "$marker_dir/void" ]; then
+    echo "tapisjob: this run belongs to ${holder:-nobody}, not to $owner; nothing was started" >&2
+    exit 119
+fi
+
+record() {
+    printf '%s\n' "$1" > "$2.$$" && mv -f "$2.$$" "$2"
+}
+finish() {
+    record "$1" "$output_dir/tapisjob.exitcode$task"
+    record "$1" "$marker_dir/exit$task"
+    exit "$1"
+}
+refuse() {
+    echo "tapisjob: $1" >&2
+    finish 127
+}
+# A signal ends the user's code, which is in this process group; this shell stays to record how it ended.
+trap : HUP INT TERM USR1 USR2
+
+mkdir -p "$exec_dir" "$input_dir" "$output_dir" && cd "$exec_dir" || refuse "cannot use the directories of the job"
+env_file=$exec_dir/tapisjob.env
+[ -r "$env_file" ] || refuse "$env_file cannot be read"
+if runtime=$(command -v podman); then
+    podman=yes user=--userns=keep-id
+elif runtime=$(command -v docker); then
+    podman= user=--user=$(id -u):$(id -g)
+else
+    refuse "neither podman nor docker was found in PATH=$PATH"
+fi
+name=$(basename "$marker_dir")
+record "$runtime" "$marker_dir/engine"  # the container is no child of ours: ending it takes the engine and its name
+(
+    set -- "" "$runtime" "$user" "$name" "$podman"
+    . "$env_file"
+    exec "$2" run --rm "$3" --name "$4" --workdir /TapisExec ${5:+--tls-verify=false} --env=GREETING --mount type=bind,src=/work/jobs/0b8f,dst=/TapisExec --mount type=bind,src=/work/jobs/0b8f,dst=/TapisInput --mount type=bind,src=/work/jobs/0b8f/output,dst=/TapisOutput docker://registry.example.org/tools/hello:1 --greeting 'it'"'"'s $HOME'
+) </dev/null
+finish "$?"

@@ -1,0 +1,59 @@
+#!/bin/sh
+# Job 0b8f4c1e-5a3d-4a43-9d0a-3f3c9f0e9a77-007. Written by Berth; runs the user's code at most once, whatever starts it.
+set -u
+marker_dir=/work/.berth/markers/berth-0b8f-007-1
+exec_dir=/work/jobs/0b8f
+input_dir=/work/jobs/0b8f
+output_dir=/work/jobs/0b8f/output
+task=${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}
+owner="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+
+# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on.
+claim=$marker_dir/claim$task
+if [ ! -d "$claim" ] && mine=$(mktemp -d "$marker_dir/claiming.XXXXXX"); then
+    { printf '%s\n' "$owner" > "$mine/owner" && mv -T "$mine" "$claim"; } 2>/dev/null || rm -rf "$mine"
+fi
+holder=$(cat "$claim/owner" 2>/dev/null)
+if [ "$holder" != "$owner" ] || [ -e "$marker_dir/void" ]; then
+    echo "tapisjob: this run belongs to ${holder:-nobody}, not to $owner; nothing was started" >&2
+    exit 119
+fi
+
+record() {
+    printf '%s\n' "$1" > "$2.$$" && mv -f "$2.$$" "$2"
+}
+finish() {
+    record "$1" "$output_dir/tapisjob.exitcode$task"
+    record "$1" "$marker_dir/exit$task"
+    exit "$1"
+}
+refuse() {
+    echo "tapisjob: $1" >&2
+    finish 127
+}
+# A signal ends the user's code, which is in this process group; this shell stays to record how it ended.
+trap : HUP INT TERM USR1 USR2
+
+mkdir -p "$exec_dir" "$input_dir" "$output_dir" && cd "$exec_dir" || refuse "cannot use the directories of the job"
+env_file=$exec_dir/tapisjob.env
+[ -r "$env_file" ] || refuse "$env_file cannot be read"
+if runtime=$(command -v apptainer); then
+    prefix=APPTAINERENV_
+elif runtime=$(command -v singularity); then
+    prefix=SINGULARITYENV_
+else
+    refuse "neither apptainer nor singularity was found in PATH=$PATH"
+fi
+export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1  # values are data: the container's shell must not expand them
+export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1
+image=$marker_dir/image.sif
+if [ ! -e "$image" ]; then
+    "$runtime" -q pull "$marker_dir/image.$owner.sif" docker://registry.example.org/tools/hello:1 && mv "$marker_dir/image.$owner.sif" "$image" ||
+        refuse "the image could not be fetched"
+fi
+(
+    set -- "$prefix" "$runtime" "$image"
+    . "$env_file"
+    exec srun --nodes=2 --ntasks=8 --ntasks-per-node=4 --cpus-per-task=1 --kill-on-bad-exit=1 "$2" -q run --pwd /TapisExec --bind /work/jobs/0b8f:/TapisExec --bind /work/jobs/0b8f:/TapisInput --bind /work/jobs/0b8f/output:/TapisOutput "$3" --greeting 'it'"'"'s $HOME'
+) </dev/null
+finish "$?"

@@ -1,0 +1,1 @@
+"""Fakes that keep real state and pass the same contract as the real thing."""

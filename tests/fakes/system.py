@@ -1,0 +1,272 @@
+"""FakeSystem: a system in memory that keeps real jobs and real files, and fails where it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from backends.base import LOG_CHUNK_BYTES, Capabilities
+from scheduler.model.errors import (
+    BackendUnavailable,
+    NotAuthorised,
+    SubmitError,
+    SubmitRejected,
+    SubmitUncertain,
+    UnexpectedReply,
+)
+from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.runs import Ending, LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
+from scheduler.model.snapshots import NodeKind, PartitionState, StartProbe, SystemSnapshot, VisibleJob
+from scheduler.ports import utc_now
+from tests.fakes.files import FakeFiles, FakeStorage
+
+
+class Fault(StrEnum):
+    """What goes wrong with a call."""
+
+    UNAVAILABLE = "UNAVAILABLE"
+    """The system does not answer; nothing happened."""
+    BEFORE_ACCEPT = "BEFORE_ACCEPT"
+    """The connection is cut before the system took the job; we cannot know."""
+    AFTER_ACCEPT = "AFTER_ACCEPT"
+    """The connection is cut after the system took the job; we cannot know."""
+    UNKNOWN_WORD = "UNKNOWN_WORD"
+    """The system says something that our parser has never heard."""
+    LOGIN_FAILS = "LOGIN_FAILS"
+    """The login is refused."""
+    SLOW = "SLOW"
+    """The call waits until ``release`` is called."""
+
+
+@dataclass
+class FakeJob:
+    """One job of the system, as the system knows it."""
+
+    id: RemoteId
+    intent: SubmitIntent
+    submitted_at: datetime
+    state: RemoteState = RemoteState.QUEUED
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    ending: Ending | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    restarts: int = 0
+    visible: bool = True
+    """False once the system has forgotten it: ``observe`` leaves it out."""
+
+    @property
+    def marker(self) -> Marker:
+        return self.intent.marker
+
+
+@dataclass
+class FakeSystem:
+    """The system behind any number of logins. Tests move its jobs; backends only see them.
+
+    refuse: the words with which the system refuses an intent, or None; for ``sbatch: error: ...``.
+    run_at_once: every accepted job ends successfully the first time that it is looked at, for end-to-end tests.
+    """
+
+    clock: Callable[[], datetime] = utc_now
+    refuse: Callable[[SubmitIntent], str | None] = lambda intent: None
+    run_at_once: bool = False
+    nodes: tuple[NodeKind, ...] = (NodeKind(partition="fake", cores=4, memory_mib=4000, total=2, free=2, free_cores=8),)
+    partitions: tuple[PartitionState, ...] = (PartitionState(name="fake", up=True, is_default=True),)
+    jobs: dict[Marker, FakeJob] = field(default_factory=dict)
+    files: FakeFiles = field(default_factory=FakeFiles)
+    calls: list[str] = field(default_factory=list)
+    """Names of the methods that backends called, in order."""
+    _void: set[Marker] = field(default_factory=set)
+    _fences: dict[Marker, int] = field(default_factory=dict)
+    _faults: dict[str, deque[Fault]] = field(default_factory=dict)
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def backend(self) -> FakeBackend:
+        return FakeBackend(self)
+
+    def storage(self, root: str = "/") -> FakeStorage:
+        return FakeStorage(self.files, root)
+
+    # -- what the site does ------------------------------------------------------------------------------------------
+
+    def start(self, marker: Marker) -> None:
+        job = self.jobs[marker]
+        job.state, job.started_at = RemoteState.RUNNING, self.clock()
+
+    def end(self, marker: Marker, exit_code: int = 0, ending: Ending | None = None, output: bytes = b"") -> None:
+        """End a job, with what it wrote to its standard output."""
+        job = self.jobs[marker]
+        if job.started_at is None:
+            self.start(marker)
+        job.state, job.ended_at, job.exit_code = RemoteState.ENDED, self.clock(), exit_code
+        job.ending = ending or (Ending.COMPLETED if exit_code == 0 else Ending.FAILED)
+        run = job.intent.run
+        self.write_log(marker, output)
+        self.files.put(f"{run.output_dir}/tapisjob.exitcode", b"%d\n" % exit_code)
+
+    def requeue(self, marker: Marker) -> None:
+        job = self.jobs[marker]
+        job.state, job.started_at, job.restarts = RemoteState.QUEUED, None, job.restarts + 1
+
+    def forget(self, marker: Marker) -> None:
+        """The system no longer shows the job, as Slurm without accounting after MinJobAge."""
+        self.jobs[marker].visible = False
+
+    def write_log(self, marker: Marker, output: bytes) -> None:
+        run = self.jobs[marker].intent.run
+        path = f"{run.output_dir}/{run.stdout}"
+        before = self.files.nodes.get(path)
+        self.files.put(path, (before if isinstance(before, bytes) else b"") + output)
+
+    # -- what goes wrong ---------------------------------------------------------------------------------------------
+
+    def fail(self, method: str, fault: Fault, times: int = 1) -> None:
+        """The next ``times`` calls of this method meet this fault."""
+        self._faults.setdefault(method, deque()).extend([fault] * times)
+
+    def heal(self) -> None:
+        """Forget every fault not yet met."""
+        self._faults.clear()
+
+    def release(self) -> None:
+        """Let every slow call go on."""
+        self._released.set()
+
+    async def meet(self, method: str) -> Fault | None:
+        """The fault of this call, if any; the ones that are alike for all methods are raised here."""
+        self.calls.append(method)
+        faults = self._faults.get(method)
+        match faults.popleft() if faults else None:
+            case Fault.UNAVAILABLE:
+                raise BackendUnavailable("fake: no route to host")
+            case Fault.LOGIN_FAILS:
+                raise NotAuthorised("fake: permission denied (publickey)")
+            case Fault.UNKNOWN_WORD:
+                raise UnexpectedReply("fake: unknown state 'GONE_FISHING'", "GONE_FISHING")
+            case Fault.SLOW:
+                await self._released.wait()
+                return None
+            case other:
+                return other
+
+    # -- what a submission does --------------------------------------------------------------------------------------
+
+    def accept(self, intent: SubmitIntent) -> RemoteId | SubmitError:
+        if (job := self.jobs.get(intent.marker)) is not None:
+            return job.id
+        if intent.marker in self._void:
+            return SubmitRejected("this marker was given up; it can start nothing")
+        if intent.fence < self._fences.get(intent.marker, 0):
+            return SubmitUncertain("a newer lease of this job has been here")
+        self._fences[intent.marker] = intent.fence
+        if (words := self.refuse(intent)) is not None:
+            return SubmitRejected(words)
+        job = FakeJob(RemoteId(str(1000 + len(self.jobs))), intent, self.clock())
+        self.jobs[intent.marker] = job
+        return job.id
+
+    def give_up(self, marker: Marker) -> None:
+        self._void.add(marker)
+
+
+class FakeBackend:
+    """The Backend of a FakeSystem, as one login."""
+
+    capabilities = Capabilities(batch=True, arrays=True, multi_node=True, start_estimates=True, visible_queue=True)
+
+    def __init__(self, system: FakeSystem) -> None:
+        self._system = system
+
+    async def snapshot(self, probes: Sequence[StartProbe] = ()) -> SystemSnapshot:
+        await self._system.meet("snapshot")
+        now = self._system.clock()
+        jobs = tuple(_visible(job) for job in self._system.jobs.values() if job.state is not RemoteState.ENDED)
+        starts = tuple((probe, now) for probe in probes)
+        return SystemSnapshot(
+            taken_at=now, partitions=self._system.partitions, nodes=self._system.nodes, jobs=jobs, starts=starts
+        )
+
+    async def stage(self, plan: StagePlan) -> StageStatus:
+        await self._system.meet("stage")
+        for directory in plan.directories:
+            self._system.files.make_directory(directory)
+        for file in plan.files:
+            self._system.files.put(file.path, file.content)
+        return StageStatus(done=True)
+
+    async def submit(self, intents: Sequence[SubmitIntent]) -> Mapping[Marker, RemoteId | SubmitError]:
+        fault = await self._system.meet("submit")
+        unknown = {intent.marker: SubmitUncertain("fake: connection lost") for intent in intents}
+        if fault is Fault.BEFORE_ACCEPT:
+            return unknown
+        answers = {intent.marker: self._system.accept(intent) for intent in intents}
+        return unknown if fault is Fault.AFTER_ACCEPT else answers
+
+    async def find(self, marker: Marker, intended_at: datetime) -> RemoteId | None:
+        await self._system.meet("find")
+        if (job := self._system.jobs.get(marker)) is not None:
+            return job.id
+        self._system.give_up(marker)
+        return None
+
+    async def observe(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, Observation]:
+        await self._system.meet("observe")
+        if self._system.run_at_once:
+            for job in self._system.jobs.values():
+                if job.state is not RemoteState.ENDED:
+                    self._system.end(job.marker)
+        return {
+            job.id: _observation(job)
+            for remote_id, marker in ids.items()
+            if (job := self._system.jobs.get(marker)) is not None and job.id == remote_id and job.visible
+        }
+
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
+        await self._system.meet("cancel")
+        job = self._system.jobs.get(marker)
+        if job is None or job.id != remote_id or job.state is RemoteState.ENDED:
+            return
+        job.state, job.ending, job.ended_at = RemoteState.ENDED, Ending.CANCELLED, self._system.clock()
+
+    async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
+        await self._system.meet("read_log")
+        node = self._system.files.nodes.get(path)
+        data = (node if isinstance(node, bytes) else b"")[offset_bytes:][:LOG_CHUNK_BYTES]
+        return LogChunk(data, offset_bytes, offset_bytes + len(data))
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def _observation(job: FakeJob) -> Observation:
+    return Observation(
+        state=job.state,
+        raw_state=str(job.ending or job.state),
+        reason=job.reason,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        ending=job.ending,
+        exit_code=job.exit_code,
+        nodes="fake1" if job.started_at else "",
+        restarts=job.restarts,
+    )
+
+
+def _visible(job: FakeJob) -> VisibleJob:
+    resources = job.intent.run.resources
+    return VisibleJob(
+        remote_id=job.id,
+        partition=job.intent.run.partition or "fake",
+        running=job.state is RemoteState.RUNNING,
+        nodes=resources.nodes,
+        cores=resources.cores,
+        walltime_s=resources.walltime_s,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+    )
