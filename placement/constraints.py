@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
@@ -272,16 +272,19 @@ def _written(value: Scalar) -> str:
 # -- reading it --------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
-def parse(pieces: tuple[str, ...]) -> Constraint:
+def parse(pieces: Sequence[str]) -> Constraint:
     """The meaning of a request's pieces. Raises SpecInvalid that points at the column and says what was expected."""
-    text = " ".join(pieces)
+    return _parsed(" ".join(pieces))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Constraint:
     if len(text) > MAX_CHARS:
         raise SpecInvalid.of(FIELD, f"has {len(text)} characters", f"use at most {MAX_CHARS}")
     return Constraint(_Parser(text).whole()) if text.strip() else Constraint(None)
 
 
-def validate(pieces: tuple[str, ...], systems: Iterable[System]) -> None:
+def validate(pieces: Sequence[str], systems: Iterable[System]) -> None:
     """Refuse names that neither the language nor any of these systems knows, with what may have been meant."""
     known = {_folded(name): name for name in ATTRIBUTES}
     known |= {_folded(each.name): each.name for system in systems for each in system.capabilities}

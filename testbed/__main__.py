@@ -48,12 +48,13 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"cluster     {info['name']}: Slurm {info['slurm_version']} ({info['suite']}), {len(info['nodes'])} nodes")
     print(f"ssh         ssh -F {info['ssh']['config']} testbed")
     print(f"slurmrestd  {info['slurmrestd']['url']}")
-    print(f"registry    {info['registry']['from_host']} (inside: {info['registry']['from_nodes']}), plain HTTP")
+    print(f"registry    {info['registry']['address']}, here and on every machine; plain HTTP")
+    print(f"image       {info['demo_image']['reference']}")
     print(f"state       {info['state_dir']}")
 
 
 def _sh(arguments: argparse.Namespace) -> None:
-    machine = Cluster.load(arguments.name)._machine(arguments.node)
+    machine = Cluster.load(arguments.name).machine(arguments.node)
     inside = machine.inside(arguments.command or ["bash", "-l"])
     os.execvp(inside[0], inside)
 

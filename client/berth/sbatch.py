@@ -48,7 +48,7 @@ class Option:
 
     @property
     def needs_value(self) -> bool:
-        return self.value is not None and not self.value.endswith("]")
+        return self.value is not None and not (self.value.startswith("[") and self.value.endswith("]"))
 
     @property
     def spelled(self) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -34,6 +35,9 @@ AGAIN_S = 5.0
 
 AFTER_AGAIN_S = 2.0
 """Until a job that waits for others is looked at again."""
+
+FIRST_LOOK_S = 10.0
+"""How long a job that has a choice waits at most for the first look at a system that was never seen."""
 
 
 class Placing:
@@ -79,7 +83,12 @@ class Placing:
             problem = await PlacementFacts(db).problem(tenant, asks, now)
         plan = await asyncio.to_thread(self._planner, problem, self._limits)
         for held in waiting:
-            await self._decide(held, plan.decisions[held.job.uuid])
+            decision = plan.decisions[held.job.uuid]
+            unseen = _never_seen(problem, decision)
+            if unseen and now - held.job.created_at < timedelta(seconds=FIRST_LOOK_S):
+                await self._keep_waiting(held, f"looking at {', '.join(unseen)} before choosing")
+            else:
+                await self._decide(held, decision)
 
     async def _decide(self, held: Held, decision: Decision) -> None:
         if decision.winner is not None:
@@ -113,7 +122,7 @@ class Placing:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
         await held.let_go()
 
-    async def _keep_waiting(self, held: Held, words: str, again_s: float, decision: Decision | None = None) -> None:
+    async def _keep_waiting(self, held: Held, words: str, again_s: float = 0, decision: Decision | None = None) -> None:
         changes: dict[str, Any] = {"last_message": words} | ({"decision": decision} if decision else {})
         try:
             if words != held.job.last_message:
@@ -121,6 +130,13 @@ class Placing:
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
         await held.let_go(again_s)
+
+
+def _never_seen(problem: Problem, decision: Decision) -> list[str]:
+    """Systems of a choice that nobody has looked at yet, by id; none where there is no choice."""
+    places = [place for place in (decision.winner, *decision.losers) if place is not None]
+    blank = {view.system.id for view in problem.systems if view.snapshot is None}
+    return sorted({place.system_id for place in places} & blank) if len(places) > 1 else []
 
 
 def placement_event(decision: Decision, ports: Ports) -> HistoryEvent:

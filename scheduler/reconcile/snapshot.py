@@ -88,6 +88,7 @@ class Snapshots:
             return
         async with self._ports.transaction() as db:
             await SnapshotStore(db).put(system.tenant, system.id, target.login.owner, seen)
+        self._ports.wake()  # jobs may wait for this look
 
 
 async def _target(credentials: CredentialStore, system: System, owners: Iterable[str]) -> Target | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 import uuid
@@ -180,7 +181,7 @@ class FakeBerth:
     async def _events(self, stream: str, begin: int, cut: bool) -> AsyncIterator[str]:
         yield ": welcome\n\n"
         offset = begin
-        for line in self.log[stream].encode()[begin:].decode().splitlines(keepends=True):
+        for line in re.findall(r"[^\n]*\n", self.log[stream].encode()[begin:].decode()):
             offset += len(line.encode())
             data = json.dumps({"data": line, "offset": offset - len(line.encode())}, ensure_ascii=False)
             yield f"id: {offset}\ndata: {data}\n\n"
