@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -43,8 +43,18 @@ FIRST_LOOK_S = 10.0
 class Placing:
     """The loop of placement. Jobs that became ready together are placed together."""
 
-    def __init__(self, ports: Ports, planner: Planner, limits: SolveLimits, *, lease_s: float, batch: int) -> None:
-        self._ports, self._planner, self._limits = ports, planner, limits
+    def __init__(
+        self,
+        ports: Ports,
+        planner: Planner,
+        limits: SolveLimits,
+        *,
+        lease_s: float,
+        batch: int,
+        refresh: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """refresh: bring what is known of a tenant's systems up to date, before choosing between them."""
+        self._ports, self._planner, self._limits, self._refresh = ports, planner, limits, refresh
         self._lease_s, self._batch = lease_s, batch
 
     async def tick(self) -> None:
@@ -74,6 +84,8 @@ class Placing:
         return reason is None
 
     async def _place_all(self, tenant: str, waiting: Sequence[Held]) -> None:
+        if any(held.job.spec.dynamic or held.job.spec.exec_system_id is None for held in waiting):
+            await self._refresh(tenant)
         now = self._ports.clock()
         asks = [
             Ask(job_uuid=h.job.uuid, owner=h.job.owner, spec=h.job.spec, waiting_since=h.job.created_at)
