@@ -17,7 +17,8 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     render: Any = structlog.processors.JSONRenderer()
     if form == "console":
-        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        plain = structlog.dev.plain_traceback  # the prettier ones show local variables, and with them secrets
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

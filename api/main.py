@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running Berth out. ``berth up``, ``api``, ``reconcile`` and ``db upgrade`` begin here."""
+"""The composition root: settings in, a running Berth out. Every ``berth`` command that starts a server begins here."""
 
 from __future__ import annotations
 

@@ -53,7 +53,6 @@ class SystemView:
 
     may_execute, has_credential: owners who may run jobs here, and who can log in (``ANYONE`` where none is needed).
     active: our jobs that have not ended, by (queue, owner), for the limits on numbers of jobs.
-    arrays: whether its backend runs job arrays; None while unknown.
     """
 
     system: System
@@ -62,7 +61,6 @@ class SystemView:
     has_credential: frozenset[str] = ANYONE
     active: Mapping[tuple[str | None, str], int] = field(default_factory=dict)
     committed: tuple[Committed, ...] = ()
-    arrays: bool | None = None
 
     @cached_property
     def host_place(self) -> PlaceOption:
@@ -110,10 +108,15 @@ class PlaceOption:
 
     @cached_property
     def partition(self) -> PartitionState | None:
-        """What the snapshot says of the partition behind the queue; None when it does not show it."""
-        if self.queue is None or self.view.snapshot is None:
+        """What the snapshot says of the partition behind this place; None when it does not show it.
+
+        A host without a batch system shows itself as one partition; a cluster says nothing of its login host.
+        """
+        snapshot = self.view.snapshot
+        if snapshot is None or (self.queue is None and self.view.system.can_run_batch):
             return None
-        return next((state for state in self.view.snapshot.partitions if state.name == self.queue.partition), None)
+        wanted = self.queue.partition if self.queue else None
+        return next((state for state in snapshot.partitions if wanted in (None, state.name)), None)
 
     @cached_property
     def nodes(self) -> tuple[NodeKind, ...]:
@@ -164,8 +167,11 @@ class SolveLimits:
 
     deterministic_time: float = 0.5
     """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
-    max_variables: int = 60_000
+    max_variables: int = 25_000
     """Beyond this many the greedy plan is taken as it is."""
+
+
+DEFAULT_LIMITS = SolveLimits()
 
 
 @dataclass(frozen=True, slots=True)

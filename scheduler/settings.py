@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     """Private and loopback addresses from which http(s) inputs may be fetched; public ones always may."""
     input_limit_mib: int = Field(default=100 * 1024, ge=1)
 
+    images_dir: Path | None = None
+    """Where ``local`` systems unpack images: readable by the account that runs jobs, so not in root's ``home``."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -142,6 +145,11 @@ class Settings(BaseSettings):
     @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.home / 'berth.sqlite'}"
+
+    @property
+    def effective_images_dir(self) -> Path:
+        shared = Path("/var/cache/berth/images") if os.geteuid() == 0 else self.home / "images"
+        return self.images_dir or shared
 
     @property
     def base_url(self) -> str:

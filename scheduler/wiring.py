@@ -16,6 +16,7 @@ import structlog
 
 from backends.base import Backend, Storage
 from backends.local.backend import LocalBackend
+from backends.local.commands import account_for
 from backends.local.storage import LocalStorage
 from backends.slurm.backend import SlurmBackend
 from backends.slurm.pacing import TokenBucket
@@ -69,10 +70,12 @@ class SystemConnections:
         reading: Callable[[], AbstractAsyncContextManager[Any]],
         *,
         state_dir: Path,
+        images_dir: Path,
         allowed: Sequence[Network],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reading, self._state_dir, self._allowed, self._monotonic = reading, state_dir, allowed, monotonic
+        self._reading, self._allowed, self._monotonic = reading, allowed, monotonic
+        self._state_dir, self._images_dir = state_dir, images_dir
         self._opened: dict[LoginKey, Opened] = {}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._opening = asyncio.Lock()
@@ -153,7 +156,8 @@ class SystemConnections:
     def _backend(self, opened: Opened, login: LoginKey, job_type: JobType) -> Backend:
         system = opened.system
         if opened.connection is None or opened.credential is None:
-            return LocalBackend(system, self._state_dir / "local" / system.tenant / system.id)
+            state_dir = self._state_dir / "local" / system.tenant / system.id
+            return LocalBackend(system, state_dir, owner=login.owner, images_dir=self._images_dir)
         login_user = opened.credential.login_user
         if job_type is JobType.BATCH and system.backend is BackendKind.SLURM:
             bucket = self._buckets.setdefault(login[:2], TokenBucket(system.berth_notes.get("submitRatePerS")))
@@ -186,7 +190,7 @@ def _connection(system: System, credential: Credential) -> SshConnection:
 
 def _storage(opened: Opened) -> Storage:
     if opened.connection is None:
-        return LocalStorage(opened.system.root_dir)
+        return LocalStorage(Path(opened.system.root_dir), account_for(opened.system.berth_notes.get("runAs")))
     return SftpStorage(opened.system, opened.connection)
 
 
@@ -209,7 +213,12 @@ def database(settings: Settings, box: SecretBox) -> Database:
 
 def ports(opened: Database, settings: Settings, wake: Callable[[], None], process_id: str) -> Ports:
     """The bundle that services and reconcilers get."""
-    connections = SystemConnections(opened.reading, state_dir=settings.home, allowed=settings.probe_allow)
+    connections = SystemConnections(
+        opened.reading,
+        state_dir=settings.home,
+        images_dir=settings.effective_images_dir,
+        allowed=settings.probe_allow,
+    )
     return Ports(
         transaction=opened.transaction,
         reads=opened.reading,

@@ -81,10 +81,12 @@ class Crew:
         except Exception:
             log.exception("work failed; the next tick starts again from the store", **context)
 
-    async def settle(self) -> None:
-        """Wait until everything that was started has ended."""
+    async def settle(self, timeout_s: float | None = None) -> None:
+        """Wait until everything that was started has ended, at most ``timeout_s``."""
         while self._working:
-            await asyncio.wait(list(self._working.values()))
+            _, unfinished = await asyncio.wait(list(self._working.values()), timeout=timeout_s)
+            if unfinished:
+                return
 
     async def aclose(self) -> None:
         """Cancel what is still running and wait for it."""

@@ -37,6 +37,7 @@ class Reconciler:
             SolveLimits(deterministic_time=settings.solve_limit_s),
             lease_s=lease_s,
             batch=settings.submit_batch,
+            refresh=self.snapshots.refresh,
         )
         self.watch = Watch(
             ports, lost_after_s=settings.lost_after_s, pace=Pace(settings.watch_min_s, settings.watch_max_s)

@@ -28,6 +28,9 @@ log = structlog.get_logger()
 
 Prober = Callable[[Problem], Mapping[str, tuple[StartProbe, ...]]]
 
+REFRESH_WAIT_S = 3.0
+"""How long a placement may wait for fresh looks; a system that is slower is judged by its last one."""
+
 IDLE_FACTOR = 10
 """How many times longer a system goes unseen while no job waits for a place."""
 
@@ -51,6 +54,11 @@ class Snapshots:
             tenants = [tenant.id for tenant in await TenantStore(db).tenants()]
         for tenant in tenants:
             await self._look_around(tenant)
+
+    async def refresh(self, tenant: str) -> None:
+        """Look now at what is due, and wait a little for it: placement is about to choose between systems."""
+        await self._look_around(tenant)
+        await self.crew.settle(REFRESH_WAIT_S)
 
     async def _look_around(self, tenant: str) -> None:
         now = self._ports.clock()
@@ -88,6 +96,7 @@ class Snapshots:
             return
         async with self._ports.transaction() as db:
             await SnapshotStore(db).put(system.tenant, system.id, target.login.owner, seen)
+        self._ports.wake()  # jobs may wait for this look
 
 
 async def _target(credentials: CredentialStore, system: System, owners: Iterable[str]) -> Target | None:

@@ -130,7 +130,7 @@ async def matching(
     ports: Ports, caller: Principal, constraints: Sequence[str]
 ) -> Sequence[tuple[System, Estimate | None]]:
     """Systems where the caller may run jobs and that meet the constraints, soonest result first."""
-    expression = parse(constraints)
+    expression = parse(tuple(constraints))
     spec = JobSpec(
         name=MATCH_UUID,
         app_id=MATCH_UUID,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,11 +15,13 @@ import httpx
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.context import Options
+from api.context import Edge, Options
+from api.schemas.apps import AppBody
 from scheduler.model.ids import marker_for
 from scheduler.model.jobs import Attempt, Fact, Job
+from scheduler.model.pages import Filter, Op, Page
 from scheduler.model.runs import RunSpec, Runtime, SubmitIntent
-from scheduler.model.states import AttemptState, Condition, Event
+from scheduler.model.states import AttemptState, Condition, Event, JobState
 from scheduler.model.systems import Credential, LogicalQueue, System, SystemRuntime
 from scheduler.model.tenants import Site, Tenant
 from scheduler.model.users import SigningKey, User
@@ -26,6 +29,7 @@ from scheduler.ports import Ports
 from scheduler.security import passwords
 from scheduler.security.secrets import SecretBox
 from scheduler.security.tokens import Tokens, new_signing_key
+from scheduler.store.apps import AppStore
 from scheduler.store.database import Database
 from scheduler.store.jobs import JobStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -77,6 +81,7 @@ class World:
     app: FastAPI
     http: httpx.AsyncClient
     users: dict[str, User] = field(default_factory=dict)
+    _runner: asyncio.Task[None] | None = None
 
     def token(self, username: str = "ada") -> str:
         """An access token of a user."""
@@ -100,6 +105,10 @@ class World:
         """``result`` of a POST that must succeed."""
         return self._result(await self.call("POST", path, body, **kwargs))
 
+    async def change(self, method: str, path: str, body: Any = None, **kwargs: Any) -> Any:
+        """``result`` of a PATCH, PUT or DELETE that must succeed."""
+        return self._result(await self.call(method, path, body, **kwargs))
+
     def _result(self, response: httpx.Response) -> Any:
         assert response.is_success, f"{response.status_code}: {response.text}"
         return response.json()["result"]
@@ -115,6 +124,11 @@ class World:
     async def count_jobs(self) -> int:
         async with self.ports.reading() as db:
             return await JobStore(db).count("dev", None)
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
 
     # -- what the reconciler does, in one go ---------------------------------------------------------------------
 
@@ -136,24 +150,47 @@ class World:
         system.write_log(attempt.marker, output)
         return job
 
+    def finish_every_job(self, output: bytes) -> None:
+        """From now on every job is run to its end as soon as it is submitted."""
+        submitted = asyncio.Event()
+        self.ports = replace(self.ports, wake=submitted.set)
+        self.app.state.edge = replace(self.app.state.edge, ports=self.ports)
+
+        async def run() -> None:
+            while True:
+                await submitted.wait()
+                submitted.clear()
+                async with self.ports.reading() as db:
+                    pending = Filter("state", Op.EQ, (JobState.PENDING,))
+                    jobs = await JobStore(db).list("dev", None, Page(filters=(pending,)))
+                for job in jobs:
+                    self.connections.systems.setdefault(job.place.system_id, FakeSystem(clock=self.clock))
+                    await self.finish(job.uuid, output)
+
+        self._runner = asyncio.create_task(run())
+
     async def finish(self, uuid: str, output: bytes = b"") -> Job:
-        """Run the job to FINISHED; outputs stay where they were written unless an archive is named."""
-        job = await self.start(uuid)
+        """Run the job to FINISHED."""
+        await self.start(uuid)
+        return await self.end(uuid, output)
+
+    async def end(self, uuid: str, output: bytes = b"") -> Job:
+        """End a running job well; outputs stay where they were written unless an archive is named."""
+        job = await self.job(uuid)
         assert job.place is not None
         system = self.connections.systems[job.place.system_id]
         system.end(marker_for(uuid, 1), output=output)
+        if job.place.archive_dir != job.place.output_dir:
+            source, target = (f"/{path}" for path in (job.place.output_dir, job.place.archive_dir))
+            archive = self.connections.systems[job.place.archive_system_id]
+            archive.files.make_directory(target)
+            for name in system.files.tree(source):
+                archive.files.nodes[target + name[len(source) :]] = system.files.nodes[name]
         async with self.ports.transaction() as db:
             store = JobStore(db)
             job = await store.record(job, Fact(Event.ENDED), self.clock())
             changes = {"condition": Condition.NORMAL_COMPLETION, "remote_outcome": "FINISHED"}
-            job = await store.record(job, Fact(Event.ARCHIVED, changes), self.clock())
-        if job.place and job.place.archive_dir != job.place.output_dir:
-            source, target = (f"/{path}" for path in (job.place.output_dir, job.place.archive_dir))
-            archive = self.connections.systems[job.place.archive_system_id]
-            for name in system.files.tree(source):
-                archive.files.nodes[target + name[len(source) :]] = system.files.nodes[name]
-                archive.files.make_directory(target)
-        return job
+            return await store.record(job, Fact(Event.ARCHIVED, changes), self.clock())
 
 
 def _attempt(job: Job, at: datetime) -> Attempt:
@@ -197,10 +234,14 @@ def signing_key() -> SigningKey:
     return new_signing_key(BEGIN)
 
 
+@cache
+def _application() -> FastAPI:
+    """One application for all worlds: only what it is handed differs."""
+    return create_app(None, None)  # type: ignore[arg-type]
+
+
 @asynccontextmanager
-async def open_world(
-    url: str, options: Options = Options(log_poll_s=0.01), base_url: str = BASE_URL
-) -> AsyncIterator[World]:
+async def open_world(url: str, options: Options | None = None, base_url: str = BASE_URL) -> AsyncIterator[World]:
     """A world on an empty database."""
     clock = Clock()
     database = Database(url, sealer=SecretBox(bytes(32)))
@@ -210,12 +251,14 @@ async def open_world(
         transaction=database.transaction, reads=database.reading, connections=connections, clock=clock, process_id="t"
     )
     tokens = Tokens([signing_key()], clock)
-    app = create_app(ports, tokens, options)
+    app = _application()
+    app.state.edge = Edge(ports, tokens, options or Options(log_poll_s=0.01))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=base_url) as http:
         world = World(ports, database, connections, tokens, clock, app, http)
         await _populate(world)
         yield world
+        await world.stop()
     await database.aclose()
 
 
@@ -240,6 +283,7 @@ async def _populate(world: World) -> None:
             is_admin=name == "admin",
             created_at=BEGIN,
         )
+    hello = AppBody.model_validate(APP).to_app(tenant="dev", caller="ada", uuid="u-hello")
     async with world.database.transaction() as db:
         tenants = TenantStore(db)
         await tenants.add_site(Site(id="home"))
@@ -253,7 +297,7 @@ async def _populate(world: World) -> None:
                 await CredentialStore(db).put(
                     Credential(tenant="dev", system_id=system_id, user=user, login_user=user, private_key="k")
                 )
-    await world.post("/v3/apps", APP)
+        await AppStore(db).add(replace(hello, created_at=BEGIN, updated_at=BEGIN))
 
 
 ALDER = System(

@@ -15,6 +15,7 @@ from placement.engine import MAX_PROBES, place, probes_for
 from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
 from placement.problem import PlaceKey, Problem, SolveLimits
+from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Resources
 from scheduler.model.snapshots import PartitionState, StartProbe
 from tests.placement.worlds import (
@@ -101,6 +102,33 @@ def test_who_waits_longest_of_alike_jobs_goes_where_the_result_is_soonest():
     assert waits["job-2"] < waits["job-1"] < waits["job-0"]
 
 
+def test_a_sure_place_wins_over_one_that_may_be_much_later():
+    unknown = view(cluster("alder"))
+    hidden = nodes(free=0, free_cores=0)
+    answer = (StartProbe("cpu", Resources()), NOW + timedelta(minutes=40))
+    sure = view(cluster("birch"), snapshot(hidden, starts=(answer,)))
+    result = decision(ask(), unknown, sure)
+    assert won(result) == ("birch", "cpu")
+    assert result.losers[0].total_p50_s < result.winner.total_p50_s
+    assert result.sentence.endswith("Next best is queue 'cpu' of 'alder', no later in the median but less sure.")
+
+
+def test_of_places_that_are_as_soon_the_cheaper_one_wins():
+    paid = view(cluster("alder", notes={"berth": {"pricePerCoreHour": 0.1}}), snapshot())
+    assert won(decision(ask(), paid, IDLE)) == ("birch", "cpu")
+
+
+def test_the_plan_is_better_than_one_job_after_the_other():
+    """Alone the small job would take the place that only the other one needs."""
+    gpu = view(cluster("alder"), snapshot(nodes(total=1, free=1, free_cores=4, gpus=1)))
+    plain = view(cluster("birch"), snapshot(nodes(total=1, free=1, free_cores=4)))
+    small = ask("small", cores_per_node=4, walltime_s=36_000)
+    large = ask("large", cores_per_node=4, walltime_s=72_000, gpus_per_node=1)
+    plan = place(problem((small, large), gpu, plain))
+    assert plan.proven_optimal
+    assert {uuid: won(each)[0] for uuid, each in plan.decisions.items()} == {"small": "birch", "large": "alder"}
+
+
 def test_a_job_keeps_the_place_of_the_last_plan_when_nothing_is_much_better():
     twin = view(cluster("cedar"), snapshot())
     assert won(decision(ask(), IDLE, twin)) == ("birch", "cpu")
@@ -113,8 +141,10 @@ def test_jobs_beyond_a_limit_wait_with_the_reason():
     asks = tuple(ask(f"job-{n}", waited_s=60 - n) for n in range(4))
     plan = place(problem(asks, view(system, active={("cpu", "alice"): 1})))
     assert [won(plan.decisions[f"job-{n}"]) is not None for n in range(4)] == [True, True, False, False]
-    assert plan.decisions["job-3"].sentence == (
-        "It fits, but not now: other jobs of this plan use up the limits on numbers of jobs of queue 'cpu' of 'alder'"
+    left_out = plan.decisions["job-3"]
+    assert [each.reason for each in left_out.rejections] == [Reason.JOB_LIMIT]
+    assert left_out.sentence == (
+        "It fits, but not now: queue 'cpu' of 'alder' is at its limit of jobs, with those placed just now"
     )
 
 
@@ -205,9 +235,7 @@ def problems(draw):
         system = draw(st.sampled_from([system, system, host(name), replace(system, enabled=False)]))
         may = draw(st.sampled_from([frozenset({"*"}), frozenset({"alice"})]))
         active = {("cpu", "alice"): draw(st.integers(0, 3))}
-        views.append(
-            view(system, draw(looks()), may_execute=may, active=active, arrays=draw(st.sampled_from([None, False])))
-        )
+        views.append(view(system, draw(looks()), may_execute=may, active=active))
     asks = tuple(
         ask(
             f"job-{n}",
@@ -239,10 +267,11 @@ def test_every_ask_gets_a_decision_that_no_filter_contradicts(asked):
     for uuid, each in plan.decisions.items():
         candidates = {option.key for option in screenings[uuid].candidates}
         placed = [*([each.winner] if each.winner else []), *each.losers]
-        assert {PlaceKey(one.system_id, one.queue) for one in placed} == candidates
-        assert len(placed) == len(candidates)
+        assert len(placed) == (len(candidates) if each.winner else 0)
+        assert {PlaceKey(one.system_id, one.queue) for one in placed} <= candidates
         rejected = {PlaceKey(one.system_id, one.queue) for one in each.rejections}
-        assert not rejected & candidates
+        assert not rejected & {PlaceKey(one.system_id, one.queue) for one in placed}
+        assert each.winner or any(one.reason in NOT_NOW for one in each.rejections) == screenings[uuid].possible
         assert each.sentence
         assert all(rejection_sentence(one) for one in each.rejections)
         for one in placed:
@@ -276,6 +305,15 @@ def test_the_order_of_the_input_changes_nothing(asked, random):
     other = replace(asked, asks=shuffled(asked.asks), systems=shuffled(asked.systems), history=shuffled(asked.history))
     one, two = place(asked, LITTLE), place(other, LITTLE)
     assert repr(one) == repr(two)
+
+
+def test_the_order_of_jobs_that_compete_changes_nothing():
+    asks = tuple(ask(f"job-{n}", nodes=1 + n % 4, cores_per_node=4, walltime_s=600 * (1 + n % 5)) for n in range(12))
+    runs = tuple(finished(run_s=n * 10, ended_at=NOW - timedelta(minutes=n)) for n in range(1, 60))
+    one = place(problem(asks, IDLE, BUSY, history=runs), LITTLE)
+    two = place(problem(asks[::-1], BUSY, IDLE, history=runs[::-1]), LITTLE)
+    assert one == two
+    assert any("behind other jobs of ours" in each.winner.wait.source for each in one.decisions.values())
 
 
 @settings(max_examples=40, deadline=None)
