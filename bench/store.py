@@ -66,7 +66,7 @@ def a_job() -> NewJob:
 
 
 async def rate(work: Callable[[], Awaitable[object]]) -> tuple[float, float, float]:
-    """How often SUBMITTERS at once get ``work`` done per second, its 99th percentile, and our CPU for one, both in ms."""
+    """How often SUBMITTERS at once get ``work`` done per second; the 99th percentile and our CPU of one, in ms."""
     took: list[float] = []
     until = time.perf_counter() + SECONDS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.jobs import Job, NewJob
 from scheduler.store.jobs import JobStore
+
+Also = Callable[[AsyncSession, Sequence[Job]], Awaitable[None]]
+"""What else belongs to a submission: written through the session, after its jobs."""
 
 MOST_TOGETHER = 64
 """Most submissions in one transaction: it shall stay short."""
@@ -23,6 +26,7 @@ class _Waiting:
     """A submission in the queue, and where its caller waits."""
 
     new: Sequence[NewJob]
+    also: Also | None
     answer: asyncio.Future[Sequence[Job]]
 
 
@@ -37,12 +41,13 @@ class GroupCommit:
         self._queue: deque[_Waiting] = deque()
         self._committing: asyncio.Task[None] | None = None
 
-    async def add(self, new: Sequence[NewJob]) -> Sequence[Job]:
+    async def add(self, new: Sequence[NewJob], also: Also | None = None) -> Sequence[Job]:
         """As ``JobStore.add``, in a transaction of its own or of others. All of ``new`` are stored, or none.
 
-        A caller that is cancelled while it waits may find its jobs stored all the same.
+        also: is stored with them, and may run again in another transaction; what it raises is raised here, with
+        nothing stored. A caller that is cancelled while it waits may find its jobs stored all the same.
         """
-        waiting = _Waiting(new, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(new, also, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_all(), name="group commit")
@@ -59,14 +64,17 @@ class GroupCommit:
         """Whether a group was stored. One that failed is no group: each is tried alone, to meet its own error."""
         try:
             async with self._transaction() as db:
-                made = await JobStore(db).add(list(chain.from_iterable(waiting.new for waiting in group)))
+                made = iter(await JobStore(db).add(list(chain.from_iterable(waiting.new for waiting in group))))
+                answers = [list(islice(made, len(waiting.new))) for waiting in group]
+                for waiting, stored in zip(group, answers, strict=True):
+                    if waiting.also is not None:
+                        await waiting.also(db, stored)
         except Exception as error:  # nothing is hidden: whatever it was, a caller gets it
             if len(group) == 1:
                 _answer(group[0], error)
             return False
-        stored = iter(made)
-        for waiting in group:
-            _answer(waiting, list(islice(stored, len(waiting.new))))
+        for waiting, stored in zip(group, answers, strict=True):
+            _answer(waiting, stored)
         return True
 
 

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import IntegrityError
 
+from scheduler.model.errors import AlreadyExists
 from scheduler.store.group_commit import MOST_TOGETHER, GroupCommit
 from scheduler.store.jobs import JobStore
-from tests.store.things import a_new_job, added
+from scheduler.store.requests import IdempotencyStore
+from tests.store.things import NOW, a_new_job, added
 
 
 class Counted:
@@ -63,6 +65,23 @@ async def test_one_that_cannot_be_stored_fails_alone(database):
     outcomes = await asyncio.gather(*map(group.add, asked), return_exceptions=True)
     assert [isinstance(outcome, IntegrityError) for outcome in outcomes] == [False, True, False, True, False]
     assert await stored(database) == {taken.uuid, *(job.uuid for job in good)}
+
+
+async def test_what_else_belongs_to_a_submission_is_stored_with_it_or_not_at_all(database):
+    def remembering(key):
+        async def also(db, made):
+            await IdempotencyStore(db).put("dev", "ann", "submit", key, "hash", [job.uuid for job in made], NOW)
+
+        return also
+
+    group = GroupCommit(database.transaction)
+    asked = [group.add([a_new_job()], remembering(key)) for key in ("one", "two", "two", "three")]
+    outcomes = await asyncio.gather(*asked, group.add([a_new_job()]), return_exceptions=True)
+    assert [isinstance(outcome, AlreadyExists) for outcome in outcomes] == [False, False, True, False, False]
+    made = {job.uuid for outcome in outcomes if not isinstance(outcome, AlreadyExists) for job in outcome}
+    assert await stored(database) == made
+    async with database.reading() as db:
+        assert await IdempotencyStore(db).get("dev", "ann", "submit", "two") == ("hash", [outcomes[1][0].uuid])
 
 
 async def test_an_answer_means_that_the_jobs_can_be_read(database):
