@@ -33,6 +33,7 @@ from scheduler.ports import Ports
 from scheduler.security.secrets import SecretBox, load_or_create_key, parse_key
 from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
+from scheduler.store.group_commit import GroupCommit
 from scheduler.store.systems import CredentialStore, SystemStore
 
 log = structlog.get_logger()
@@ -222,6 +223,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
     return Ports(
         transaction=opened.transaction,
         reads=opened.reading,
+        group=GroupCommit(opened.transaction),
         connections=connections,
         wake=wake,
         process_id=process_id,
