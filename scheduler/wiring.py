@@ -30,7 +30,7 @@ from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import BackendKind, Credential, System
 from scheduler.ports import Ports
-from scheduler.security.secrets import SecretBox, load_or_create_key, parse_key
+from scheduler.security.secrets import SecretBox, box_at, parse_key
 from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
 from scheduler.store.group_commit import GroupCommit
@@ -200,7 +200,7 @@ def secret_box(settings: Settings) -> SecretBox:
     try:
         if settings.secrets_key is not None:
             return SecretBox(parse_key(settings.secrets_key.get_secret_value()))
-        return SecretBox(load_or_create_key(settings.home / "secrets.key"))
+        return box_at(settings.home / "secrets.key")
     except ValueError as error:
         raise SettingsInvalid(f"BERTH_SECRETS_KEY: {error}") from None
     except PermissionError as error:
