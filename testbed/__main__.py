@@ -8,6 +8,7 @@ from pathlib import Path
 
 from testbed import Cluster, Spec, TestbedError
 from testbed.host import require_root
+from testbed.rootfs import ensure_rootfs
 from testbed.services import DAEMONS
 from testbed.spec import CGROUP_CHOICES, SUITE_NAMES
 
@@ -25,6 +26,11 @@ def main(argv: list[str] | None = None) -> int:
 def _up(arguments: argparse.Namespace) -> None:
     names = ("nodes", "name", "suite", "cgroup", "gpus", "rate", "tmpfs", "dbd", "ssh_port")
     Cluster(Spec(**{name: getattr(arguments, name) for name in names})).up()
+
+
+def _rootfs(arguments: argparse.Namespace) -> None:
+    for suite in arguments.suites:
+        ensure_rootfs(suite)
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -48,12 +54,13 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"cluster     {info['name']}: Slurm {info['slurm_version']} ({info['suite']}), {len(info['nodes'])} nodes")
     print(f"ssh         ssh -F {info['ssh']['config']} testbed")
     print(f"slurmrestd  {info['slurmrestd']['url']}")
-    print(f"registry    {info['registry']['from_host']} (inside: {info['registry']['from_nodes']}), plain HTTP")
+    print(f"registry    {info['registry']['address']}, here and on every machine; plain HTTP")
+    print(f"image       {info['demo_image']['reference']}")
     print(f"state       {info['state_dir']}")
 
 
 def _sh(arguments: argparse.Namespace) -> None:
-    machine = Cluster.load(arguments.name)._machine(arguments.node)
+    machine = Cluster.load(arguments.name).machine(arguments.node)
     inside = machine.inside(arguments.command or ["bash", "-l"])
     os.execvp(inside[0], inside)
 
@@ -92,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command("down", _down, "take a cluster down; leaves nothing")
+    rootfs = commands.add_parser("rootfs", help="build a suite's root file system ahead of the first up")
+    rootfs.add_argument("suites", nargs="*", metavar="SUITE", default=[Spec.suite], help="trixie, sid, bookworm")
+    rootfs.set_defaults(act=_rootfs)
+
     command("status", _status, "what runs; exit status 1 when something does not")
     info = command("info", _info, "how to reach the cluster")
     info.add_argument("--json", action="store_true", help="everything, for programs")

@@ -58,8 +58,8 @@ class Machine:
             "--uts",
             "--ipc",
         ]
-        argv += ["--pid", "--fork", "--kill-child=KILL"]
-        argv += [_BOOT, self.name, lower, self.disk, self.shared, self.gpus, self.cgroup_mode, group]
+        argv += ["--pid", "--fork", "--kill-child=KILL", str(_BOOT)]
+        argv += [self.name, lower, str(self.disk), str(self.shared), str(self.gpus), self.cgroup_mode, group]
         console = self.disk / "console.log"
         launch([*cgroups.entering_new(self.cgroup_mode, self.cluster, self.name), *argv], console)
         wait_until(lambda: self.pid is not None or failed.exists(), f"machine {self.name} is up")

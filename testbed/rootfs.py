@@ -69,6 +69,8 @@ SUITES = {
 
 def ensure_rootfs(suite_name: str) -> Path:
     """The cached root file system of a suite, built first when there is none (about a minute)."""
+    if suite_name not in SUITES:
+        raise TestbedError(f"no suite '{suite_name}': choose one of {', '.join(SUITES)}")
     suite = SUITES[suite_name]
     target = CACHE / f"{suite.name}-{recipe_hash(suite)}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,9 @@ def _mirror() -> str:
     """The Debian mirror this host already uses, so that a site's own mirror or cache serves us too."""
     filters = ["Created-By: Packages", "Origin: Debian", "Label: Debian"]
     known = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *filters], check=False).stdout.split()
-    return known[0] if known else "http://deb.debian.org/debian"
+    if not known:
+        raise TestbedError("apt knows no Debian mirror: put one into /etc/apt/sources.list and run apt-get update")
+    return known[0]
 
 
 def _host_proxy() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt, model_validator
@@ -202,7 +201,7 @@ class AppView(View):
         )
 
 
-PATCHABLE: Collection[str] = frozenset(
+PATCHABLE: frozenset[str] = frozenset(
     {
         "description",
         "runtime",

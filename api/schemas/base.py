@@ -81,6 +81,9 @@ Text = Annotated[str, Field(max_length=8192), AfterValidator(_many_lines)]
 Value = Annotated[str, Field(max_length=65_536), AfterValidator(_one_line)]
 """An argument or the value of a variable."""
 
+CommandWord = Annotated[str, Field(max_length=65_536), AfterValidator(_many_lines)]
+"""A word of a command, which may be a whole script; new lines and tabs are fine."""
+
 Word = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line), AfterValidator(_no_shell)]
 """A name that people chose: of an argument, a queue, a partition."""
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, StrictFloat, StrictInt, model_valida
 from api.schemas.apps import Minutes
 from api.schemas.base import (
     Body,
+    CommandWord,
     Count,
     Directory,
     Flag,
@@ -22,7 +23,6 @@ from api.schemas.base import (
     Tags,
     Text,
     UserName,
-    Value,
     Version,
     View,
     Word,
@@ -104,7 +104,7 @@ class BerthBody(Body):
     """What Tapis has no word for: ``notes.berth`` of a submit request."""
 
     image: Annotated[Line, Field(min_length=1), AfterValidator(_image)] | None = None
-    command: Annotated[list[Value], Field(min_length=1, max_length=1000)] | None = None
+    command: Annotated[list[CommandWord], Field(min_length=1, max_length=1000)] | None = None
     array: Annotated[Line, AfterValidator(_array)] | None = None
     after: Annotated[list[AfterBody], Field(max_length=100)] | None = None
     weight: Annotated[StrictInt | StrictFloat, Field(gt=0, le=1_000_000)] | None = None

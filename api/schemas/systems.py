@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from api.schemas.base import (
     Body,
-    Count,
     Directory,
     EnvKey,
     Flag,
@@ -175,7 +174,7 @@ class SystemBody(Body):
     owner: UserName | Literal["${apiUserId}"] | None = None
     enabled: Flag | None = None
     effectiveUserId: UserName | Literal["${apiUserId}", "${owner}"] | None = "${apiUserId}"
-    defaultAuthnMethod: Literal["PKI_KEYS", "PASSWORD"] = "PKI_KEYS"  # noqa: S105 - the wire's word
+    defaultAuthnMethod: Literal["PKI_KEYS", "PASSWORD"] = "PKI_KEYS"
     authnCredential: CredentialBody | None = None
     rootDir: Annotated[Directory, AfterValidator(_root)] = "/"
     port: Port | Literal[-1] | None = 22
@@ -439,7 +438,7 @@ def definition_of(system: System) -> dict[str, Any]:
     }
 
 
-PATCHABLE: Collection[str] = frozenset(
+PATCHABLE: frozenset[str] = frozenset(
     {
         "description",
         "host",
@@ -470,7 +469,7 @@ PATCHABLE: Collection[str] = frozenset(
 """What PUT and PATCH may change; Tapis's list."""
 
 
-def _contradictions(body: SystemBody) -> Any:
+def _contradictions(body: SystemBody) -> Iterator[str]:
     """Each thing in a system that does not go together, with the fix."""
     if body.canExec and not body.jobRuntimes:
         yield "jobRuntimes: is needed when canExec is true; name DOCKER or SINGULARITY"

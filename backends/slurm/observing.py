@@ -69,17 +69,19 @@ def observe_job(
         return None
     end = job_end(job_id, known.ending if known else None, account, code, traces)
     times = account if account and account.state is RemoteState.ENDED else None
+    nodes = (row.nodes if row else "") or (account.nodes if account else "")
+    began = bool(nodes) or traces.owner == job_id  # of a job cancelled in the queue Slurm says that it started then
     return Observation(
         state=RemoteState.ENDED,
         raw_state=known.raw_state if known else "",
         reason=row.reason if row else "",
         submitted_at=(row.submitted_at if row else None) or (account.submitted_at if account else None),
-        started_at=(row.starts_at if row else None) or (account.started_at if account else None),
+        started_at=((row.starts_at if row else None) or (account.started_at if account else None)) if began else None,
         ended_at=(row.ended_at if row else None) or (times.ended_at if times else None),
         ending=end.ending,
         exit_code=end.exit_code,
         signal=end.signal,
-        nodes=(row.nodes if row else "") or (account.nodes if account else ""),
+        nodes=nodes,
         max_rss_mib=account.max_rss_mib if account else None,
         restarts=account.restarts if account else 0,
     )

@@ -108,7 +108,7 @@ class Jobs:
             left_s = None if timeout_s is None else timeout_s - (self._session.now() - begun_s)
             if left_s is not None and left_s <= 0:
                 raise TimedOut(
-                    f"job {uuid} is still {job.status} after {timeout_s:g} s", "it goes on; wait again with berth wait"
+                    f"job {uuid} is still {job.status} and the time is up", "it goes on; berth wait waits again"
                 )
             self._session.sleep(pause_s if left_s is None else min(pause_s, left_s))
             pause_s = min(LONGEST_LOOK_S, pause_s * 1.3)

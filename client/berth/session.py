@@ -140,7 +140,8 @@ class Session:
         """The ``Date`` header of the server's answer to a public route."""
         response = self._sent("GET", "/v3/tenants", {}, public=True)
         _envelope(response)
-        return response.headers.get("Date")
+        date: str | None = response.headers.get("Date")
+        return date
 
     # -- how -----------------------------------------------------------------------------------------------------
 

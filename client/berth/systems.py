@@ -79,8 +79,8 @@ class Systems:
         return dict(self._session.get(_credential(system_id, user)))
 
     def put_credential(self, system_id: str, user: str, credential: Mapping[str, Any], *, check: bool = True) -> Raw:
-        """Store a credential (``loginUser``, ``privateKey``, ``publicKey``, ``password``); without key and password the server
-        makes a key pair and answers its public half. check: the server logs in with it first."""
+        """Store a credential: ``loginUser``, ``privateKey``, ``publicKey``, ``password``. Without key and password the
+        server makes a key pair and answers its public half. check: the server logs in with it first."""
         params = None if check else {"skipCredentialCheck": "true"}
         return self._session.create(_credential(system_id, user), dict(credential), params=params) or {}
 

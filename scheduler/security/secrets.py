@@ -88,7 +88,7 @@ def parse_key(text: str) -> bytes:
     """A key as ``write_key`` and the environment write it: base64 of 32 bytes. ValueError otherwise."""
     try:
         key = b64decode(text.strip(), validate=True)
-    except NotBase64:
+    except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         raise ValueError(

@@ -17,7 +17,7 @@ from placement.filters import Screening, screen
 from placement.problem import ANYONE, Ask, PlaceOption, Problem, SystemView
 from scheduler.model.errors import NoFeasibleSystem, NotFound, SpecInvalid
 from scheduler.model.jobs import JobSpec
-from scheduler.model.pages import Page
+from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.plan import Decision, Estimate
 from scheduler.model.runs import Runtime
 from scheduler.model.snapshots import SystemSnapshot
@@ -63,7 +63,7 @@ class Facts:
         if self._everywhere is None:
             store = SystemStore(self.db)
             if self.owner.is_admin:
-                systems = await store.list(self.owner.tenant, Page(limit=None))
+                systems = await store.list(self.owner.tenant, WHOLE_LIST)
             else:
                 systems = await store.visible_to(self.owner.tenant, self.owner.username)
             self._everywhere = [await self._view(system, await self._grants(system)) for system in systems]
@@ -130,7 +130,7 @@ async def matching(
     ports: Ports, caller: Principal, constraints: Sequence[str]
 ) -> Sequence[tuple[System, Estimate | None]]:
     """Systems where the caller may run jobs and that meet the constraints, soonest result first."""
-    expression = parse(constraints)
+    expression = parse(tuple(constraints))
     spec = JobSpec(
         name=MATCH_UUID,
         app_id=MATCH_UUID,

@@ -123,7 +123,9 @@ class JobStore(JobLeases):
         query = query.where(or_(never_looked, *unseen)).order_by(jobs.c.id.desc())
         found: dict[str, list[Job]] = defaultdict(list)
         for row in (await self._db.execute(query.limit(MOST_COMMITTED))).mappings():
-            found[row["system_id"]].append(job_of(row))
+            job = job_of(row)
+            if job.place is not None:
+                found[job.place.system_id].append(job)
         return found
 
     # -- writing ------------------------------------------------------------------------------------------------

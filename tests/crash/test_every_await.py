@@ -38,7 +38,7 @@ async def live(world: World, job: Job, fuse: Fuse) -> None:
     ports = world.ports(
         connections=FusedConnections(world.connections, fuse),
         transaction=fused_transactions(world.database.transaction, fuse),
-        reading=fused_transactions(world.database.reading, fuse),
+        reads=fused_transactions(world.database.reading, fuse),
     )
     world.loops = Process(ports)
     try:

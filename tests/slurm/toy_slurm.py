@@ -54,7 +54,10 @@ def state_of(job: dict[str, str]) -> tuple[str, str]:
 
 
 def jobs() -> list[dict[str, str]]:
-    return [fields_of(folder) | {"id": folder.name} for folder in sorted((HOME / "jobs").iterdir(), key=lambda f: int(f.name))]
+    return [
+        fields_of(folder) | {"id": folder.name}
+        for folder in sorted((HOME / "jobs").iterdir(), key=lambda f: int(f.name))
+    ]
 
 
 def named(said: dict[str, str]) -> list[dict[str, str]]:
@@ -69,7 +72,10 @@ def sbatch(said: dict[str, str], rest: list[str]) -> int:
     if flag("sbatch.hangs"):
         time.sleep(100)
     if flag("sbatch.refuses") and said["job-name"] in (HOME / "sbatch.refuses").read_text().split():
-        print("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", file=sys.stderr)
+        print(
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            file=sys.stderr,
+        )
         return 1
     with (HOME / "next").open("r+") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
