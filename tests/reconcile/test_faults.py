@@ -180,6 +180,17 @@ async def test_a_job_put_back_by_the_site_waits_and_runs_again(world: World):
     assert (await world.history(job)).count("RUNNING") == 2
 
 
+async def test_a_job_that_the_site_started_and_could_not_launch_is_placed_again(world: World):
+    job, attempt = await queued(world)
+    world.system.end(attempt.marker, ending=Ending.LAUNCH_FAILURE)
+    world.system.jobs[attempt.marker].exit_code = None
+    await world.run(ticks=3)
+    assert (await world.job(job)).state is S.QUEUED, "its traces may show late"
+    await world.run(ticks=20, step_s=10)
+    first, second = await world.attempts(job)
+    assert (first.state, second.state) == (AttemptState.LOST, AttemptState.QUEUED)
+
+
 # -- cancelling --------------------------------------------------------------------------------------------------
 
 
