@@ -50,9 +50,8 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 
 $(VENV)/.server: $(VENV)/.python pyproject.toml client/pyproject.toml constraints.txt
 	@echo "berth: installing the server into $(VENV) (about a minute the first time)"
-	@# The cluster's root file system is built meanwhile; a failure is said by what needs it.
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(PYTHON) -m testbed rootfs & fi; \
-	$(INSTALL) --editable client --editable . && wait
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(PYTHON) -m testbed rootfs --background; fi
+	@$(INSTALL) --editable client --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.server

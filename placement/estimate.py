@@ -7,7 +7,7 @@ order of the table is the order of trust. What has been seen long ago is believe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from placement.filters import Screening
@@ -67,15 +67,14 @@ WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
 def estimates(problem: Problem, screenings: Mapping[str, Screening]) -> Mapping[str, tuple[Estimate, ...]]:
     """What every job may expect in each of its candidates, soonest first."""
     evidence = Evidence.of(problem)
-    return {
-        ask.job_uuid: tuple(
-            sorted(
-                (estimate(ask, place, evidence) for place in screenings[ask.job_uuid].candidates),
-                key=lambda each: (score_s(each), each.system_id, each.queue or ""),
-            )
-        )
-        for ask in problem.asks
-    }
+    return {ask.job_uuid: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for ask in problem.asks}
+
+
+def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
+    """To the second; of places that are as soon, the cheaper one first, then by name."""
+    found = [(estimate(ask, place, evidence), place.view.price_usd_per_core_hour) for place in places]
+    found.sort(key=lambda each: (round(score_s(each[0])), each[1], each[0].system_id, each[0].queue or ""))
+    return tuple(each for each, _ in found)
 
 
 def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:

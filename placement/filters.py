@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from placement.constraints import parse
 from placement.problem import Ask, PlaceOption, Problem, SystemView, holds
 from placement.words import count, duration, gpus, memory
+from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Runtime
@@ -41,10 +42,7 @@ class Screening:
 
 
 def screen(problem: Problem) -> Mapping[str, Screening]:
-    """Judge every ask of the problem against every system; by job uuid, places in a stable order.
-
-    Raises SpecInvalid when an ask's constraints cannot be read (submit has checked them with ``constraints.parse``).
-    """
+    """Judge every ask of the problem against every system; by job uuid, places in a stable order."""
     views = sorted(problem.systems, key=lambda view: view.system.id)
     return {ask.job_uuid: _screened(ask, views) for ask in problem.asks}
 
@@ -147,7 +145,10 @@ def below_job_limits(ask: Ask, view: SystemView) -> Rejection | None:
 
 
 def constraints_hold(ask: Ask, place: PlaceOption) -> Rejection | None:
-    unmet = parse(ask.spec.constraints).unmet(place.view.system, place.queue)
+    try:
+        unmet = parse(ask.spec.constraints).unmet(place.view.system, place.queue)
+    except SpecInvalid as unreadable:  # submit has parsed them; a job stored under other rules must not stop the rest
+        return _of_place(place, Reason.CONSTRAINT, " ".join(ask.spec.constraints)[:200], str(unreadable))
     return None if unmet is None else _of_place(place, Reason.CONSTRAINT, unmet.clause, unmet.actual)
 
 

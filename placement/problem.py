@@ -171,6 +171,9 @@ class SolveLimits:
     """Beyond this many the greedy plan is taken as it is."""
 
 
+DEFAULT_LIMITS = SolveLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The place of a job, and how long other jobs of ours delay it there."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from testbed import Cluster, Spec, TestbedError
 from testbed.host import require_root
-from testbed.rootfs import ensure_rootfs
+from testbed.rootfs import build_in_background, ensure_rootfs
 from testbed.services import DAEMONS
 from testbed.spec import CGROUP_CHOICES, SUITE_NAMES
 
@@ -26,11 +26,6 @@ def main(argv: list[str] | None = None) -> int:
 def _up(arguments: argparse.Namespace) -> None:
     names = ("nodes", "name", "suite", "cgroup", "gpus", "rate", "tmpfs", "dbd", "ssh_port")
     Cluster(Spec(**{name: getattr(arguments, name) for name in names})).up()
-
-
-def _rootfs(arguments: argparse.Namespace) -> None:
-    for suite in arguments.suites:
-        ensure_rootfs(suite)
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -74,6 +69,13 @@ def _image(arguments: argparse.Namespace) -> None:
         print(cluster.push_image(layout, arguments.reference or f"{layout.resolve().name.lower()}:1"))
 
 
+def _rootfs(arguments: argparse.Namespace) -> None:
+    if arguments.background:
+        build_in_background(arguments.suite)
+    else:
+        ensure_rootfs(arguments.suite)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="testbed", description=sys.modules["testbed"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -99,10 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command("down", _down, "take a cluster down; leaves nothing")
-    rootfs = commands.add_parser("rootfs", help="build a suite's root file system ahead of the first up")
-    rootfs.add_argument("suites", nargs="*", metavar="SUITE", default=[Spec.suite], help="trixie, sid, bookworm")
-    rootfs.set_defaults(act=_rootfs)
-
     command("status", _status, "what runs; exit status 1 when something does not")
     info = command("info", _info, "how to reach the cluster")
     info.add_argument("--json", action="store_true", help="everything, for programs")
@@ -115,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("action", choices=["push"])
     image.add_argument("layout", help="folder of an OCI layout, or: demo")
     image.add_argument("reference", nargs="?", help="NAME:TAG in the registry (default: the folder's name, tag 1)")
+
+    tree = commands.add_parser("rootfs", help="build a suite's root file system, so that a later up need not")
+    tree.add_argument("--suite", choices=SUITE_NAMES, default=Spec.suite)
+    tree.add_argument("--background", action="store_true", help="return at once; up waits for it")
+    tree.set_defaults(act=_rootfs)
 
     faults = {
         "crash": "cut a machine's power",

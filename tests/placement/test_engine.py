@@ -102,6 +102,22 @@ def test_who_waits_longest_of_alike_jobs_goes_where_the_result_is_soonest():
     assert waits["job-2"] < waits["job-1"] < waits["job-0"]
 
 
+def test_a_sure_place_wins_over_one_that_may_be_much_later():
+    unknown = view(cluster("alder"))
+    hidden = nodes(free=0, free_cores=0)
+    answer = (StartProbe("cpu", Resources()), NOW + timedelta(minutes=40))
+    sure = view(cluster("birch"), snapshot(hidden, starts=(answer,)))
+    result = decision(ask(), unknown, sure)
+    assert won(result) == ("birch", "cpu")
+    assert result.losers[0].total_p50_s < result.winner.total_p50_s
+    assert result.sentence.endswith("Next best is queue 'cpu' of 'alder', no later in the median but less sure.")
+
+
+def test_of_places_that_are_as_soon_the_cheaper_one_wins():
+    paid = view(cluster("alder", notes={"berth": {"pricePerCoreHour": 0.1}}), snapshot())
+    assert won(decision(ask(), paid, IDLE)) == ("birch", "cpu")
+
+
 def test_the_plan_is_better_than_one_job_after_the_other():
     """Alone the small job would take the place that only the other one needs."""
     gpu = view(cluster("alder"), snapshot(nodes(total=1, free=1, free_cores=4, gpus=1)))

@@ -222,6 +222,14 @@ def test_capabilities_answer_constraints():
     assert screened(wanting, view(cluster())).rejections[0].limit == "gpu_model is not known"
 
 
+def test_constraints_that_cannot_be_read_reject_their_own_job_only():
+    good, bad = ask("good"), ask("bad", constraints=("id = ",))
+    screenings = screen(problem((good, bad), view()))
+    assert screenings["good"].candidates
+    assert screenings["bad"].rejections[0].reason is Reason.CONSTRAINT
+    assert "expected a value" in screenings["bad"].rejections[0].limit
+
+
 def test_screening_costs_neither_numpy_nor_the_solver():
     code = (
         "import sys, placement.filters, placement.explain; print([m for m in ('numpy', 'ortools') if m in sys.modules])"
