@@ -285,7 +285,8 @@ def _bubblewrap(run: RunSpec, claim: Claim, image: UnpackedImage | None) -> str:
         "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --die-with-parent --new-session",
         "--tmpfs /",
         *_quoted(tree),
-        "--proc /proc --dev /dev --tmpfs /tmp --ro-bind-try /etc/resolv.conf /etc/resolv.conf",
+        "--proc /proc --dev /dev --tmpfs /tmp",
+        *(["--ro-bind-try /etc/resolv.conf /etc/resolv.conf"] if image.top.get("etc", None) is None else []),
         *_quoted(
             word
             for mount in _mounts(run)
