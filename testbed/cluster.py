@@ -221,8 +221,12 @@ class Cluster:
         self._each(self.spec.compute_nodes, lambda name: self.machines[name].start("slurmd"))
 
     def _await_first_job(self) -> None:
-        nodes = self.spec.nodes
-        self.sh("login", f"until srun -N{nodes} --immediate=5 true 2>/dev/null; do sleep 0.1; done", user="alice")
+        login, job = self.machines["login"], f"srun -N{self.spec.nodes} --immediate=5 true"
+        wait_until(
+            lambda: login.sh(job, user="alice", check=False).returncode == 0,
+            "a first job ran on all nodes",
+            timeout_s=60,
+        )
         wait_until(self._ssh_answers, "sshd answers through the relay")
 
     def _ssh_answers(self) -> bool:
