@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from berth.cli.connect import connect
-from berth.cli.render import Column, Format, Output, document, print_document, print_list, print_one, print_table, say
+from berth.cli.render import (
+    Column,
+    Format,
+    Output,
+    document,
+    draws,
+    print_document,
+    print_list,
+    print_one,
+    print_table,
+    say,
+)
 from berth.cli.watching import exit_code_of, place_of, state_line, state_of, summary_of
 from berth.errors import ExitCode, UsageError
 from berth.records import Job, JobEvent, instant
@@ -23,7 +34,7 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job: uuid, the 
 JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB", help="Jobs: uuids, beginnings or numbers.")]
 
 COLUMNS = (
-    Column("JOB", lambda raw: raw["uuid"]),
+    Column("JOB", lambda raw: raw["uuid"][:8] if draws() else raw["uuid"]),
     Column("NAME", lambda raw: raw.get("name") or ""),
     Column("STATUS", lambda raw: raw.get("status") or ""),
     Column("SYSTEM", lambda raw: raw.get("execSystemId") or "-"),
@@ -31,6 +42,14 @@ COLUMNS = (
     Column("RAN", lambda raw: _ran(raw.get("remoteStarted"), raw.get("ended"))),
     Column("CONDITION", lambda raw: raw.get("condition") or ""),
 )
+
+EVERYONES_COLUMNS = (
+    Column("JOB", lambda raw: raw["uuid"]),
+    COLUMNS[1],
+    Column("OWNER", lambda raw: raw.get("owner") or ""),
+    *COLUMNS[2:],
+)
+"""Jobs of others are found by their whole uuid only."""
 
 
 @app.command()
@@ -66,7 +85,7 @@ def ps(
         if all_ or wanted
         else "no jobs under way; berth ps --all shows those that ended"
     )
-    columns = (*COLUMNS[:2], Column("OWNER", lambda raw: raw.get("owner") or ""), *COLUMNS[2:]) if everyone else COLUMNS
+    columns = EVERYONES_COLUMNS if everyone else COLUMNS
     print_list("Job", [job.raw for job in jobs], columns, lambda raw: raw["uuid"], output, empty)
     if more:
         say(f"berth: the newest {limit} are shown; -n 0 shows all")
