@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import orjson
-from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -54,43 +49,8 @@ def create_app(ports: Ports, tokens: Tokens, options: Options = Options()) -> Fa
     app.state.edge = Edge(ports, tokens, options)
     problems.install(app)
     for module in (health, tenants, oauth2, credentials, systems, apps, outputs, placement, jobs):
-        module.router.route_class = StrictRoute
         app.include_router(module.router)
     return app
-
-
-class StrictRequest(Request):
-    """Reads JSON as the standard says: no NaN, no half surrogates, no NUL, which databases cannot hold."""
-
-    async def json(self) -> Any:
-        if not hasattr(self, "_strict_json"):
-            body = await self.body()
-            content = orjson.loads(body)
-            if b"\\u0000" in body and _holds_nul(content):
-                raise orjson.JSONDecodeError("a NUL character is in a text; leave it out", body.decode(), 0)
-            self._strict_json = content
-        return self._strict_json
-
-
-class StrictRoute(APIRoute):
-    """A route whose handler reads strict JSON."""
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        handler = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            response: Response = await handler(StrictRequest(request.scope, request.receive))
-            return response
-
-        return strict
-
-
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any("\0" in key or _holds_nul(child) for key, child in value.items())
-    return isinstance(value, list) and any(map(_holds_nul, value))
 
 
 def _middleware(options: Options) -> list[Middleware]:

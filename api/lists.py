@@ -1,4 +1,4 @@
-"""Lists: the query parameters that Tapis's services share, read into a Page, and what a list answers beside its items."""
+"""Lists: the query parameters that Tapis's services share, read into a Page, and what goes beside the items."""
 
 from __future__ import annotations
 

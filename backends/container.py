@@ -195,7 +195,7 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
         "-q",
         "run" if run.use_entrypoint else "exec",
         "--pwd",
-        "/TapisExec",
+        _quote(run.container_dir),
         *_quoted(word for mount in _mounts(run) for word in _apptainer_mount(mount)),
         *_quoted(_options(run.container_args)),
         '"$3"' if pulled else _quote(image),
@@ -228,7 +228,8 @@ fi
 def _podman(run: RunSpec, claim: Claim) -> str:
     words = [
         *_prefix(run, claim),
-        '"$2" run --rm "$3" --name "$4" --workdir /TapisExec',
+        '"$2" run --rm "$3" --name "$4" --workdir',
+        _quote(run.container_dir),
         *(["${5:+--tls-verify=false}"] if run.plain_http_registry else []),
         *_quoted(f"--env={key}" for key in run.env),
         *_quoted(word for mount in _mounts(run) for word in ("--mount", _csv(mount, "src", "dst"))),
@@ -280,7 +281,7 @@ def _bubblewrap(run: RunSpec, claim: Claim, image: UnpackedImage | None) -> str:
             for mount in _mounts(run)
             for word in ("--ro-bind" if mount.read_only else "--bind", mount.source, mount.target)
         ),
-        *_quoted(("--chdir", image.working_dir or "/TapisExec")),
+        *_quoted(("--chdir", image.working_dir or run.container_dir)),
         *_quoted(_options(run.container_args)),
         "--",
         *_quoted(command),

@@ -9,6 +9,9 @@
 set -eu
 name=$1 lower=$2 disk=$3 shared=$4 gpus=$5 cgroup_mode=$6 cgroup=$7
 
+# Reached only when something below fails: a machine that runs has replaced this shell.
+trap 'touch "$disk/boot-failed"' EXIT
+
 # /proc is still the host's here, so this is the process id by which the host knows us.
 read -r host_pid _ < /proc/self/stat
 

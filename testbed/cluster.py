@@ -70,7 +70,8 @@ class Cluster:
     def info(self) -> dict[str, Any]:
         """All that a program needs to use the cluster; docs/testbed.md explains each field."""
         try:
-            return json.loads((self.state / "info.json").read_text())
+            content: dict[str, Any] = json.loads((self.state / "info.json").read_text())
+            return content
         except FileNotFoundError:
             raise TestbedError(f"cluster {self.spec.name!r} is not up") from None
 
@@ -86,45 +87,45 @@ class Cluster:
 
     def crash(self, node: str) -> None:
         """Cut a machine's power: no process says goodbye, connections simply fall silent. Its disk survives."""
-        self._machine(node).power_off()
+        self.machine(node).power_off()
 
     def boot(self, node: str) -> None:
         """Power a machine on and start its daemons; nothing happens when it runs."""
-        machine = self._machine(node)
+        machine = self.machine(node)
         if machine.pid is None:
             machine.boot(self.spec.rate)
         machine.start(*self._daemons(node))
 
     def cut(self, node: str) -> None:
         """Pull a machine's cable."""
-        self._machine(node)
+        self.machine(node)
         network.set_link(self.spec.name, node, up=False)
 
     def heal(self, node: str) -> None:
         """Put a machine's cable back."""
-        self._machine(node)
+        self.machine(node)
         network.set_link(self.spec.name, node, up=True)
 
     def rate(self, node: str, rate: str) -> None:
         """Limit a machine's link to ``rate`` (like 200mbit) each way, until its next boot; ``none`` lifts the limit."""
-        self._machine(node)
+        self.machine(node)
         network.set_rate(self.spec.name, node, rate)
 
     def start(self, node: str, daemon: str) -> None:
         """Start a daemon and wait until it answers."""
-        self._machine(node).start(self._daemon(node, daemon))
+        self.machine(node).start(self._daemon(node, daemon))
 
     def stop(self, node: str, daemon: str) -> None:
         """Ask a daemon to end (SIGTERM) and wait until it has."""
-        self._machine(node).signal(self._daemon(node, daemon), "TERM")
+        self.machine(node).signal(self._daemon(node, daemon), "TERM")
 
     def kill(self, node: str, daemon: str) -> None:
         """End a daemon at once (SIGKILL)."""
-        self._machine(node).signal(self._daemon(node, daemon), "KILL")
+        self.machine(node).signal(self._daemon(node, daemon), "KILL")
 
     def sh(self, node: str, script: str, *, user: str = "root", check: bool = True, timeout_s: float = 60) -> str:
         """Standard output of a shell script run on a machine; TestbedError when it fails and ``check``."""
-        return self._machine(node).sh(script, user=user, check=check, timeout_s=timeout_s).stdout
+        return self.machine(node).sh(script, user=user, check=check, timeout_s=timeout_s).stdout
 
     def push_image(self, layout: Path, reference: str) -> str:
         """Push an OCI layout into the cluster's registry as ``reference`` (NAME:TAG) and return its digest."""
@@ -156,7 +157,8 @@ class Cluster:
     @property
     def _setup(self) -> dict[str, str]:
         """What ``up`` found out beyond the specification: the root file system and the cgroup version."""
-        return json.loads((self.state / "setup.json").read_text())
+        found: dict[str, str] = json.loads((self.state / "setup.json").read_text())
+        return found
 
     @property
     def machines(self) -> dict[str, Machine]:
@@ -207,7 +209,7 @@ class Cluster:
 
         def start(name: str) -> None:
             if name != "login":
-                self.machines[name].start("munged", "sshd")
+                self.machines[name].start("munged", "sshd", "registrydoor")
                 return
             if self.spec.dbd:  # slurmctld must find its cluster and its users in the database
                 login.start("munged", "mariadbd", "slurmdbd")
@@ -264,7 +266,8 @@ class Cluster:
         launch(argv, self.state / "relay.log", [door.fileno() for door in doors])
 
     def _describe(self, versions: dict[str, str], demo_digest: str) -> dict[str, Any]:
-        base, ssh = self.spec.ssh_port, self.state / "ssh"
+        port, ssh = self.spec.ssh_port, self.state / "ssh"
+        registry = f"127.0.0.1:{self.spec.registry_port}"
         known = dict(line.split(" ", 1) for line in (ssh / "known_hosts").read_text().splitlines())
         return {
             "name": self.spec.name,
@@ -275,22 +278,22 @@ class Cluster:
             "nodes": list(self.spec.compute_nodes),
             "ssh": {
                 "host": "127.0.0.1",
-                "port": base,
+                "port": port,
                 "users": {user: {"key": str(ssh / user), "home": f"/home/{user}"} for user in USERS},
                 "known_hosts": str(ssh / "known_hosts"),
-                "host_key": known[f"[127.0.0.1]:{base}"],
+                "host_key": known[f"[127.0.0.1]:{port}"],
                 "config": str(ssh / "config"),
             },
             "node_ssh": {
-                name: {"host": "127.0.0.1", "port": port, "host_key": known[f"[127.0.0.1]:{port}"]}
-                for port, (name, inner) in self.spec.doors.items()
+                name: {"host": "127.0.0.1", "port": door, "host_key": known[f"[127.0.0.1]:{door}"]}
+                for door, (name, inner) in self.spec.doors.items()
                 if inner == 22 and name != "login"
             },
-            "slurmrestd": {"url": f"http://127.0.0.1:{base + 1}"},
-            "registry": {"from_host": f"127.0.0.1:{base + 2}", "from_nodes": "login:5000", "plain_http": True},
+            "slurmrestd": {"url": f"http://127.0.0.1:{self.spec.restd_port}"},
+            "registry": {"address": registry, "from_nodes": "login:5000", "plain_http": True},
             "demo_image": {
+                "reference": f"docker://{registry}/{DEMO_REFERENCE}",
                 "from_nodes": f"docker://login:5000/{DEMO_REFERENCE}",
-                "from_host": f"docker://127.0.0.1:{base + 2}/{DEMO_REFERENCE}",
                 "digest": demo_digest,
             },
             "partitions": ["cpu", "debug"],
@@ -329,7 +332,8 @@ class Cluster:
         with lock(self._lock_path):
             yield
 
-    def _machine(self, name: str) -> Machine:
+    def machine(self, name: str) -> Machine:
+        """One machine by its name; TestbedError when there is none."""
         if name not in self.spec.machines:
             raise TestbedError(f"no machine {name!r}; there are {', '.join(self.spec.machines)}")
         return self.machines[name]

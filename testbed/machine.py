@@ -45,7 +45,9 @@ class Machine:
         network.plug_in(self.cluster, self.name)
         network.set_rate(self.cluster, self.name, rate)
         cgroups.create(self.cgroup_mode, self.cluster, self.name)
-        (self.disk / "init.pid").unlink(missing_ok=True)
+        failed = self.disk / "boot-failed"
+        for leftover in (self.disk / "init.pid", failed):
+            leftover.unlink(missing_ok=True)
         group = cgroups.path_of(self.cluster, self.name)
         lower = ":".join(str(layer) for layer in self.layers)
         argv = [
@@ -56,14 +58,13 @@ class Machine:
             "--uts",
             "--ipc",
         ]
-        argv += ["--pid", "--fork", "--kill-child=KILL"]
-        argv += [_BOOT, self.name, lower, self.disk, self.shared, self.gpus, self.cgroup_mode, group]
+        argv += ["--pid", "--fork", "--kill-child=KILL", str(_BOOT)]
+        argv += [self.name, lower, str(self.disk), str(self.shared), str(self.gpus), self.cgroup_mode, group]
         console = self.disk / "console.log"
         launch([*cgroups.entering_new(self.cgroup_mode, self.cluster, self.name), *argv], console)
-        try:
-            wait_until(lambda: self.pid is not None, f"machine {self.name} is up")
-        except TestbedError as error:
-            raise TestbedError(f"{error}\n{console.read_text()[-2000:]}") from error
+        wait_until(lambda: self.pid is not None or failed.exists(), f"machine {self.name} is up")
+        if failed.exists():
+            raise TestbedError(f"machine {self.name} could not start:\n{console.read_text()[-2000:]}")
 
     def power_off(self) -> None:
         """Cut the power: the cable goes dead first, so that nobody can say goodbye, then all processes die at once."""

@@ -4,11 +4,11 @@ All clusters use the same addresses, since none of them can see another. The swi
 connects from there, so traffic from outside crosses the login machine's own link and is cut and shaped with it.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from testbed.host import TestbedError, run
+from testbed.host import run
+from testbed.spec import check_rate
 
 SWITCH = "switch"
 SWITCH_ADDRESS = "10.77.0.254"
@@ -60,8 +60,7 @@ def set_rate(cluster: str, machine: str, rate: str) -> None:
 
     A token bucket on both ends; netem, which could also delay and lose, is missing from many kernels.
     """
-    if rate != "none" and not re.fullmatch(r"[1-9][0-9]{0,5}(kbit|mbit|gbit)", rate):
-        raise TestbedError(f"rate {rate!r} is neither like 200mbit nor 'none'")
+    check_rate(rate)
     for netns, device in ((netns_of(cluster, SWITCH), machine), (netns_of(cluster, machine), "eth0")):
         tc = ["tc", "-netns", netns, "qdisc"]
         run([*tc, "del", "dev", device, "root"], check=False)

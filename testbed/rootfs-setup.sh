@@ -22,9 +22,11 @@ mkdir -p "$root/shared" "$root/scratch" "$root/.old" "$root/var/spool/slurmctld"
 chmod 1777 "$root/scratch"
 chroot "$root" chown slurm: /var/spool/slurmctld /var/log/slurm
 
-# Small logs: whatever the database writes is first copied from here to a machine's own disk.
+# A named folder, because sid's default has moved; small logs, because the database writes is first
+# copied from here to a machine's own disk.
 chroot "$root" useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin mysql
-chroot "$root" mariadb-install-db --user=mysql --skip-test-db --auth-root-authentication-method=socket \
+chroot "$root" install -d -o mysql -g mysql /var/lib/mysql
+chroot "$root" mariadb-install-db --user=mysql --datadir=/var/lib/mysql --skip-test-db --auth-root-authentication-method=socket \
     --innodb-log-file-size=16M --innodb-undo-tablespaces=0 > "$root/var/log/mariadb-install.log" 2>&1
 
 # Machines know each other by /etc/hosts alone; a name server of the host would only cost time-outs.

@@ -31,10 +31,17 @@ DAEMONS: Mapping[str, Daemon] = MappingProxyType(
                 "docker-registry serve /etc/docker/registry/config.yml",
                 ready="curl -sf http://127.0.0.1:5000/v2/",
             ),
+            # On every machine the registry has the name by which the host knows it: one image name for all.
+            Daemon(
+                "registrydoor",
+                "socat TCP-LISTEN:$(cat /etc/registry-port),bind=127.0.0.1,fork,reuseaddr,backlog=128 TCP:login:5000",
+                ready="bash -c 'exec 3<>/dev/tcp/127.0.0.1/'$(cat /etc/registry-port)",
+            ),
             Daemon(
                 "mariadbd",
-                "mariadbd --user=mysql --skip-networking --innodb-flush-log-at-trx-commit=0"
-                " --innodb-buffer-pool-size=64M --innodb-log-file-size=16M --innodb-undo-tablespaces=0 --init-file=/etc/slurm/database.sql",
+                "mariadbd --user=mysql --datadir=/var/lib/mysql --skip-networking --init-file=/etc/slurm/database.sql"
+                " --innodb-flush-log-at-trx-commit=0 --innodb-buffer-pool-size=64M"
+                " --innodb-log-file-size=16M --innodb-undo-tablespaces=0",
                 ready="mariadb -N -e 'show databases' | grep -q slurm_acct_db",
             ),
             Daemon("slurmdbd", "slurmdbd -D", ready="sacctmgr -n show cluster"),
@@ -54,6 +61,7 @@ DAEMONS: Mapping[str, Daemon] = MappingProxyType(
 def daemons_of(machine: str, dbd: bool) -> tuple[str, ...]:
     """The daemons of a machine in the order in which they must start."""
     if machine != "login":
-        return ("munged", "sshd", "slurmd")
-    database = ("mariadbd", "slurmdbd") if dbd else ()
-    return ("munged", "sshd", "registry", *database, "slurmctld", "slurmrestd")
+        return ("munged", "sshd", "registrydoor", "slurmd")
+    first = ("munged", "sshd", "registry", "registrydoor")
+    # slurmrestd refuses to start where there is no accounting.
+    return (*first, "mariadbd", "slurmdbd", "slurmctld", "slurmrestd") if dbd else (*first, "slurmctld")

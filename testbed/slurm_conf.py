@@ -23,10 +23,14 @@ def files(spec: Spec, cgroup_mode: str) -> dict[str, str]:
     texts = {
         "/etc/hosts": _hosts(spec),
         "/etc/resolv.conf": "# machines know each other by /etc/hosts alone; apptainer insists on this file\n",
+        "/etc/registry-port": f"{spec.registry_port}\n",
         "/etc/slurm/slurm.conf": slurm_conf(spec, cgroup_mode),
         "/etc/slurm/cgroup.conf": cgroup_conf(spec, cgroup_mode),
         "/etc/docker/registry/config.yml": _REGISTRY,
-        "/etc/containers/registries.conf": '[[registry]]\nlocation = "login:5000"\ninsecure = true\n',
+        "/etc/containers/registries.conf": "".join(
+            f'[[registry]]\nlocation = "{address}"\ninsecure = true\n'
+            for address in ("login:5000", f"127.0.0.1:{spec.registry_port}")
+        ),
     }
     if spec.gpus:
         texts["/etc/slurm/gres.conf"] = "".join(f"Name=gpu File=/dev/nvidia{gpu}\n" for gpu in range(spec.gpus))

@@ -10,6 +10,12 @@ CGROUP_CHOICES = ("auto", "none")
 USERS = {"alice": 2001, "bob": 2002}
 
 
+def check_rate(rate: str) -> None:
+    """Raise TestbedError unless this is a link's speed as tc writes it, or ``none``."""
+    if rate != "none" and not re.fullmatch(r"[1-9][0-9]{0,5}(kbit|mbit|gbit)", rate):
+        raise TestbedError(f"rate {rate!r}: write it like 200mbit, or none")
+
+
 @dataclass(frozen=True)
 class Spec:
     """One cluster: a login machine and ``nodes`` compute machines n1..nN, each link limited to ``rate`` (as for tc)."""
@@ -36,6 +42,7 @@ class Spec:
             raise TestbedError(f"cgroup {self.cgroup!r}: choose one of {', '.join(CGROUP_CHOICES)}")
         if not 0 <= self.gpus <= 16:
             raise TestbedError(f"{self.gpus} gpus: choose 0 to 16")
+        check_rate(self.rate)
         if not 1024 <= self.ssh_port <= 65000:
             raise TestbedError(f"ssh port {self.ssh_port}: choose 1024 to 65000 (the ports after it are used too)")
 
@@ -48,8 +55,15 @@ class Spec:
         return ("login", *self.compute_nodes)
 
     @property
+    def restd_port(self) -> int:
+        return self.ssh_port + 1
+
+    @property
+    def registry_port(self) -> int:
+        return self.ssh_port + 2
+
+    @property
     def doors(self) -> dict[int, tuple[str, int]]:
         """Port on the host's 127.0.0.1 -> machine and port inside."""
-        base = self.ssh_port
-        doors = {base: ("login", 22), base + 1: ("login", 6820), base + 2: ("login", 5000)}
-        return doors | {base + 10 + i: (name, 22) for i, name in enumerate(self.compute_nodes, start=1)}
+        doors = {self.ssh_port: ("login", 22), self.restd_port: ("login", 6820), self.registry_port: ("login", 5000)}
+        return doors | {self.ssh_port + 10 + i: (name, 22) for i, name in enumerate(self.compute_nodes, start=1)}

@@ -16,12 +16,13 @@ from api.envelope import Changes, Envelope, Truth, Url, answer
 from api.lists import Listing, listing, selected
 from api.schemas.apps import PATCHABLE, SUMMARY, AppBody, AppView, definition_of
 from api.schemas.base import Body
+from api.strict import StrictRoute
 from scheduler.model.apps import App
 from scheduler.security.authorize import Action
 from scheduler.services import apps
 from scheduler.services.systems import scope_of
 
-router = APIRouter(prefix="/v3/apps", tags=["apps"])
+router = APIRouter(prefix="/v3/apps", tags=["apps"], route_class=StrictRoute)
 
 FIELDS: Mapping[str, str] = {
     "id": "id",

@@ -10,10 +10,13 @@ from api.context import Caller, MayRepeat, ThePorts
 from api.envelope import Envelope, answer
 from api.schemas.base import Id, UserName
 from api.schemas.systems import CredentialBody, CredentialView
+from api.strict import StrictRoute
 from scheduler.services import credentials
 from scheduler.services.credentials import GivenCredential
 
-router = APIRouter(prefix="/v3/systems/credential/{systemId}/user/{userName}", tags=["systems"])
+router = APIRouter(
+    prefix="/v3/systems/credential/{systemId}/user/{userName}", tags=["systems"], route_class=StrictRoute
+)
 
 
 @router.get("", operation_id="getUserCredential", response_model=Envelope[CredentialView])

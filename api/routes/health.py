@@ -10,9 +10,10 @@ from fastapi import APIRouter, Response
 from api.context import ThePorts
 from api.envelope import Envelope, Health, answer
 from api.problems import Kind, problem_answer
+from api.strict import StrictRoute
 from scheduler.services import auth
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 NOT_READY = Kind(503, "not-ready", "The database does not answer")
 

@@ -13,10 +13,11 @@ from api.context import Caller, MayRepeat, ThePorts, TrackingId
 from api.envelope import Envelope, Message, answer
 from api.lists import Listing, listing, selected
 from api.schemas.jobs import SUMMARY, BatchSubmit, HistoryView, JobSubmit, JobView, StatusView
+from api.strict import StrictRoute
 from scheduler.model.jobs import Job
 from scheduler.services import jobs
 
-router = APIRouter(prefix="/v3/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v3/jobs", tags=["jobs"], route_class=StrictRoute)
 
 FIELDS: Mapping[str, str] = {
     "id": "id",

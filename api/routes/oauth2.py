@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from api.context import BaseUrl, Caller, MayRepeat, TheEdge, ThePorts, TheTenant
 from api.envelope import Envelope, answer
 from api.schemas.auth import PasswordBody, ProfileBody, TokenBody, profile_view, token_view
+from api.strict import StrictRoute
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.users import User
 from scheduler.services import auth
 
-router = APIRouter(prefix="/v3/oauth2", tags=["authenticator"])
+router = APIRouter(prefix="/v3/oauth2", tags=["authenticator"], route_class=StrictRoute)
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -17,13 +17,14 @@ from api.envelope import Envelope, answer
 from api.lists import MOST_ITEMS
 from api.schemas.base import View
 from api.schemas.jobs import FileView
+from api.strict import StrictRoute
 from scheduler.model.errors import BerthError, SpecInvalid
 from scheduler.model.runs import FileKind
 from scheduler.model.users import Principal
 from scheduler.services import outputs
 from scheduler.services.outputs import Output
 
-router = APIRouter(prefix="/v3/jobs/{jobUuid}", tags=["jobs"])
+router = APIRouter(prefix="/v3/jobs/{jobUuid}", tags=["jobs"], route_class=StrictRoute)
 
 HEARTBEAT_S = 15.0
 """A followed log says something at least so often, so that proxies keep it open."""

@@ -8,9 +8,10 @@ from api.context import Caller, ThePorts
 from api.envelope import Envelope, answer
 from api.schemas.jobs import JobSubmit
 from api.schemas.placement import WhyView
+from api.strict import StrictRoute
 from scheduler.services import jobs
 
-router = APIRouter(tags=["placement"])
+router = APIRouter(tags=["placement"], route_class=StrictRoute)
 
 
 @router.post("/v3/placement/plan", operation_id="planJob", response_model=Envelope[WhyView])

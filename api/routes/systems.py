@@ -26,6 +26,7 @@ from api.schemas.systems import (
     SystemView,
     definition_of,
 )
+from api.strict import StrictRoute
 from scheduler.model.probes import ProbeAsk
 from scheduler.model.systems import AuthnMethod, Credential, System
 from scheduler.model.users import Permission, Principal
@@ -33,7 +34,7 @@ from scheduler.security.authorize import Action
 from scheduler.services import placement, systems
 from scheduler.services.credentials import GivenCredential, credential_of, one_key
 
-router = APIRouter(prefix="/v3/systems", tags=["systems"])
+router = APIRouter(prefix="/v3/systems", tags=["systems"], route_class=StrictRoute)
 
 FIELDS: Mapping[str, str] = {
     "id": "id",

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Query, Response
 
 from api.context import BaseUrl, TheEdge, TheTenant
 from api.envelope import Envelope, answer
+from api.strict import StrictRoute
 from scheduler.model.errors import NotFound
 from scheduler.model.tenants import Site, Tenant
 from scheduler.model.units import zulu
 from scheduler.services import auth
 
-router = APIRouter(tags=["tenants"])
+router = APIRouter(tags=["tenants"], route_class=StrictRoute)
 
 Window = Annotated[int, Query(ge=0, le=2_147_483_647)]
 

@@ -21,7 +21,7 @@ class LoginKey(NamedTuple):
     tenant: str
     system_id: str
     owner: str
-    """The Berth user whose credential is used."""
+    """Whose credential is used: a Berth user, or the account of a system on which all users share one."""
 
 
 def new_job_uuid() -> str:

@@ -66,11 +66,15 @@ class StartProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemSnapshot:
-    """One look at a system. ``starts`` answers the probes asked; a probe without an answer is left out."""
+    """One look at a system. ``starts`` answers the probes asked; a probe without an answer is left out.
+
+    ``jobs`` is cut where a queue is very long; ``jobs_total`` is how many there are, None when not counted.
+    """
 
     taken_at: datetime
     partitions: tuple[PartitionState, ...] = ()
     nodes: tuple[NodeKind, ...] = ()
     jobs: tuple[VisibleJob, ...] = ()
+    jobs_total: int | None = None
     starts: tuple[tuple[StartProbe, datetime], ...] = ()
     scheduler_version: str = ""

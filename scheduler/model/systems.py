@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from scheduler.model.ids import LoginKey
 from scheduler.model.runs import JobType, Runtime
 
 UNLIMITED = 2_147_483_647
@@ -159,6 +160,10 @@ class System:
         """The logical queue of that name, the default one for None; None when there is none."""
         wanted = name or self.default_queue
         return next((queue for queue in self.queues if queue.name == wanted), None)
+
+    def login_of(self, user: str) -> LoginKey:
+        """The login under which ``user`` uses this system: their own, or the one account that all share."""
+        return LoginKey(self.tenant, self.id, self.credential_user(user))
 
     def job_types(self) -> frozenset[JobType]:
         """How jobs may run here."""

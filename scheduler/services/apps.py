@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from scheduler.model.apps import App
+from scheduler.model.apps import ANONYMOUS_APP_ID, App
 from scheduler.model.errors import Forbidden, IllegalMove, NotFound, SpecInvalid
 from scheduler.model.pages import Page, Scope
 from scheduler.model.users import Permission, Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, demand
 from scheduler.services.idempotency import Names, Repeatable, once
-from scheduler.services.resolve import ANONYMOUS_APP_ID
 from scheduler.services.scheduler_options import scheduler_options
 from scheduler.services.systems import Listed
 from scheduler.store.apps import AppStore

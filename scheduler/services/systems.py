@@ -66,7 +66,7 @@ async def get(ports: Ports, caller: Principal, system_id: str, action: Action = 
 async def readable(
     db: Any, caller: Principal, system_id: str, action: Action = Action.READ, *, deleted: bool = False
 ) -> System:
-    """The same inside a transaction. NotFound when it is not for the caller to know, Forbidden when the action is not."""
+    """The same inside a transaction. NotFound when it is not for the caller to know, Forbidden for the action only."""
     store = SystemStore(db)
     system = await store.get(caller.tenant, system_id, deleted=deleted)
     grants = frozenset[Permission]()
@@ -92,7 +92,7 @@ async def list_systems(ports: Ports, caller: Principal, page: Page, scope: Scope
 
 
 def scope_of(caller: Principal, list_type: str, *, deleted: bool) -> Scope:
-    """Whose things a ``listType`` means: OWNED, SHARED_PUBLIC, or all that the caller may see; admins see all of all."""
+    """Whose things a ``listType`` means: OWNED, SHARED_PUBLIC, or all that the caller may see (admins: all)."""
     match list_type:
         case "OWNED":
             return Scope(owner=caller.username, deleted=deleted)

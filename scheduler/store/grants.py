@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import ColumnElement, Table, and_, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,6 +26,14 @@ class GrantStore:
         """What the user may do by grant."""
         query = select(grants.c.permission).where(self._is(tenant, name, user))
         return frozenset(Permission(word) for word in (await self._db.execute(query)).scalars())
+
+    async def holders(self, tenant: str, permission: Permission) -> Mapping[str, frozenset[str]]:
+        """Who was granted this permission, by the name of the thing."""
+        mine = grants.c.tenant == tenant, grants.c.kind == self._kind, grants.c.permission == permission
+        found: dict[str, set[str]] = defaultdict(set)
+        for name, user in await self._db.execute(select(grants.c.name, grants.c.user).where(*mine)):
+            found[name].add(user)
+        return {name: frozenset(users) for name, users in found.items()}
 
     async def add(self, tenant: str, name: str, user: str, permissions: Collection[Permission]) -> None:
         """Add permissions; those already there stay."""

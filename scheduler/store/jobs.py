@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
@@ -41,6 +42,10 @@ JOB_FIELDS: Fields = {
 
 IN_A_QUEUE = ACTIVE - {JobState.PENDING, JobState.ARCHIVING, JobState.BLOCKED, JobState.PAUSED}
 """States in which a job counts against the limits of its system and queue."""
+
+
+MOST_COMMITTED = 2000
+"""Most jobs that count as sent and not yet seen; the newest of them."""
 
 
 class JobStore(JobLeases):
@@ -106,14 +111,30 @@ class JobStore(JobLeases):
         rows = await self._db.execute(query.group_by(*key))
         return {(system_id, queue, owner): count for system_id, queue, owner, count in rows}
 
+    async def committed(self, tenant: str, seen_at: Mapping[str, datetime]) -> Mapping[str, Sequence[Job]]:
+        """Jobs that were placed on a system but cannot show in the look taken at ``seen_at``, by system id."""
+        submitted_at = jobs.c.remote_submitted_at
+        unseen = [
+            and_(jobs.c.system_id == system_id, or_(submitted_at.is_(None), submitted_at > at))
+            for system_id, at in seen_at.items()
+        ]
+        never_looked = jobs.c.system_id.not_in(list(seen_at))
+        query = select(*JOB_COLUMNS).where(jobs.c.tenant == tenant, jobs.c.state.in_(IN_A_QUEUE))
+        query = query.where(or_(never_looked, *unseen)).order_by(jobs.c.id.desc())
+        found: dict[str, list[Job]] = defaultdict(list)
+        for row in (await self._db.execute(query.limit(MOST_COMMITTED))).mappings():
+            job = job_of(row)
+            if job.place is not None:
+                found[job.place.system_id].append(job)
+        return found
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     async def add(self, new: Sequence[NewJob]) -> Sequence[Job]:
         """Store jobs with the first line of their history, many in few statements; in the order given."""
         if not new:
             return []
-        made = await self._db.execute(insert(jobs).returning(jobs.c.id, jobs.c.uuid), [_new_row(job) for job in new])
-        ids = {uuid: job_id for job_id, uuid in made}
+        ids = await self._insert_jobs(new)
         first = [status_event(None, JobState.PENDING, job.message, job.at) for job in new]
         await self._write_history([(ids[job.uuid], line) for job, line in zip(new, first, strict=True)])
         return [_made(job, ids[job.uuid]) for job in new]
@@ -175,6 +196,18 @@ class JobStore(JobLeases):
         if row is None:
             raise NotFound("job", name)
         return job_of(row)
+
+    async def _insert_jobs(self, new: Sequence[NewJob]) -> Mapping[str, int]:
+        """Row ids by uuid. Many are asked for afterwards: RETURNING them costs twice as much."""
+        rows = [_new_row(job) for job in new]
+        if len(rows) == 1:
+            made = await self._db.execute(insert(jobs).values(rows[0]).returning(jobs.c.uuid, jobs.c.id))
+        else:
+            await self._db.execute(insert(jobs), rows)
+            made = await self._db.execute(
+                select(jobs.c.uuid, jobs.c.id).where(jobs.c.uuid.in_([job.uuid for job in new]))
+            )
+        return {row.uuid: row.id for row in made}
 
     async def _write(self, job: Job, values: Mapping[str, Any]) -> None:
         """Write columns of the row as the caller saw it, neither written nor leased anew since."""

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from scheduler.model.errors import StaleJob
 from scheduler.model.jobs import InFlight, Job
 from scheduler.model.states import JobState
 from scheduler.store import schema
 from scheduler.store.rows import JOB_COLUMNS, job_of
+from scheduler.store.statements import changed
 
 jobs, attempts = schema.jobs, schema.attempts
 
@@ -58,6 +60,18 @@ class JobLeases:
         """Keep the lease, but look at the job again only then."""
         held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence)
         await self._db.execute(update(jobs).where(held).values(_look(next_look_at)))
+
+    async def extend(self, job: Job, lease_s: float, at: datetime) -> None:
+        """Hold the lease under which ``job`` was claimed for ``lease_s`` more; StaleJob when it was taken over."""
+        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence)
+        longer = update(jobs).where(held).values(lease_until=at + timedelta(seconds=lease_s))
+        if changed(await self._db.execute(longer)) != 1:
+            raise StaleJob(f"job {job.uuid} was claimed by another process")
+
+    async def release_all(self, process_id: str) -> None:
+        """Free every lease of a process that is known to be dead."""
+        free = {"lease_owner": None, "lease_until": None}
+        await self._db.execute(update(jobs).where(jobs.c.lease_owner == process_id).values(free))
 
     async def in_flight(self, limit: int, after_id: int = 0) -> Sequence[InFlight]:
         """Jobs that may exist on a system, by id from ``after_id`` (exclusive) on."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.services.credentials import new_key_pair
 from tests.api.world import World, open_world
 
 
@@ -17,3 +18,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(f"sqlite+aiosqlite:///{tmp_path}/berth.sqlite") as world:
         yield world
         await asyncio.sleep(0)
+
+
+@pytest.fixture(scope="session")
+def ssh_key() -> str:
+    """A private key that no host knows."""
+    return new_key_pair("test")[0]

@@ -105,6 +105,10 @@ class World:
         """``result`` of a POST that must succeed."""
         return self._result(await self.call("POST", path, body, **kwargs))
 
+    async def change(self, method: str, path: str, body: Any = None, **kwargs: Any) -> Any:
+        """``result`` of a PATCH, PUT or DELETE that must succeed."""
+        return self._result(await self.call(method, path, body, **kwargs))
+
     def _result(self, response: httpx.Response) -> Any:
         assert response.is_success, f"{response.status_code}: {response.text}"
         return response.json()["result"]
@@ -166,23 +170,27 @@ class World:
         self._runner = asyncio.create_task(run())
 
     async def finish(self, uuid: str, output: bytes = b"") -> Job:
-        """Run the job to FINISHED; outputs stay where they were written unless an archive is named."""
-        job = await self.start(uuid)
+        """Run the job to FINISHED."""
+        await self.start(uuid)
+        return await self.end(uuid, output)
+
+    async def end(self, uuid: str, output: bytes = b"") -> Job:
+        """End a running job well; outputs stay where they were written unless an archive is named."""
+        job = await self.job(uuid)
         assert job.place is not None
         system = self.connections.systems[job.place.system_id]
         system.end(marker_for(uuid, 1), output=output)
+        if job.place.archive_dir != job.place.output_dir:
+            source, target = (f"/{path}" for path in (job.place.output_dir, job.place.archive_dir))
+            archive = self.connections.systems[job.place.archive_system_id]
+            archive.files.make_directory(target)
+            for name in system.files.tree(source):
+                archive.files.nodes[target + name[len(source) :]] = system.files.nodes[name]
         async with self.ports.transaction() as db:
             store = JobStore(db)
             job = await store.record(job, Fact(Event.ENDED), self.clock())
             changes = {"condition": Condition.NORMAL_COMPLETION, "remote_outcome": "FINISHED"}
-            job = await store.record(job, Fact(Event.ARCHIVED, changes), self.clock())
-        if job.place and job.place.archive_dir != job.place.output_dir:
-            source, target = (f"/{path}" for path in (job.place.output_dir, job.place.archive_dir))
-            archive = self.connections.systems[job.place.archive_system_id]
-            for name in system.files.tree(source):
-                archive.files.nodes[target + name[len(source) :]] = system.files.nodes[name]
-                archive.files.make_directory(target)
-        return job
+            return await store.record(job, Fact(Event.ARCHIVED, changes), self.clock())
 
 
 def _attempt(job: Job, at: datetime) -> Attempt:

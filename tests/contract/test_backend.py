@@ -10,7 +10,8 @@ from backends.base import LOG_CHUNK_BYTES
 from scheduler.model.errors import BackendUnavailable, NothingLearnt, SubmitError, SubmitRejected, UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId, marker_for, new_job_uuid
 from scheduler.model.runs import Ending, RemoteState, StagedFile, StagePlan
-from tests.contract.subjects import BACKENDS, INTENDED_AT, Subject, eventually
+from tests.contract.subjects import INTENDED_AT, Subject, eventually
+from tests.contract.systems import BACKENDS
 
 
 @pytest_asyncio.fixture(params=BACKENDS)

@@ -1,0 +1,210 @@
+"""From what squeue, sacct and the jobs themselves say to one Observation per remote job. Pure.
+
+squeue speaks for the controller and wins on the state; sacct knows codes, memory and what the controller forgot; the
+claim and exit files were written by the job and hold where both are silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from backends.slurm.text import US, AccountRow, QueueRow
+from scheduler.model.errors import UnexpectedReply
+from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.runs import Ending, Observation, RemoteState, TaskCounts
+
+FAILED_INDICES_SHOWN = 100
+"""Most indices of failed tasks that an observation carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a marker directory shows: the job that claimed it, and exit codes by task (None: not an array)."""
+
+    owner: RemoteId | None = None
+    codes: Mapping[int | None, int] = field(default_factory=dict)
+
+
+NO_TRACES = Traces()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How a job or a task of an array ended, and what is known of it."""
+
+    ending: Ending
+    exit_code: int | None
+    signal: int | None
+
+
+def parse_traces(text: str) -> Mapping[Marker, Traces]:
+    """The answer of ``markers.sh``."""
+    owners: dict[Marker, RemoteId] = {}
+    codes: dict[Marker, dict[int | None, int]] = {}
+    for line in text.splitlines():
+        try:
+            name, kind, task, value = line.split(US)
+            if kind == "claim":
+                owners.setdefault(Marker(name), RemoteId(value.partition("_")[0]))
+            elif value:
+                codes.setdefault(Marker(name), {})[int(task) if task else None] = int(value)
+        except ValueError:
+            raise UnexpectedReply("a marker directory holds what no job of ours writes", line) from None
+    return {name: Traces(owners.get(name), codes.get(name, {})) for name in owners.keys() | codes.keys()}
+
+
+def observe_job(
+    job_id: RemoteId, queue: Sequence[QueueRow], account: AccountRow | None, traces: Traces
+) -> Observation | None:
+    """One job that is no array. None: nobody who answers knows it, or only that it had begun."""
+    row = queue[0] if queue else None
+    if row is not None and row.state is not RemoteState.ENDED:
+        return _live(row, account.restarts if account else 0)
+    code = traces.codes.get(None) if traces.owner == job_id else None
+    known = row or (account if account and account.state is RemoteState.ENDED else None)
+    if known is None and code is None:
+        return None
+    end = job_end(job_id, known.ending if known else None, account, code, traces)
+    times = account if account and account.state is RemoteState.ENDED else None
+    return Observation(
+        state=RemoteState.ENDED,
+        raw_state=known.raw_state if known else "",
+        reason=row.reason if row else "",
+        submitted_at=(row.submitted_at if row else None) or (account.submitted_at if account else None),
+        started_at=_started(row, account),
+        ended_at=(row.ended_at if row else None) or (times.ended_at if times else None),
+        ending=end.ending,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        nodes=(row.nodes if row else "") or (account.nodes if account else ""),
+        max_rss_mib=account.max_rss_mib if account else None,
+        restarts=account.restarts if account else 0,
+    )
+
+
+def job_end(
+    job_id: RemoteId, said: Ending | None, account: AccountRow | None, code: int | None, traces: Traces
+) -> TaskEnd:
+    """How it ended: the controller's word, made sharper by accounting and by the code that the job wrote."""
+    done = account if account is not None and account.state is RemoteState.ENDED else None
+    ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
+    if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
+        ending = Ending.OUT_OF_MEMORY
+    if code is None and done and (done.exit_code or ending is Ending.COMPLETED):
+        code = done.exit_code
+    if code is None and ending is Ending.COMPLETED:
+        code = 0
+    if ending is Ending.FAILED and traces.owner is None and code in (None, 0):
+        ending = Ending.LAUNCH_FAILURE  # it never came to its first line
+    return TaskEnd(ending, code, done.signal or None if done else None)
+
+
+def stray_of(job_id: RemoteId, traces: Traces) -> RemoteId | None:
+    """The job that runs this marker instead of ``job_id``, which was a stray duplicate; None when it is the one."""
+    return traces.owner if traces.owner not in (None, job_id) else None
+
+
+@dataclass(slots=True)
+class ArrayMemory:
+    """Tasks of one array that were seen to end; the controller forgets them after MinJobAge, an array may last."""
+
+    ended: dict[int, TaskEnd] = field(default_factory=dict)
+    seen_at: datetime | None = None
+
+    def learn(
+        self, job_id: RemoteId, queue: Iterable[QueueRow], accounts: Iterable[AccountRow], traces: Traces
+    ) -> None:
+        """Take in every ending that is shown now."""
+        known = {index: account for account in accounts for index in account.tasks or ()}
+        for row in queue:
+            if row.state is RemoteState.ENDED:
+                for index in row.tasks or ():
+                    self._end(job_id, index, row.ending, known.get(index), traces)
+        for index, account in known.items():
+            if account.state is RemoteState.ENDED and index not in self.ended:
+                self._end(job_id, index, account.ending, account, traces)
+
+    def _end(
+        self, job_id: RemoteId, index: int, ending: Ending | None, account: AccountRow | None, traces: Traces
+    ) -> None:
+        end = job_end(job_id, ending, account, traces.codes.get(index), traces)
+        if ending is Ending.CANCELLED or index not in self.ended or self.ended[index].exit_code is None:
+            self.ended[index] = end
+
+
+def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], memory: ArrayMemory) -> Observation | None:
+    """A job array as one job: QUEUED until a task runs, ENDED when all have."""
+    waiting = sum(len(row.tasks or ()) for row in queue if row.state is RemoteState.QUEUED)
+    running = sum(len(row.tasks or ()) for row in queue if row.state is RemoteState.RUNNING)
+    failed = sorted(index for index, end in memory.ended.items() if end.ending is not Ending.COMPLETED)
+    tasks = TaskCounts(
+        queued=waiting,
+        running=running,
+        completed=len(memory.ended) - len(failed),
+        failed=len(failed),
+        failed_indices=tuple(failed[:FAILED_INDICES_SHOWN]),
+    )
+    starts = [row.starts_at for row in queue if row.state is not RemoteState.QUEUED and row.nodes]
+    starts += [row.started_at for row in accounts if row.state is not RemoteState.QUEUED and row.nodes]
+    submitted_at = _earliest([row.submitted_at for row in queue] + [row.submitted_at for row in accounts])
+    if waiting or running:
+        first = next(row for row in queue if row.state is not RemoteState.ENDED)
+        begun = bool(running or memory.ended)
+        return Observation(
+            state=RemoteState.RUNNING if begun else RemoteState.QUEUED,
+            raw_state="RUNNING" if running else first.raw_state,
+            reason=first.reason,
+            submitted_at=submitted_at,
+            started_at=_earliest(starts) if begun else None,
+            expected_start_at=None if begun else first.starts_at,
+            nodes=first.nodes,
+            tasks=tasks,
+        )
+    ends = [memory.ended[index] for index in failed] + [memory.ended[index] for index in memory.ended]
+    # Tasks that were cancelled while they waited are one row that squeue shows without indices.
+    ends = [TaskEnd(row.ending, None, None) for row in queue if row.tasks is None and row.ending] + ends
+    if not ends:
+        return None
+    worst = ends[0]
+    return Observation(
+        state=RemoteState.ENDED,
+        raw_state=(queue[0].raw_state if queue else accounts[0].raw_state if accounts else ""),
+        reason=f"{len(failed)} of {len(memory.ended)} tasks did not complete" if failed else "",
+        submitted_at=submitted_at,
+        started_at=_earliest(starts),
+        ended_at=max(
+            filter(None, [*(row.ended_at for row in queue), *(row.ended_at for row in accounts)]), default=None
+        ),
+        ending=worst.ending,
+        exit_code=worst.exit_code,
+        signal=worst.signal,
+        max_rss_mib=max(filter(None, (row.max_rss_mib for row in accounts)), default=None),
+        tasks=tasks,
+    )
+
+
+def _started(row: QueueRow | None, account: AccountRow | None) -> datetime | None:
+    """When it started. squeue shows the instant of its end as the start of a job that was cancelled while it waited."""
+    if row is not None and row.nodes:
+        return row.starts_at
+    return account.started_at if account and account.nodes else None
+
+
+def _live(row: QueueRow, restarts: int) -> Observation:
+    running = row.state is RemoteState.RUNNING
+    return Observation(
+        state=row.state,
+        raw_state=row.raw_state,
+        reason=row.reason,
+        submitted_at=row.submitted_at,
+        started_at=row.starts_at if running else None,
+        expected_start_at=None if running else row.starts_at,
+        nodes=row.nodes,
+        restarts=restarts,
+    )
+
+
+def _earliest(instants: Iterable[datetime | None]) -> datetime | None:
+    return min(filter(None, instants), default=None)

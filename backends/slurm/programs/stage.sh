@@ -1,0 +1,17 @@
+# Makes directories, then writes files whole; again and again with the same result. Standard input: the directories,
+# then for each file its path, mode and content in base64. Answers nothing when all is done, else what the system said.
+read_words directories || exit 65
+paths=() modes=() contents=()
+while read_word path; do
+    read_word mode && read_word content || exit 65
+    paths+=("$path")
+    modes+=("$mode")
+    contents+=("$content")
+done
+((${#directories[@]} == 0)) || mkdir -p -- "${directories[@]}" 2>&1 || exit 0
+umask 077
+for index in "${!paths[@]}"; do
+    new=${paths[index]}.berth-$$
+    { printf '%s' "${contents[index]}" | base64 -d >"$new" && chmod "${modes[index]}" "$new" && mv -fT "$new" "${paths[index]}"; } 2>&1 ||
+        { rm -f "$new"; exit 0; }
+done

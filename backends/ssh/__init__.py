@@ -1,0 +1,1 @@
+"""Hosts reached by SSH: the connection that every remote backend stands on, and files over it."""

@@ -1,0 +1,131 @@
+"""From what a system says of a job to what happened to it. Pure, and one table of remote state by our state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from scheduler.model.jobs import Fact, Job
+from scheduler.model.runs import CONDITIONS, Ending, Observation, RemoteState
+from scheduler.model.states import Condition, Event, S
+from scheduler.reconcile.archive import ending_in_words
+
+ENDS_UNSTARTED = frozenset(
+    {Ending.CANCELLED, Ending.DEADLINE, Ending.LAUNCH_FAILURE, Ending.NODE_FAILURE, Ending.PREEMPTED}
+)
+"""Endings that a job can have without ever having run."""
+
+SAME_START_S = 60
+SAME_START_SHARE = 0.1
+"""Expected starts that differ by less, in seconds or as a share of the wait, are the same news."""
+
+
+def facts_of(job: Job, seen: Observation) -> Sequence[Fact]:
+    """Everything that happened since ``job`` was last written, in order; nothing when nothing did."""
+    match job.state, seen.state:
+        case (S.QUEUED, RemoteState.RUNNING):
+            return [_started(job, seen)]
+        case (S.RUNNING, RemoteState.QUEUED):
+            return [_requeued(job, seen)]
+        case (S.RUNNING, RemoteState.RUNNING) if _restarted(job, seen):
+            return [_requeued(job, seen), _started(job, seen)]
+        case (S.QUEUED, RemoteState.ENDED) if never_started(seen):
+            return [_ended_unstarted(job, seen)]
+        case (S.QUEUED, RemoteState.ENDED):
+            return [_started(job, seen), _ended(job, seen)]
+        case (S.RUNNING, RemoteState.ENDED):
+            return [_ended(job, seen)]
+    return []
+
+
+def news_of(job: Job, seen: Observation) -> Mapping[str, Any]:
+    """What people should read now while the job stays where it is; empty when it is what they read already."""
+    words = waiting_in_words(job, seen)
+    if job.observation is not None and same_news(job.observation, seen) and job.last_message == words:
+        return {}
+    return {"observation": seen, "last_message": words}
+
+
+def same_news(before: Observation, seen: Observation) -> bool:
+    """Whether two looks tell people the same. Expected starts may differ by a minute, or a tenth of the wait."""
+    if (before.state, before.reason, before.nodes) != (seen.state, seen.reason, seen.nodes):
+        return False
+    if before.expected_start_at is None or seen.expected_start_at is None:
+        return before.expected_start_at is seen.expected_start_at
+    drift_s = abs((before.expected_start_at - seen.expected_start_at).total_seconds())
+    wait_s = (seen.expected_start_at - seen.submitted_at).total_seconds() if seen.submitted_at else 0.0
+    return drift_s < max(SAME_START_S, SAME_START_SHARE * wait_s)
+
+
+def waiting_in_words(job: Job, seen: Observation) -> str:
+    """Where a job waits or runs, why, and until when the site expects it to."""
+    queue = f" in queue {job.place.queue}" if job.place is not None and job.place.queue else ""
+    if seen.state is RemoteState.RUNNING:
+        return f"running on {seen.nodes}" if seen.nodes else "running"
+    words = f"waiting{queue}" + (f": {seen.reason}" if seen.reason else "")
+    if seen.expected_start_at is not None:
+        words += f"; the site expects it to start at {seen.expected_start_at:%Y-%m-%d %H:%M} UTC"
+    return words
+
+
+def never_started(seen: Observation) -> bool:
+    """Whether a run ended before any of its code ran."""
+    return seen.started_at is None and seen.ending in ENDS_UNSTARTED
+
+
+def not_due(job: Job) -> dict[str, Any]:
+    """While a job is on a system it is due for a step only when the user asked for its end."""
+    return {"next_look_at": None} if job.cancel_requested_at is None else {}
+
+
+def lost(job: Job, since: datetime) -> Fact:
+    """A remote job that is proven gone: placed again when it never started, failed when it had."""
+    words = f"the system has not known the job since {since:%Y-%m-%d %H:%M:%S} UTC"
+    if job.cancel_requested_at is not None:
+        return Fact(Event.CANCELLED, attempt_event=Event.LOST, message=f"cancelled as asked; {words}")
+    if job.state is S.QUEUED:
+        return Fact(Event.LOST, message=f"{words}, and it had not started; it is placed again")
+    outcome = {"condition": Condition.JOB_EXECUTION_MONITORING_ERROR, "remote_outcome": "FAILED"}
+    return Fact(Event.FAILED, outcome, attempt_event=Event.LOST, message=f"{words}, and it had started")
+
+
+def _started(job: Job, seen: Observation) -> Fact:
+    changes = {"remote_started_at": seen.started_at, "remote_submitted_at": seen.submitted_at, "observation": seen}
+    return Fact(
+        Event.STARTED,
+        changes | not_due(job),
+        {"started_at": seen.started_at} if seen.started_at else {},
+        message=waiting_in_words(job, seen) if seen.state is RemoteState.RUNNING else "the run started",
+    )
+
+
+def _requeued(job: Job, seen: Observation) -> Fact:
+    changes = {"remote_started_at": None, "observation": seen} | not_due(job)
+    why = f": {seen.reason}" if seen.reason else ""
+    return Fact(Event.REQUEUED, changes, {"started_at": None}, message=f"the site put the job back in its queue{why}")
+
+
+def _ended(job: Job, seen: Observation) -> Fact:
+    changes = _outcome(seen)
+    instants = {"ended_at": seen.ended_at} if seen.ended_at else {}
+    if job.cancel_requested_at is not None:
+        return Fact(Event.CANCELLED, changes, instants, message="cancelled as asked")
+    return Fact(Event.ENDED, changes, instants, message=ending_in_words(seen))
+
+
+def _ended_unstarted(job: Job, seen: Observation) -> Fact:
+    changes = _outcome(seen)
+    if job.cancel_requested_at is not None:
+        return Fact(Event.CANCELLED, changes, message="cancelled as asked, before it started")
+    changes |= {"condition": CONDITIONS[seen.ending or Ending.FAILED], "remote_outcome": "FAILED"}
+    return Fact(Event.FAILED, changes, message=f"{ending_in_words(seen)}, before it started")
+
+
+def _outcome(seen: Observation) -> dict[str, Any]:
+    result = None if seen.exit_code is None else str(seen.exit_code)
+    return {"remote_ended_at": seen.ended_at, "remote_result": result, "observation": seen}
+
+
+def _restarted(job: Job, seen: Observation) -> bool:
+    return job.observation is not None and seen.restarts > job.observation.restarts

@@ -1,0 +1,129 @@
+"""Inputs from the web, fetched by the server: only from addresses that a user may make it talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
+
+import httpx
+
+from scheduler.model.errors import BackendUnavailable, FileRefused
+from scheduler.settings import Network
+
+MOST_REDIRECTS = 5
+PIECE_BYTES = 256 * 1024
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class WebRules:
+    """``private_allow``: addresses that are not public and may be reached anyway. ``limit_bytes``: of one file."""
+
+    private_allow: tuple[Network, ...] = ()
+    limit_bytes: int = 100 * 1024**3
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WebFile:
+    """An answer that is being read; ``size_bytes`` is None when the server does not say."""
+
+    chunks: AsyncIterator[bytes]
+    size_bytes: int | None
+
+
+@asynccontextmanager
+async def open_url(url: str, rules: WebRules) -> AsyncIterator[WebFile]:
+    """The content behind ``url``; redirects are followed, each to an address that is checked and then used.
+
+    FileRefused: the address is not allowed, or the server refuses. BackendUnavailable: it does not answer now.
+    """
+    timeout = httpx.Timeout(rules.read_timeout_s, connect=rules.connect_timeout_s)
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client:
+        try:
+            response = await _follow(client, url, rules)
+        except httpx.InvalidURL as error:
+            raise FileRefused(f"{url}: {error}") from None
+        except httpx.HTTPError as error:
+            raise BackendUnavailable(f"{url}: {error or type(error).__name__}") from None
+        try:
+            size = response.headers.get("content-length", "")
+            yield WebFile(_limited(response, url, rules), int(size) if size.isdecimal() else None)
+        finally:
+            await response.aclose()
+
+
+async def _follow(client: httpx.AsyncClient, url: str, rules: WebRules) -> httpx.Response:
+    for _ in range(MOST_REDIRECTS + 1):
+        response = await client.send(await _pinned_request(client, url, rules), stream=True)
+        if not response.has_redirect_location:
+            _check_status(response.status_code, url)
+            return response
+        url = str(httpx.URL(url).join(response.headers["location"]))
+        await response.aclose()
+    raise FileRefused(f"{url}: more than {MOST_REDIRECTS} redirects")
+
+
+def _check_status(status: int, url: str) -> None:
+    if status >= 500 or status == 429:
+        raise BackendUnavailable(f"{url}: the server answers {status}")
+    if status != 200:
+        raise FileRefused(f"{url}: the server answers {status}")
+
+
+async def _pinned_request(client: httpx.AsyncClient, url: str, rules: WebRules) -> httpx.Request:
+    """A request to the address that was checked, so that a second look-up cannot change it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FileRefused(f"{url}: only http:// and https:// with a host")
+    address = await _allowed_address(parts.hostname, rules.private_allow)
+    pinned = httpx.URL(url).copy_with(host=address)
+    host = httpx.URL(url).netloc.decode("ascii").rpartition("@")[2]
+    return client.build_request("GET", pinned, headers={"Host": host}, extensions={"sni_hostname": parts.hostname})
+
+
+async def _allowed_address(host: str, private_allow: Sequence[Network]) -> str:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise BackendUnavailable(f"{host}: {error}") from None
+    addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    for address in addresses:
+        if not may_reach(address, private_allow):
+            raise FileRefused(f"{host}: {address} is not a public address; see BERTH_INPUT_PRIVATE_ALLOW")
+    return str(addresses[0])
+
+
+def may_reach(address: IPv4Address | IPv6Address, private_allow: Sequence[Network]) -> bool:
+    """Whether an input may come from this address: a public one, or one that the operator allowed."""
+    real = _inner(address)
+    if any(real in network for network in private_allow if network.version == real.version):
+        return True
+    return real.is_global and not real.is_multicast
+
+
+def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 one carries, where it does."""
+    if isinstance(address, IPv6Address):
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+async def _limited(response: httpx.Response, url: str, rules: WebRules) -> AsyncIterator[bytes]:
+    read = 0
+    try:
+        async for chunk in response.aiter_bytes(PIECE_BYTES):
+            read += len(chunk)
+            if read > rules.limit_bytes:
+                raise FileRefused(f"{url}: larger than {rules.limit_bytes} bytes; see BERTH_INPUT_LIMIT_MIB")
+            yield chunk
+    except httpx.HTTPError as error:
+        raise BackendUnavailable(f"{url}: {error or type(error).__name__}") from None

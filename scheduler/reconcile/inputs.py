@@ -1,0 +1,66 @@
+"""PROCESSING_INPUTS and STAGING_INPUTS: what a job reads is found, then brought to its input directory."""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import unquote, urlsplit
+
+from scheduler.model.apps import FileInput
+from scheduler.model.errors import FileRefused, NotFound
+from scheduler.model.jobs import Fact, Job
+from scheduler.model.states import Event
+from scheduler.reconcile.fetch import open_url
+from scheduler.reconcile.runspec import is_local, target_of
+from scheduler.reconcile.sides import Side, exec_side, place_of_job, side_of
+from scheduler.reconcile.steps import Hands
+from scheduler.reconcile.transfer import Progress, _counted, copy_tree
+from scheduler.store.systems import SystemStore
+
+
+async def list_inputs(job: Job, hands: Hands) -> Fact:
+    """PROCESSING_INPUTS -> STAGING_INPUTS: every input that lies on a system exists and may be read."""
+    for one in _to_move(job):
+        if _scheme(one) == "tapis":
+            side, path = await _source(job, one, hands)
+            await (await side.storage(hands.ports)).stat(path)
+    return Fact(Event.INPUTS_LISTED, message=f"{len(_to_move(job))} inputs to bring" if _to_move(job) else "no inputs")
+
+
+async def bring_inputs(job: Job, hands: Hands) -> Fact:
+    """STAGING_INPUTS -> STAGING_JOB: everything is in the input directory; what is there already stays."""
+    inputs = _to_move(job)
+    if not inputs:
+        return Fact(Event.INPUTS_READY)
+    progress = Progress("bringing inputs", hands.say, hands.ports.clock)
+    target = await (await exec_side(hands.ports, job)).storage(hands.ports)
+    for one in inputs:
+        to = posixpath.join(place_of_job(job).input_dir, target_of(one))
+        if _scheme(one) == "tapis":
+            side, path = await _source(job, one, hands)
+            await copy_tree(await side.storage(hands.ports), path, target, to, progress)
+        else:
+            async with open_url(one.source_url or "", hands.web) as file:
+                await target.write(to, _counted(file.chunks, progress))
+            progress.files += 1
+    return Fact(Event.INPUTS_READY, message=f"inputs are in place: {progress}")
+
+
+def _to_move(job: Job) -> list[FileInput]:
+    return [one for one in job.spec.file_inputs if not is_local(one)]
+
+
+def _scheme(one: FileInput) -> str:
+    scheme = urlsplit(one.source_url or "").scheme
+    if scheme not in ("tapis", "http", "https"):
+        raise FileRefused(f"{one.source_url}: inputs come from tapis://, tapislocal://, http:// or https://")
+    return scheme
+
+
+async def _source(job: Job, one: FileInput, hands: Hands) -> tuple[Side, str]:
+    """The system that an input lies on, as the job's owner, and the path there."""
+    parts = urlsplit(one.source_url or "")
+    async with hands.ports.transaction() as db:
+        visible = await SystemStore(db).visible_to(job.tenant, job.owner)
+    if parts.netloc not in {system.id for system in visible}:
+        raise NotFound("system", parts.netloc)
+    return await side_of(hands.ports, job.tenant, parts.netloc, job.owner), unquote(parts.path).lstrip("/")

@@ -1,0 +1,127 @@
+"""Moving trees of files between storages: in pieces, repeatable, each file seen only when whole."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from backends.base import Storage
+from scheduler.model.errors import FileMissing, FileRefused, NothingLearnt
+from scheduler.model.runs import FileInfo, FileKind
+
+LISTING = 1000
+MOST_DEPTH = 64
+SAY_EVERY = timedelta(seconds=5)
+
+Say = Callable[[str], Awaitable[None]]
+
+
+class Progress:
+    """Counts what was moved and says so every few seconds."""
+
+    def __init__(self, verb: str, say: Say, clock: Callable[[], datetime]) -> None:
+        self._verb, self._say, self._clock = verb, say, clock
+        self._said_at = clock()
+        self.files = 0
+        self.bytes = 0
+
+    async def moved(self, size_bytes: int) -> None:
+        self.bytes += size_bytes
+        if (now := self._clock()) - self._said_at >= SAY_EVERY:
+            self._said_at = now
+            await self._say(f"{self._verb}: {self}")
+
+    def __str__(self) -> str:
+        return f"{self.files} {'file' if self.files == 1 else 'files'}, {self.bytes / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a tree; ``relative`` is its path below the tree's top, empty for the top itself."""
+
+    info: FileInfo
+    relative: str
+
+
+async def walk(storage: Storage, top: str) -> AsyncIterator[Entry]:
+    """The file that ``top`` is, or everything below the directory, directories before what they hold."""
+    info = await storage.stat(top)
+    yield Entry(info, "")
+    waiting = [(top, "")] if info.kind is FileKind.DIRECTORY else []
+    while waiting:
+        directory, relative = waiting.pop()
+        if relative.count("/") > MOST_DEPTH:
+            raise FileRefused(f"{directory}: directories lie more than {MOST_DEPTH} deep")
+        async for child in _entries(storage, directory):
+            below = posixpath.join(relative, child.name)
+            yield Entry(child, below)
+            if child.kind is FileKind.DIRECTORY:
+                waiting.append((posixpath.join(directory, child.name), below))
+
+
+async def _entries(storage: Storage, directory: str) -> AsyncIterator[FileInfo]:
+    offset = 0
+    while page := await storage.list(directory, LISTING, offset):
+        for info in page:
+            if info.name not in ("", ".", ".."):  # a name is the system's word, and it names our files
+                yield info
+        if len(page) < LISTING:
+            return
+        offset += len(page)
+
+
+async def copy_tree(
+    source: Storage,
+    top: str,
+    target: Storage,
+    target_top: str,
+    progress: Progress,
+    wanted: Callable[[str], bool] = lambda relative: True,
+) -> None:
+    """Bring a file or a tree to ``target_top``; what is there already, whole, is not moved again.
+
+    ``wanted`` says which files, by their path below ``top``. A link is followed where it leads to a file.
+    """
+    async for entry in walk(source, top):
+        to = posixpath.join(target_top, entry.relative) if entry.relative else target_top
+        if entry.info.kind is FileKind.DIRECTORY:
+            if not entry.relative or wanted(entry.relative + "/"):
+                await target.make_directory(to)
+        elif entry.info.kind is not FileKind.OTHER and wanted(entry.relative):
+            await _copy_file(source, posixpath.join(top, entry.relative), entry.info, target, to, progress)
+
+
+async def _copy_file(source: Storage, path: str, info: FileInfo, target: Storage, to: str, progress: Progress) -> None:
+    path = path.rstrip("/")
+    if info.kind is FileKind.FILE and await _is_there(target, to, info):
+        return
+    try:
+        if source is target:
+            await target.make_directory(posixpath.dirname(to))
+            await target.copy(path, to)
+            await progress.moved(info.size_bytes)
+        else:
+            written = await target.write(to, _counted(source.read(path), progress))
+            if info.kind is FileKind.FILE and written != info.size_bytes:
+                raise NothingLearnt(f"{path} changed while it was copied ({info.size_bytes} bytes, then {written})")
+    except (FileMissing, FileRefused):
+        if info.kind is not FileKind.LINK:
+            raise
+        return  # a link to a directory or to nowhere
+    progress.files += 1
+
+
+async def _is_there(target: Storage, to: str, info: FileInfo) -> bool:
+    try:
+        found = await target.stat(to)
+    except FileMissing:
+        return False
+    return found.kind is FileKind.FILE and found.size_bytes == info.size_bytes
+
+
+async def _counted(chunks: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        await progress.moved(len(chunk))
+        yield chunk

@@ -1,0 +1,174 @@
+"""The one reader of the environment and of ``berth.toml``: built once at start, frozen, and handed down in pieces."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from scheduler.model.errors import BerthError
+
+Network = IPv4Network | IPv6Network
+Networks = Annotated[tuple[Network, ...], NoDecode]
+Names = Annotated[tuple[str, ...], NoDecode]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class SettingsInvalid(BerthError):
+    """A setting cannot be meant; the text names the variable and the fix."""
+
+
+def default_home() -> Path:
+    """Where Berth keeps its state: BERTH_HOME, else /var/lib/berth as root, else the user's XDG data directory."""
+    if named := os.environ.get("BERTH_HOME"):
+        return Path(named).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/berth")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share").absolute() / "berth"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set: ``BERTH_<NAME>`` in the environment wins over ``<name>`` in berth.toml.
+
+    Durations are seconds. Lists are comma-separated in the environment.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BERTH_", frozen=True, extra="forbid", env_ignore_empty=True)
+
+    home: Path = Field(default_factory=default_home, validate_default=True)
+    database_url: str = ""
+    """``sqlite+aiosqlite:///...`` or ``postgresql+psycopg://...``; a SQLite file in ``home`` when not said."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=1, le=65535)
+    public_url: AnyHttpUrl | None = None
+    """How users reach Berth; ``http://host:port`` when not said."""
+    trusted_proxies: Names = ()
+    cors_origins: Names = ()
+    tenant: str = Field(default="berth", pattern=r"[a-z][a-z0-9_-]{0,23}")
+    """The tenant made at the first start."""
+    site: str = Field(default="berth", pattern=r"[a-z][a-z0-9_-]{0,23}")
+    admin_user: str = Field(default="admin", pattern=r"[a-z][a-z0-9_.-]{0,59}")
+
+    admin_password: SecretStr | None = None
+    """The administrator's password at the first start; a random one, printed once, when not said."""
+
+    secrets_key: SecretStr | None = None
+    """32 bytes in base64 that wrap every secret; ``secrets.key`` in ``home`` when not said."""
+    access_token_s: int = Field(default=4 * 3600, ge=60)
+    refresh_token_s: int = Field(default=30 * 86400, ge=300)
+
+    place_interval_s: Seconds = 5.0
+    advance_interval_s: Seconds = 1.0
+    watch_min_s: Seconds = 2.0
+    watch_max_s: Seconds = 15.0
+    snapshot_interval_s: Seconds = 30.0
+    """Between two looks at a system for which jobs wait; ten times as long while none do."""
+    solve_limit_s: Seconds = 5.0
+
+    lost_after_s: Seconds = 600.0
+    """How long answering queries must miss a remote job before it counts as lost."""
+    lease_s: Seconds = 60.0
+    submit_settle_s: float = Field(default=0.02, ge=0, le=1)
+    """How long jobs that became ready together are collected into one remote call."""
+    submit_batch: int = Field(default=200, ge=1, le=1000)
+    jobs_in_hand: int = Field(default=64, ge=1, le=1000)
+    """Jobs whose steps run at the same time in one process."""
+
+    probe_allow: Networks = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+    """Addresses that ``systems probe`` and credentials may reach."""
+    input_private_allow: Networks = ()
+    """Private and loopback addresses from which http(s) inputs may be fetched; public ones always may."""
+    input_limit_mib: int = Field(default=100 * 1024, ge=1)
+
+    images_dir: Path | None = None
+    """Where ``local`` systems unpack images: readable by the account that runs jobs, so not in root's ``home``."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = init_settings().get("home") or default_home()
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(home) / "berth.toml")
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("probe_allow", "input_private_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(ip_network(part.strip()) if isinstance(part, str) else part for part in parts if part)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite+aiosqlite:///", "postgresql+psycopg://")):
+            raise ValueError("write sqlite+aiosqlite:///<path> or postgresql+psycopg://<user>@<host>/<database>")
+        return value
+
+    @model_validator(mode="after")
+    def _watch_bounds(self) -> Self:
+        if self.watch_max_s < self.watch_min_s:
+            raise ValueError("watch_max_s must not be below watch_min_s")
+        return self
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.effective_database_url.startswith("sqlite")
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.home / 'berth.sqlite'}"
+
+    @property
+    def effective_images_dir(self) -> Path:
+        shared = Path("/var/cache/berth/images") if os.geteuid() == 0 else self.home / "images"
+        return self.images_dir or shared
+
+    @property
+    def base_url(self) -> str:
+        """How users reach Berth, without a slash at the end."""
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        return str(self.public_url or f"http://{shown}:{self.port}").rstrip("/")
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process; SettingsInvalid names each wrong variable. ``overrides`` come from the command."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsInvalid("\n".join(_in_words(problem) for problem in error.errors())) from None
+
+
+def _in_words(problem: Any) -> str:
+    name = ".".join(map(str, problem["loc"])) or "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{name} in berth.toml: no such setting"
+    shown = "" if "key" in name else f" (it is {str(problem['input'])[:80]!r})"
+    return f"BERTH_{name.upper()}: {problem['msg'].removeprefix('Value error, ')}{shown}"

@@ -1,0 +1,76 @@
+"""The systems under contract: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from tests.contract.fake import FakeStorageSubject, FakeSubject
+from tests.contract.local import LocalStorageSubject, LocalSubject, unprivileged_directory
+from tests.contract.sshd import SftpStorageSubject, SshSubject, sshd
+from tests.contract.slurm import slurm_subject
+from tests.contract.subjects import StorageSubject, Subject
+
+
+@asynccontextmanager
+async def fake(tmp_path: Path) -> AsyncIterator[Subject]:
+    yield FakeSubject()
+
+
+@asynccontextmanager
+async def ssh(tmp_path: Path) -> AsyncIterator[Subject]:
+    async with sshd(tmp_path) as server:
+        connection = server.connection()
+        subject = SshSubject(connection, tmp_path)
+        try:
+            yield subject
+        finally:
+            subject.end_everything()
+            await connection.aclose()
+
+
+@asynccontextmanager
+async def local(tmp_path: Path) -> AsyncIterator[Subject]:
+    with unprivileged_directory() as work:
+        subject = LocalSubject(work, tmp_path / "state")
+        try:
+            yield subject
+        finally:
+            subject.end_everything()
+
+
+@asynccontextmanager
+async def fake_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    yield FakeStorageSubject()
+
+
+@asynccontextmanager
+async def local_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    subject = LocalStorageSubject(tmp_path)
+    yield subject
+    await subject.storage.aclose()
+
+
+@asynccontextmanager
+async def sftp(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    async with sshd(tmp_path) as server:
+        connection = server.connection()
+        try:
+            yield SftpStorageSubject(connection, tmp_path)
+        finally:
+            await connection.aclose()
+
+
+BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] = {
+    "fake": fake,
+    "local": local,
+    "ssh": ssh,
+    "slurm": slurm_subject,
+}
+
+STORAGES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StorageSubject]]] = {
+    "fake": fake_storage,
+    "local": local_storage,
+    "sftp": sftp,
+}

@@ -1,0 +1,168 @@
+"""A small world: one database, one FakeSystem, a clock that tests turn, and the reconciler's loops called by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from placement.engine import place, probes_for
+from placement.problem import SolveLimits
+from scheduler.model.ids import new_job_uuid
+from scheduler.model.jobs import Attempt, HistoryEvent, Job, JobSpec, NewJob, Place
+from scheduler.model.macros import JobIdentity, place_of
+from scheduler.model.runs import Runtime
+from scheduler.model.states import JobState
+from scheduler.model.systems import Credential, LogicalQueue, System
+from scheduler.model.tenants import Site, Tenant
+from scheduler.ports import Ports
+from scheduler.reconcile.advance import Advance
+from scheduler.reconcile.fetch import WebRules
+from scheduler.reconcile.place import Placing
+from scheduler.reconcile.snapshot import Snapshots
+from scheduler.reconcile.submit import Submit
+from scheduler.reconcile.watch import Pace, Watch
+from scheduler.store.database import Database
+from scheduler.store.jobs import JobStore
+from scheduler.store.systems import CredentialStore, SystemStore
+from scheduler.store.tenants import TenantStore
+from tests.fakes.connections import FakeConnections
+from tests.fakes.system import FakeSystem
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LEASE_S = 60.0
+LOST_AFTER_S = 600.0
+SNAPSHOT_INTERVAL_S = 30.0
+
+CLUSTER = System(
+    tenant="dev",
+    id="cluster",
+    uuid="cluster",
+    owner="ann",
+    host="cluster.example.org",
+    effective_user_id="alice",
+    root_dir="/",
+    job_working_dir="work",
+    can_exec=True,
+    can_run_batch=True,
+    queues=(LogicalQueue(name="normal", partition="fake"),),
+    default_queue="normal",
+    is_public=True,
+)
+
+
+@dataclass
+class World:
+    """What outlives a crash: database, system, clock. ``process`` is what does not."""
+
+    database: Database
+    system: FakeSystem
+    now: datetime = START
+    connections: Any = None
+    loops: Process = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.system.clock = self.clock
+        self.connections = self.connections or FakeConnections({"cluster": self.system, "store": self.system})
+        self.loops = Process(self.ports())
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def ports(self, **changes: Any) -> Ports:
+        return Ports(
+            **{
+                "transaction": self.database.transaction,
+                "reads": self.database.reading,
+                "connections": self.connections,
+                "clock": self.clock,
+                **changes,
+            }
+        )
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    async def submit(self, count: int = 1, **changes: Any) -> list[Job]:
+        """Jobs as the services store them."""
+        async with self.database.transaction() as db:
+            return list(await JobStore(db).add([self._new(**changes) for _ in range(count)]))
+
+    def _new(self, **changes: Any) -> NewJob:
+        asked = {"name": "a job", "app_id": "hello", "app_version": "1", "image": "docker://busybox"}
+        spec = JobSpec(**{**asked, "runtime": Runtime.SINGULARITY, "exec_system_id": "cluster", **changes})
+        uuid = new_job_uuid()
+        who = JobIdentity(uuid=uuid, tenant="dev", owner="ann", created_at=self.now, login_user="alice")
+        return NewJob(tenant="dev", owner="ann", uuid=uuid, spec=spec, place=place_on(spec, who), at=self.now)
+
+    async def job(self, job: Job) -> Job:
+        async with self.database.transaction() as db:
+            return await JobStore(db).get("dev", job.uuid)
+
+    async def attempts(self, job: Job) -> Sequence[Attempt]:
+        async with self.database.transaction() as db:
+            return await JobStore(db).attempts(job)
+
+    async def history(self, job: Job) -> list[str]:
+        async with self.database.transaction() as db:
+            lines: Sequence[HistoryEvent] = await JobStore(db).history("dev", job.uuid)
+        return [line.detail for line in lines]
+
+    async def cancel(self, job: Job) -> None:
+        async with self.database.transaction() as db:
+            await JobStore(db).request_cancel("dev", job.uuid, self.now)
+
+    async def run(self, ticks: int = 1, step_s: float = 3.0) -> None:
+        """Every loop once, then time passes; ``ticks`` times."""
+        for _ in range(ticks):
+            await self.loops.tick()
+            self.later(step_s)
+
+    async def run_until(
+        self, job: Job, state: JobState, ticks: int = 60, step_s: float = 3.0, each: Callable[[], None] = lambda: None
+    ) -> Job:
+        for _ in range(ticks):
+            now = await self.job(job)
+            if now.state is state:
+                return now
+            await self.run(1, step_s)
+            each()
+        raise AssertionError(f"job is {now.state} ({now.last_message}), not {state}, after {ticks} ticks")
+
+    def restart(self) -> None:
+        """A new process on the same database, after the old one is gone."""
+        self.loops = Process(self.ports())
+
+
+class Process:
+    """The loops of one Berth process."""
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+        self.watch = Watch(ports, lost_after_s=LOST_AFTER_S, pace=Pace())
+        self.submit = Submit(ports, lease_s=LEASE_S, batch=100, accepted=self.watch.soon)
+        self.snapshots = Snapshots(ports, probes_for, interval_s=SNAPSHOT_INTERVAL_S)
+        self.place = Placing(
+            ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh
+        )
+        self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=16)
+
+    async def tick(self) -> None:
+        await self.place.tick()
+        for loop in (self.advance, self.submit, self.watch):
+            await loop.tick()
+            await loop.crew.settle()
+
+
+def place_on(spec: JobSpec, who: JobIdentity) -> Place:
+    return place_of(spec, CLUSTER, CLUSTER.queue(spec.queue), who)
+
+
+async def prepared(database: Database) -> None:
+    """A tenant, and the systems ``cluster`` and ``store``."""
+    async with database.transaction() as db:
+        await TenantStore(db).add_site(Site(id="here", created_at=START))
+        await TenantStore(db).add_tenant(Tenant(id="dev", site_id="here", created_at=START))
+        await SystemStore(db).add(CLUSTER)
+        await CredentialStore(db).put(Credential(tenant="dev", system_id="cluster", user="alice", login_user="alice"))
