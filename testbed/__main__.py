@@ -8,6 +8,7 @@ from pathlib import Path
 
 from testbed import Cluster, Spec, TestbedError
 from testbed.host import require_root
+from testbed.rootfs import build_in_background, ensure_rootfs
 from testbed.services import DAEMONS
 from testbed.spec import CGROUP_CHOICES, SUITE_NAMES
 
@@ -68,6 +69,13 @@ def _image(arguments: argparse.Namespace) -> None:
         print(cluster.push_image(layout, arguments.reference or f"{layout.resolve().name.lower()}:1"))
 
 
+def _rootfs(arguments: argparse.Namespace) -> None:
+    if arguments.background:
+        build_in_background(arguments.suite)
+    else:
+        ensure_rootfs(arguments.suite)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="testbed", description=sys.modules["testbed"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -105,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("action", choices=["push"])
     image.add_argument("layout", help="folder of an OCI layout, or: demo")
     image.add_argument("reference", nargs="?", help="NAME:TAG in the registry (default: the folder's name, tag 1)")
+
+    tree = commands.add_parser("rootfs", help="build a suite's root file system, so that a later up need not")
+    tree.add_argument("--suite", choices=SUITE_NAMES, default=Spec.suite)
+    tree.add_argument("--background", action="store_true", help="return at once; up waits for it")
+    tree.set_defaults(act=_rootfs)
 
     faults = {
         "crash": "cut a machine's power",

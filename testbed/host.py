@@ -82,7 +82,7 @@ def run(
     return done
 
 
-def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = ()) -> None:
+def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = (), folder: Path | None = None) -> None:
     """Start a program that outlives us: in a session of its own, and not as our child, so it is never our zombie."""
     with log.open("ab") as output:
         subprocess.run(
@@ -91,6 +91,7 @@ def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = (
             stdout=output,
             stderr=output,
             pass_fds=tuple(descriptors),
+            cwd=folder,
             timeout=10,
             check=True,
         )

@@ -202,8 +202,7 @@ class Tree:
         root.mkdir()
         self._root = str(root)
         self._bytes = 0
-        self._directory_modes: dict[str, int] = {}
-        self._layer: set[str] = set()
+        self._directory_modes = {str(root): 0o755}
 
     def add(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
         """Lay one entry of a layer; whiteouts delete what lower layers brought."""

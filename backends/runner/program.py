@@ -422,20 +422,29 @@ def _changed_at(folder, name):
     return os.stat(os.path.join(folder, name)).st_mtime
 
 
+DURABLE = {"id", "void", "ended"}
+"""What must outlive a power cut, since code may have run or must never run because of it."""
+
+
 def _write(folder, name, value):
-    _replace(os.path.join(folder, name), json.dumps(value).encode("ascii"), 0o600)
+    _replace(os.path.join(folder, name), json.dumps(value).encode("ascii"), 0o600, name in DURABLE)
 
 
-def _replace(path, data, mode):
-    """Write a file whole and durably: it has its old content or its new one, whatever happens."""
+def _replace(path, data, mode, durable=False):
+    """Write a file whole: it has its old content or its new one, whatever happens."""
     fresh = "%s.%d" % (path, os.getpid())
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.chmod(fresh, mode)
     os.rename(fresh, path)
+    if durable:
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def _bytes(text):

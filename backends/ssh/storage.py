@@ -87,11 +87,14 @@ class SftpStorage:
         written = 0
         try:
             async with self._connection.process(["dd", "bs=1M", "iflag=fullblock", "status=none", f"of={new}"]) as dd:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its words say why it stopped
-                    async for chunk in chunks:
+                async for chunk in chunks:  # an error of theirs is the caller's, and ends this
+                    try:
                         dd.stdin.write(chunk)
                         await dd.stdin.drain()
-                        written += len(chunk)
+                    except (BrokenPipeError, ConnectionResetError):
+                        break  # dd's words say why it stopped
+                    written += len(chunk)
+                else:
                     dd.stdin.write_eof()
                 complaint = (await dd.stderr.read()).decode("utf-8", "replace")
                 await dd.wait_closed()

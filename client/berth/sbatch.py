@@ -307,6 +307,8 @@ def command_for(script: str, name: str, arguments: Sequence[str]) -> list[str]:
     """
     if "\0" in script:
         raise InvalidInput(f"{name} holds a NUL character", "a batch script is a text")
+    if "\r" in script:
+        raise InvalidInput(f"{name} has DOS line ends", f"sed -i 's/\\r$//' {name}")
     if not script.startswith("#!"):
         raise UsageError(f"{name} does not begin with #!", "begin the script with #!/bin/sh or #!/bin/bash")
     if len(script.encode("utf-8", "surrogateescape")) > MAX_SCRIPT_BYTES:

@@ -284,7 +284,7 @@ class FakeBerth:
 
     async def profiles(self, request: Request) -> Response:
         if request.method == "GET":
-            return _page(request, [{"username": user, "email": f"{user}@example.org"} for user in self.users])
+            return _page(request, [{"username": user, "email": f"{user}@example.org"} for user in self.users], "offset")
         body = await request.json()
         made = body.get("password") or "made-up"
         self.users[body["username"]] = made
@@ -460,8 +460,8 @@ def _envelope(status: int, verdict: str, message: str, result: Any, metadata: di
     return JSONResponse(content, status)
 
 
-def _page(request: Request, items: list[Any]) -> JSONResponse:
-    skip, limit = (int(request.query_params.get(name, default)) for name, default in (("skip", 0), ("limit", 100)))
+def _page(request: Request, items: list[Any], skip_by: str = "skip") -> JSONResponse:
+    skip, limit = (int(request.query_params.get(name, default)) for name, default in ((skip_by, 0), ("limit", 100)))
     return success(items[skip : skip + limit])
 
 

@@ -101,6 +101,11 @@ def test_users_are_added_listed_renamed_and_removed(berth: Berth, fake: FakeBert
     assert berth("user", "ls", "-o", "id").stdout.split() == ["alice", "admin", "carol"]
 
 
+def test_many_users_are_listed_once_each(berth: Berth, fake: FakeBerth) -> None:
+    fake.users.update({f"user-{number}": "" for number in range(150)})
+    assert berth("user", "ls", "-o", "id").stdout.split() == list(fake.users)
+
+
 def test_a_probe_writes_a_definition_that_can_be_registered(berth: Berth, fake: FakeBerth, home: Path) -> None:
     (home / "key").write_text(OPENSSH_KEY)
     where = ("login.example.org", "--port", "2222", "--user", "al", "--identity", "key", "--id", "new")

@@ -216,6 +216,7 @@ def test_the_command_runs_the_script_as_the_file_would_run(script: str, printed:
     [
         ("echo hi\n", "does not begin with #!"),
         ("#!/bin/sh\n\0", "NUL"),
+        ("#!/bin/sh\r\ntrue\r\n", "has DOS line ends"),
         ("#!/bin/sh\n" + "x" * MAX_SCRIPT_BYTES, "larger than 48 KiB"),
     ],
 )

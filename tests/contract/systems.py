@@ -6,12 +6,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from backends.local.commands import LocalCommands
-from backends.ssh.backend import SshBackend
-from scheduler.model.systems import System
 from tests.contract.fake import FakeStorageSubject, FakeSubject
-from tests.contract.fork import CuttableCommands, ForkSubject
 from tests.contract.local import LocalStorageSubject, LocalSubject, unprivileged_directory
+from tests.contract.sshd import SftpStorageSubject, SshSubject, sshd
 from tests.contract.subjects import StorageSubject, Subject
 
 
@@ -22,13 +19,14 @@ async def fake(tmp_path: Path) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def ssh(tmp_path: Path) -> AsyncIterator[Subject]:
-    commands = CuttableCommands(LocalCommands())
-    system = System(tenant="t", id="host", uuid="u", owner="o", host="localhost", root_dir=str(tmp_path))
-    subject = ForkSubject(SshBackend(system, "me", commands), commands, tmp_path)
-    try:
-        yield subject
-    finally:
-        subject.end_everything()
+    async with sshd(tmp_path) as server:
+        connection = server.connection()
+        subject = SshSubject(connection, tmp_path)
+        try:
+            yield subject
+        finally:
+            subject.end_everything()
+            await connection.aclose()
 
 
 @asynccontextmanager
@@ -53,6 +51,16 @@ async def local_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
     await subject.storage.aclose()
 
 
+@asynccontextmanager
+async def sftp(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    async with sshd(tmp_path) as server:
+        connection = server.connection()
+        try:
+            yield SftpStorageSubject(connection, tmp_path)
+        finally:
+            await connection.aclose()
+
+
 BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] = {
     "fake": fake,
     "local": local,
@@ -62,4 +70,5 @@ BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] =
 STORAGES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StorageSubject]]] = {
     "fake": fake_storage,
     "local": local_storage,
+    "sftp": sftp,
 }

@@ -31,7 +31,7 @@ def follow_to_end(client: Client, uuid: str, *, quiet: bool = False) -> Job:
         return client.jobs.wait(uuid)
     with state_line() as show:
         job = client.jobs.wait(uuid, on_change=show, until=lambda job: job.status not in NOT_STARTED)
-    if job.started_at is not None or not job.has_ended:
+    if job.status == "FINISHED" or job.started_at is not None or not job.has_ended:
         print_logs(client, uuid)
     with state_line() as show:
         return client.jobs.wait(uuid, on_change=lambda job: None if job.has_ended else show(job))
