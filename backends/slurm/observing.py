@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from backends.container import DUPLICATE_EXIT_CODE
 from backends.slurm.text import US, AccountRow, QueueRow
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId
@@ -69,19 +68,17 @@ def observe_job(
         return None
     end = job_end(job_id, known.ending if known else None, account, code, traces)
     times = account if account and account.state is RemoteState.ENDED else None
-    nodes = (row.nodes if row else "") or (account.nodes if account else "")
-    began = bool(nodes) or traces.owner == job_id  # of a job cancelled in the queue Slurm says that it started then
     return Observation(
         state=RemoteState.ENDED,
         raw_state=known.raw_state if known else "",
         reason=row.reason if row else "",
         submitted_at=(row.submitted_at if row else None) or (account.submitted_at if account else None),
-        started_at=((row.starts_at if row else None) or (account.started_at if account else None)) if began else None,
+        started_at=_started(row, account),
         ended_at=(row.ended_at if row else None) or (times.ended_at if times else None),
         ending=end.ending,
         exit_code=end.exit_code,
         signal=end.signal,
-        nodes=nodes,
+        nodes=(row.nodes if row else "") or (account.nodes if account else ""),
         max_rss_mib=account.max_rss_mib if account else None,
         restarts=account.restarts if account else 0,
     )
@@ -149,8 +146,8 @@ def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], mem
         failed=len(failed),
         failed_indices=tuple(failed[:FAILED_INDICES_SHOWN]),
     )
-    starts = [row.starts_at for row in queue if row.state is not RemoteState.QUEUED]
-    starts += [row.started_at for row in accounts if row.state is not RemoteState.QUEUED]
+    starts = [row.starts_at for row in queue if row.state is not RemoteState.QUEUED and row.nodes]
+    starts += [row.started_at for row in accounts if row.state is not RemoteState.QUEUED and row.nodes]
     submitted_at = _earliest([row.submitted_at for row in queue] + [row.submitted_at for row in accounts])
     if waiting or running:
         first = next(row for row in queue if row.state is not RemoteState.ENDED)
@@ -165,9 +162,12 @@ def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], mem
             nodes=first.nodes,
             tasks=tasks,
         )
-    if not memory.ended:
+    ends = [memory.ended[index] for index in failed] + [memory.ended[index] for index in memory.ended]
+    # Tasks that were cancelled while they waited are one row that squeue shows without indices.
+    ends = [TaskEnd(row.ending, None, None) for row in queue if row.tasks is None and row.ending] + ends
+    if not ends:
         return None
-    worst = memory.ended[failed[0]] if failed else next(iter(memory.ended.values()))
+    worst = ends[0]
     return Observation(
         state=RemoteState.ENDED,
         raw_state=(queue[0].raw_state if queue else accounts[0].raw_state if accounts else ""),
@@ -185,9 +185,11 @@ def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], mem
     )
 
 
-def is_stray_exit(observation: Observation) -> bool:
-    """Whether a job ended as a duplicate that found its marker claimed."""
-    return observation.exit_code == DUPLICATE_EXIT_CODE
+def _started(row: QueueRow | None, account: AccountRow | None) -> datetime | None:
+    """When it started. squeue shows the instant of its end as the start of a job that was cancelled while it waited."""
+    if row is not None and row.nodes:
+        return row.starts_at
+    return account.started_at if account and account.nodes else None
 
 
 def _live(row: QueueRow, restarts: int) -> Observation:

@@ -125,19 +125,21 @@ class SshConnection:
                     self._sftp = await asyncio.wait_for(connection.start_sftp_client(), CONNECT_TIMEOUT_S)
                     self._sftp_connection = connection
                 client = self._sftp
+        with self._link_errors(ours_alone=True):
             yield client
 
     @contextlib.asynccontextmanager
     async def process(self, argv: Sequence[str]) -> AsyncIterator[asyncssh.SSHClientProcess[bytes]]:
         """A running program whose standard input and output the caller moves; for streams of any size."""
-        with self._link_errors():
-            async with self._channels:
+        async with self._channels:
+            with self._link_errors():
                 async with asyncio.timeout(CONNECT_TIMEOUT_S * 1.5):
                     process = await self._start(shlex.join(argv))
-                try:
+            try:
+                with self._link_errors(ours_alone=True):
                     yield process
-                finally:
-                    process.close()
+            finally:
+                process.close()
 
     async def connect(self) -> None:
         """Log in now, if that was not done yet."""
@@ -277,12 +279,17 @@ class SshConnection:
             raise NotAuthorised(f"the private key for {self} cannot be used: {error}") from None
 
     @contextlib.contextmanager
-    def _link_errors(self) -> Iterator[None]:
+    def _link_errors(self, *, ours_alone: bool = False) -> Iterator[None]:
+        """Translate what the library raises; ours_alone: an OSError is the caller's own and passes."""
         try:
             yield
         except asyncssh.SFTPError:
             raise  # speaks of a file; the storage knows which
-        except (asyncssh.Error, OSError) as error:
+        except asyncssh.Error as error:
+            raise _unavailable(self, error) from error
+        except OSError as error:
+            if ours_alone:
+                raise
             raise _unavailable(self, error) from error
 
 

@@ -84,20 +84,14 @@ class SftpStorage:
         if (await self._connection.run(["test", "-d", absolute])).exit_status == 0:
             raise FileRefused(f"{path}: is a directory")
         new = f"{posixpath.dirname(absolute)}/.{posixpath.basename(absolute)[:200]}.berth-{secrets.token_hex(6)}"
-        written = 0
         try:
             async with self._connection.process(["dd", "bs=1M", "iflag=fullblock", "status=none", f"of={new}"]) as dd:
-                async for chunk in chunks:  # an error of theirs is the caller's, and ends this
-                    try:
-                        dd.stdin.write(chunk)
-                        await dd.stdin.drain()
-                    except (BrokenPipeError, ConnectionResetError):
-                        break  # dd's words say why it stopped
-                    written += len(chunk)
-                else:
+                try:
+                    written = await _pour(chunks, dd.stdin)
+                finally:
                     dd.stdin.write_eof()
-                complaint = (await dd.stderr.read()).decode("utf-8", "replace")
-                await dd.wait_closed()
+                    complaint = (await dd.stderr.read()).decode("utf-8", "replace")
+                    await dd.wait_closed()
             if dd.returncode is None:
                 raise BackendUnavailable(f"{path}: the connection was lost while the file was written")
             _refuse(path, dd.returncode, complaint)
@@ -114,11 +108,11 @@ class SftpStorage:
 
     async def move(self, source: str, target: str) -> None:
         """Rename; across file systems the system copies. The target's parents are made."""
-        await self._to(source, target, "mv", "-fT")
+        await self._to(await self._inside(source, follow_last=False, may_be_root=False), source, target, "mv", "-fT")
 
     async def copy(self, source: str, target: str) -> None:
         """Copy on the system itself, with modes, times and links as they are. The target's parents are made."""
-        await self._to(source, target, "cp", "-aT")
+        await self._to(await self._inside(source, may_be_root=False), source, target, "cp", "-aT")
 
     async def delete(self, path: str) -> None:
         """Delete a file or a tree; a link itself, never what it leads to."""
@@ -137,8 +131,7 @@ class SftpStorage:
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
-    async def _to(self, source: str, target: str, *tool: str) -> None:
-        from_ = await self._inside(source, follow_last=False, may_be_root=False)
+    async def _to(self, from_: str, source: str, target: str, *tool: str) -> None:
         to = await self._inside(target, may_be_root=False)
         async with self._files(source) as sftp:
             await sftp.lstat(from_)
@@ -219,6 +212,18 @@ def _file_errors(path: str) -> Iterator[None]:
         raise BackendUnavailable(f"{path}: {error.reason}") from None
     except asyncssh.SFTPError as error:
         raise FileRefused(f"{path}: {error.reason}") from None
+
+
+async def _pour(chunks: AsyncIterator[bytes], pipe: asyncssh.SSHWriter[bytes]) -> int:
+    written = 0
+    async for chunk in chunks:
+        try:
+            pipe.write(chunk)
+            await pipe.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            break  # the other end stopped; its words say why
+        written += len(chunk)
+    return written
 
 
 def _refuse(path: str, exit_status: int, complaint: str) -> None:

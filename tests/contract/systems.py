@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.contract.fake import FakeStorageSubject, FakeSubject
 from tests.contract.local import LocalStorageSubject, LocalSubject, unprivileged_directory
 from tests.contract.sshd import SftpStorageSubject, SshSubject, sshd
+from tests.contract.slurm import slurm_subject
 from tests.contract.subjects import StorageSubject, Subject
 
 
@@ -65,6 +66,7 @@ BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] =
     "fake": fake,
     "local": local,
     "ssh": ssh,
+    "slurm": slurm_subject,
 }
 
 STORAGES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StorageSubject]]] = {

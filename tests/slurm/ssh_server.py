@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,13 +77,21 @@ class TestServer:
         self.sessions += 1
         self.most_sessions = max(self.most_sessions, self.sessions)
         try:
-            shell = await asyncio.create_subprocess_exec(
-                "bash", "-c", process.command, stdin=-1, stdout=-1, stderr=-1, env=self.env
+            shell = subprocess.Popen(  # noqa: ASYNC220 - asyncssh moves bytes of plain pipes
+                ["bash", "-c", process.command or "true"], stdin=-1, stdout=-1, stderr=-1, env=self.env
             )
             await process.redirect(stdin=shell.stdin, stdout=shell.stdout, stderr=shell.stderr)
-            status = await shell.wait()
-            await process.stdout.drain()
-            await process.wait_closed() if process.is_closing() else process.exit(status)
+            ended = asyncio.create_task(asyncio.to_thread(shell.wait))
+            hung_up = asyncio.create_task(process.channel.wait_closed())
+            await asyncio.wait({ended, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                shell.terminate()
+            status = await ended
+            if not hung_up.done():
+                await process.stdout.drain()
+                process.exit(status)
+            await process.wait_closed()
+            await hung_up
         finally:
             self.sessions -= 1
 

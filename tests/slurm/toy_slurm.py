@@ -1,5 +1,6 @@
-#!/usr/bin/env python3
 """A toy Slurm for tests: sbatch, squeue, sacct, scancel and sinfo over a directory, with jobs as real processes.
+
+``python3 toy_slurm.py DIRECTORY TOOL ARGUMENT...``
 
 It answers as Slurm does for the options that Berth uses, and misbehaves when a file in its directory says so:
 ``sbatch.hangs``, ``sbatch.loses`` (takes the job, then says that the socket timed out), ``sbatch.refuses`` (holds the
@@ -17,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-HOME = Path(os.path.realpath(sys.argv[0])).parent.parent / "slurm"
+HOME = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 NO_CONTROLLER = "Unable to contact slurm controller (connect failure)"
 
 
@@ -42,9 +43,9 @@ def fields_of(folder: Path) -> dict[str, str]:
 
 def state_of(job: dict[str, str]) -> tuple[str, str]:
     """State and ExitCode of a job: its process tells."""
-    if word := HOME / f"word.{job['id']}":
-        if word.exists():
-            return word.read_text(), "0:0"
+    word = HOME / f"word.{job['id']}"
+    if word.exists():
+        return word.read_text(), "0:0"
     if "cancelled" in job:
         return "CANCELLED", "0:15"
     if "code" in job:
@@ -173,4 +174,4 @@ def sinfo(said: dict[str, str], rest: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(globals()[Path(sys.argv[0]).name](*options(sys.argv[1:])))
+    sys.exit(globals()[sys.argv[2]](*options(sys.argv[3:])))
