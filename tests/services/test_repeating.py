@@ -1,12 +1,14 @@
 """Requests that come again, at the same instant too."""
 
 import asyncio
+from dataclasses import replace
 
 from scheduler.model.requests import JobRequest
 from scheduler.model.users import Principal
 from scheduler.services import jobs
 from scheduler.services.idempotency import Repeatable
-from tests.api.world import open_world
+from scheduler.store.definitions import Definitions
+from tests.api.world import JOB, open_world
 
 ADA = Principal(tenant="dev", username="ada")
 
@@ -38,3 +40,29 @@ async def test_nothing_is_woken_or_stored_by_a_request_that_was_answered_before(
         await jobs.cancel(world.ports, ADA, first[0].uuid)
         again = await jobs.submit(world.ports, ADA, [request], repeatable=repeatable)
         assert (again[0].uuid, again[0].state) == (first[0].uuid, "CANCELLED")
+
+
+async def test_a_change_of_app_or_system_counts_from_the_next_job_on(tmp_path):
+    async with open_world(f"sqlite+aiosqlite:///{tmp_path}/berth.sqlite") as world:
+        for _ in range(2):
+            assert (await world.submit())["memoryMB"] == 100
+        other_process = replace(world.ports, definitions=Definitions())
+        world.app.state.edge = replace(world.app.state.edge, ports=other_process)
+        await world.change("PATCH", "/v3/apps/hello/0.1", {"jobAttributes": {"memoryMB": 200}})
+        await world.change("PATCH", "/v3/systems/alder", {"jobWorkingDir": "elsewhere"})
+        world.app.state.edge = replace(world.app.state.edge, ports=world.ports)
+        job = await world.submit()
+        assert job["memoryMB"] == 200
+        assert job["execSystemExecDir"].startswith("/elsewhere/")
+        await world.change("DELETE", "/v3/systems/credential/alder/user/ada")
+        refused = await world.call("POST", "/v3/jobs/submit", JOB)
+        assert "no credential" in refused.json()["message"]
+
+
+async def test_what_is_remembered_of_one_user_opens_nothing_to_another(tmp_path):
+    async with open_world(f"sqlite+aiosqlite:///{tmp_path}/berth.sqlite") as world:
+        for _ in range(2):
+            await world.submit()
+        refused = await world.call("POST", "/v3/jobs/submit", JOB, user="bob")
+        assert refused.status_code == 400
+        assert "was not found" in refused.json()["message"]
