@@ -219,7 +219,11 @@ class Tree:
             self._lay(self._child(folder, base), member, archive)
 
     def close(self) -> None:
-        """Give directories their own modes, last: they may forbid writing."""
+        """Make room for the host's resolver, and give directories their modes, last: they may forbid writing."""
+        if stat.S_ISDIR(_mode(f"{self._root}/etc")):
+            resolver = f"{self._root}/etc/resolv.conf"
+            self._remove(resolver)
+            os.close(os.open(resolver, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
         for path, mode in self._directory_modes.items():
             if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
                 os.chmod(path, mode)  # noqa: PTH101

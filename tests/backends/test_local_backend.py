@@ -42,9 +42,8 @@ async def subject(tmp_path) -> AsyncIterator[LocalSubject]:
 
 def reopened(subject: LocalSubject, slots: Slots = TWO, owner: str = "ann") -> LocalBackend:
     """The backend as a new process would make it."""
-    return LocalBackend(
-        local_system(subject.work), subject.work.parent / f"{subject.work.name}.state", owner=owner, slots=slots
-    )
+    state_dir = subject.work.parent / f"{subject.work.name}.state"
+    return LocalBackend(local_system(subject.work), state_dir, owner=owner, slots=slots)
 
 
 async def ended(backend: LocalBackend, remote_id, marker):
@@ -158,25 +157,16 @@ def busybox_image(place: Path) -> Path:
     busybox = Path("/bin/busybox")
     assert busybox.exists(), "busybox is missing: apt install busybox-static"
     tools = [symlink(f"bin/{name}", "busybox") for name in ("sh", "cat", "env", "touch", "id")]
-    layer = [
-        directory("bin"),
-        file("bin/busybox", busybox.read_bytes(), 0o755),
-        *tools,
-        file("etc/image", b"in the image\n"),
-    ]
-    say = [
-        "/bin/sh",
-        "-c",
-        'cat /etc/image; echo "$GREETING|$FROM_IMAGE|$PWD"; cat "$@"; touch /TapisOutput/made /etc/no',
-        "sh",
-    ]
-    return oci_image(place, layer, Entrypoint=say, Env=["FROM_IMAGE=yes", "PATH=/bin"])
+    layer = [directory("bin"), file("bin/busybox", busybox.read_bytes(), 0o755), *tools]
+    layer += [file("etc/image", b"in the image\n")]
+    words = 'cat /etc/image; echo "$GREETING|$FROM_IMAGE|$PWD"; cat "$@"; touch /TapisOutput/made /etc/no'
+    return oci_image(place, layer, Entrypoint=["/bin/sh", "-c", words, "sh"], Env=["FROM_IMAGE=yes", "PATH=/bin"])
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
 async def test_a_container_runs_in_bubblewrap_with_its_own_root_and_the_tapis_directories(subject, monkeypatch):
     monkeypatch.setitem(local_backend._PROGRAMS, local_backend.Launcher.APPTAINER, ())
     monkeypatch.setitem(local_backend._PROGRAMS, local_backend.Launcher.PODMAN, ())
+    assert shutil.which("bwrap"), "bubblewrap is missing: apt install bubblewrap"
     image = busybox_image(subject.work / "image")
     marker = new_marker()
     intent = subject.intent(marker, runtime=Runtime.SINGULARITY, image=f"oci:{image}", args=("/TapisInput/given",))

@@ -13,7 +13,6 @@ from typing import Any
 from backends.local.backend import LocalBackend
 from backends.local.commands import LocalCommands, account_for
 from backends.local.queue import Slots
-from backends.local.storage import LocalStorage
 from scheduler.model.errors import BackendUnavailable, SubmitError
 from scheduler.model.ids import Marker, RemoteId
 from scheduler.model.runs import SubmitIntent
@@ -80,19 +79,3 @@ class LocalSubject(ForkSubject):
         if self._state_dir.is_file():
             self._state_dir.unlink()
             self._state_dir.with_suffix(".away").rename(self._state_dir)
-
-
-class LocalStorageSubject:
-    """A directory, and a file beside it that no path may reach."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self._root = tmp_path / "root"
-        self._root.mkdir()
-        secret = tmp_path / "outside" / "passwd"
-        secret.parent.mkdir()
-        secret.write_text("root:x:0:0")
-        self.outside = str(secret)
-        self.storage = LocalStorage(self._root)
-
-    def plant_link(self, path: str, target: str) -> None:
-        (self._root / path).symlink_to(target)

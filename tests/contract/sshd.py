@@ -14,7 +14,6 @@ import asyncssh
 
 from backends.ssh.backend import SshBackend
 from backends.ssh.connection import SshConnection
-from backends.ssh.storage import SftpStorage
 from scheduler.model.systems import System
 from tests.contract.fork import CuttableCommands, ForkSubject
 
@@ -105,19 +104,3 @@ class SshSubject(ForkSubject):
     def __init__(self, connection: SshConnection, work: Path) -> None:
         commands = CuttableCommands(connection)
         super().__init__(SshBackend(host_system(work), getpass.getuser(), commands), commands, work)
-
-
-class SftpStorageSubject:
-    """A directory behind sshd, and a file beside it that no path may reach."""
-
-    def __init__(self, connection: SshConnection, tmp_path: Path) -> None:
-        self._root = tmp_path / "root"
-        self._root.mkdir()
-        secret = tmp_path / "outside" / "passwd"
-        secret.parent.mkdir()
-        secret.write_text("root:x:0:0")
-        self.outside = str(secret)
-        self.storage = SftpStorage(host_system(self._root), connection)
-
-    def plant_link(self, path: str, target: str) -> None:
-        (self._root / path).symlink_to(target)

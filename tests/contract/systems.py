@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from backends.local.storage import LocalStorage
+from backends.ssh.storage import SftpStorage
+from tests.contract.directory import DirectorySubject
 from tests.contract.fake import FakeStorageSubject, FakeSubject
-from tests.contract.local import LocalStorageSubject, LocalSubject, unprivileged_directory
-from tests.contract.sshd import SftpStorageSubject, SshSubject, sshd
+from tests.contract.local import LocalSubject, unprivileged_directory
 from tests.contract.slurm import slurm_subject
+from tests.contract.sshd import SshSubject, host_system, sshd
 from tests.contract.subjects import StorageSubject, Subject
 
 
@@ -47,7 +50,7 @@ async def fake_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
 
 @asynccontextmanager
 async def local_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
-    subject = LocalStorageSubject(tmp_path)
+    subject = DirectorySubject(tmp_path, LocalStorage)
     yield subject
     await subject.storage.aclose()
 
@@ -57,7 +60,7 @@ async def sftp(tmp_path: Path) -> AsyncIterator[StorageSubject]:
     async with sshd(tmp_path) as server:
         connection = server.connection()
         try:
-            yield SftpStorageSubject(connection, tmp_path)
+            yield DirectorySubject(tmp_path, lambda root: SftpStorage(host_system(root), connection))
         finally:
             await connection.aclose()
 

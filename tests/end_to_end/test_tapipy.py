@@ -21,7 +21,10 @@ SCRIPT = Path(__file__).parents[1] / "api" / "tapipy_path.py"
 def test_tapipy_runs_a_job_on_the_cluster(cluster: Any, tapipy_python: Path, tmp_path: Path):
     info = cluster.info()
     with running(tmp_path / "berth") as server:
-        Wire(server.url).post("/v3/oauth2/profiles", {"username": "alice", "password": "tapipy-on-a-cluster", "email": "alice@example.org"})
+        Wire(server.url).post(
+            "/v3/oauth2/profiles",
+            {"username": "alice", "password": "tapipy-on-a-cluster", "email": "alice@example.org"},
+        )
         environment = {
             "PATH": os.environ["PATH"],
             "BASE_URL": server.url,
