@@ -30,7 +30,7 @@ async def link(tmp_path) -> AsyncIterator[Link]:
         try:
             yield Link(server, subject)
         finally:
-            subject.end_everything()
+            await subject.all_ended()
             await connection.aclose()
 
 
