@@ -13,6 +13,7 @@ from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import Credential, System
+from scheduler.store.group_commit import GroupCommit
 
 
 class Connections(Protocol):
@@ -52,6 +53,7 @@ class Ports:
 
     ``wake`` tells the reconcilers that a move was committed; ``process_id`` names this process in leases.
     ``reads`` opens what only reads and never waits behind a writer; left out, reading is a transaction too.
+    ``group`` lets submissions that arrive together share a transaction; left out, each has its own.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -60,7 +62,12 @@ class Ports:
     wake: Callable[[], None] = field(default=lambda: None)
     process_id: str = "one"
     reads: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+    group: GroupCommit | None = None
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""
         return (self.reads or self.transaction)()
+
+    def submissions(self) -> GroupCommit:
+        """Where new jobs are added."""
+        return self.group or GroupCommit(self.transaction)

@@ -30,9 +30,10 @@ from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import BackendKind, Credential, System
 from scheduler.ports import Ports
-from scheduler.security.secrets import SecretBox, load_or_create_key, parse_key
+from scheduler.security.secrets import SecretBox, box_at, parse_key
 from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
+from scheduler.store.group_commit import GroupCommit
 from scheduler.store.systems import CredentialStore, SystemStore
 
 log = structlog.get_logger()
@@ -199,7 +200,7 @@ def secret_box(settings: Settings) -> SecretBox:
     try:
         if settings.secrets_key is not None:
             return SecretBox(parse_key(settings.secrets_key.get_secret_value()))
-        return SecretBox(load_or_create_key(settings.home / "secrets.key"))
+        return box_at(settings.home / "secrets.key")
     except ValueError as error:
         raise SettingsInvalid(f"BERTH_SECRETS_KEY: {error}") from None
     except PermissionError as error:
@@ -222,6 +223,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
     return Ports(
         transaction=opened.transaction,
         reads=opened.reading,
+        group=GroupCommit(opened.transaction),
         connections=connections,
         wake=wake,
         process_id=process_id,

@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from testbed import cgroups, network, slurm_conf
-from testbed.host import TestbedError, install_tools, launch, require_root, run, say, wait_until
+from testbed.host import TestbedError, install_tools, launch, lock, require_root, run, say, wait_until
+from testbed.info import describe
 from testbed.layer import write_common_layer, write_machine_keys, write_shared_folder
 from testbed.machine import Machine, kill_all
 from testbed.oci import DEMO_REFERENCE, write_demo_image
-from testbed.rootfs import ensure_rootfs, lock, package_versions
-from testbed.services import DAEMONS, daemons_of
+from testbed.rootfs import ensure_rootfs, package_versions
+from testbed.services import daemons_of
 from testbed.spec import USERS, Spec
 
 STATE = Path(os.environ.get("BERTH_TESTBED_STATE", "/var/tmp/berth-testbed"))
@@ -47,7 +48,7 @@ class Cluster:
     def up(self) -> dict[str, Any]:
         """Bring the cluster up and return ``info()``; when it is up already, start again whatever has died."""
         require_root()
-        with self._locked():
+        with self._locked(), _open_umask():
             self._refuse_another_spec()
             if (self.state / "spec.json").exists() and not (self.state / "info.json").exists():
                 say("the last start did not finish: clearing it away")
@@ -65,10 +66,10 @@ class Cluster:
         require_root()
         with self._locked():
             self._erase()
-        self._lock_path.unlink(missing_ok=True)
+            self._lock_path.unlink()
 
     def info(self) -> dict[str, Any]:
-        """All that a program needs to use the cluster; docs/testbed.md explains each field."""
+        """All that a program needs to use the cluster; ``testbed.info`` says what."""
         try:
             content: dict[str, Any] = json.loads((self.state / "info.json").read_text())
             return content
@@ -150,15 +151,11 @@ class Cluster:
 
     # Parts
 
-    @property
-    def _rootfs(self) -> Path:
-        return Path(self._setup["rootfs"])
-
-    @property
-    def _setup(self) -> dict[str, str]:
-        """What ``up`` found out beyond the specification: the root file system and the cgroup version."""
-        found: dict[str, str] = json.loads((self.state / "setup.json").read_text())
-        return found
+    def machine(self, name: str) -> Machine:
+        """One machine by its name; TestbedError when there is none."""
+        if name not in self.spec.machines:
+            raise TestbedError(f"no machine {name!r}; there are {', '.join(self.spec.machines)}")
+        return self.machines[name]
 
     @property
     def machines(self) -> dict[str, Machine]:
@@ -174,6 +171,16 @@ class Cluster:
             )
             for name in self.spec.machines
         }
+
+    @property
+    def _rootfs(self) -> Path:
+        return Path(self._setup["rootfs"])
+
+    @property
+    def _setup(self) -> dict[str, str]:
+        """What ``up`` found out beyond the specification: the root file system and the cgroup version."""
+        found: dict[str, str] = json.loads((self.state / "setup.json").read_text())
+        return found
 
     def _create(self) -> None:
         install_tools()
@@ -196,11 +203,11 @@ class Cluster:
         finally:
             for door in doors:
                 door.close()
-        self._each(self.spec.machines, lambda name: self.machines[name].boot(self.spec.rate))
+        _each(self.spec.machines, lambda name: self.machines[name].boot(self.spec.rate))
         self._start_daemons()
         self._await_first_job()
         demo_digest = self.push_demo_image()
-        _write(self.state / "info.json", self._describe(versions, demo_digest))
+        _write(self.state / "info.json", describe(self.spec, self.state, cgroup_mode, versions, demo_digest))
         say(f"up: ssh -F {self.state}/ssh/config testbed")
 
     def _start_daemons(self) -> None:
@@ -217,12 +224,16 @@ class Cluster:
                 login.sh("set -e\n" + "".join(f"sacctmgr -i {command}\n" for command in commands))
             login.start(*self._daemons("login"))
 
-        self._each(self.spec.machines, start)
-        self._each(self.spec.compute_nodes, lambda name: self.machines[name].start("slurmd"))
+        _each(self.spec.machines, start)
+        _each(self.spec.compute_nodes, lambda name: self.machines[name].start("slurmd"))
 
     def _await_first_job(self) -> None:
-        nodes = self.spec.nodes
-        self.sh("login", f"until srun -N{nodes} --immediate=5 true 2>/dev/null; do sleep 0.1; done", user="alice")
+        login, job = self.machines["login"], f"srun -N{self.spec.nodes} --immediate=5 true"
+        wait_until(
+            lambda: login.sh(job, user="alice", check=False).returncode == 0,
+            "a first job ran on all nodes",
+            timeout_s=60,
+        )
         wait_until(self._ssh_answers, "sshd answers through the relay")
 
     def _ssh_answers(self) -> bool:
@@ -265,43 +276,6 @@ class Cluster:
             argv.append(f"{door.fileno()}={network.address_of(machine)}:{port}")
         launch(argv, self.state / "relay.log", [door.fileno() for door in doors])
 
-    def _describe(self, versions: dict[str, str], demo_digest: str) -> dict[str, Any]:
-        port, ssh = self.spec.ssh_port, self.state / "ssh"
-        registry = f"127.0.0.1:{self.spec.registry_port}"
-        known = dict(line.split(" ", 1) for line in (ssh / "known_hosts").read_text().splitlines())
-        return {
-            "name": self.spec.name,
-            "suite": self.spec.suite,
-            "slurm_version": versions["slurmctld"].split("-")[0],
-            "versions": versions,
-            "cgroup": self._setup["cgroup"],
-            "nodes": list(self.spec.compute_nodes),
-            "ssh": {
-                "host": "127.0.0.1",
-                "port": port,
-                "users": {user: {"key": str(ssh / user), "home": f"/home/{user}"} for user in USERS},
-                "known_hosts": str(ssh / "known_hosts"),
-                "host_key": known[f"[127.0.0.1]:{port}"],
-                "config": str(ssh / "config"),
-            },
-            "node_ssh": {
-                name: {"host": "127.0.0.1", "port": door, "host_key": known[f"[127.0.0.1]:{door}"]}
-                for door, (name, inner) in self.spec.doors.items()
-                if inner == 22 and name != "login"
-            },
-            "slurmrestd": {"url": f"http://127.0.0.1:{self.spec.restd_port}"},
-            "registry": {"address": registry, "from_nodes": "login:5000", "plain_http": True},
-            "demo_image": {
-                "reference": f"docker://{registry}/{DEMO_REFERENCE}",
-                "from_nodes": f"docker://login:5000/{DEMO_REFERENCE}",
-                "digest": demo_digest,
-            },
-            "partitions": ["cpu", "debug"],
-            "accounts": {"alice": ["lab", "teaching"], "bob": ["lab"]} if self.spec.dbd else {},
-            "qos": ["normal", "express"] if self.spec.dbd else [],
-            "state_dir": str(self.state),
-        }
-
     def _erase(self) -> None:
         names = network.namespaces(self.spec.name)
         if names:
@@ -329,28 +303,36 @@ class Cluster:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         STATE.mkdir(parents=True, exist_ok=True)
+        if STATE.stat().st_uid != 0:  # its parent may be open to all, and we are about to trust what lies here
+            raise TestbedError(f"{STATE} belongs to another user; remove it or set BERTH_TESTBED_STATE")
         with lock(self._lock_path):
             yield
 
-    def machine(self, name: str) -> Machine:
-        """One machine by its name; TestbedError when there is none."""
-        if name not in self.spec.machines:
-            raise TestbedError(f"no machine {name!r}; there are {', '.join(self.spec.machines)}")
-        return self.machines[name]
-
     def _daemon(self, node: str, daemon: str) -> str:
+        """The daemon's name, once it is sure that this machine has such a daemon."""
         if daemon not in self._daemons(node):
             raise TestbedError(f"no daemon {daemon!r} on {node}; there are {', '.join(self._daemons(node))}")
-        return DAEMONS[daemon].name
+        return daemon
 
     def _daemons(self, node: str) -> tuple[str, ...]:
         return daemons_of(node, self.spec.dbd)
 
-    def _each(self, names: tuple[str, ...], act: Any) -> None:
-        """Act on several machines at once; the first error is raised after all have ended."""
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            for outcome in [pool.submit(act, name) for name in names]:
-                outcome.result()
+
+def _each(names: tuple[str, ...], act: Callable[[str], None]) -> None:
+    """Act on several machines at once; the first error is raised after all have ended."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for outcome in [pool.submit(act, name) for name in names]:
+            outcome.result()
+
+
+@contextmanager
+def _open_umask() -> Iterator[None]:
+    """What we write is read by the machines' users, whatever the caller's umask."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _write(path: Path, content: object) -> None:

@@ -1,12 +1,15 @@
-"""What the testbed asks of the machine it runs on: root, a few Debian tools, and a way to run commands."""
+"""What the testbed asks of its host: root, a few Debian tools, and ways to run commands and to take turns."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 TOOL_PACKAGES = {
     "mmdebstrap": "mmdebstrap",
@@ -104,3 +107,22 @@ def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 20) -> N
         if time.monotonic() > deadline:
             raise TestbedError(f"not after {timeout_s:g} s: {what}")
         time.sleep(0.02)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which the holder may remove; it goes with the process, however that ends."""
+    while True:
+        with path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_still(path, handle):
+                yield
+                return
+
+
+def _is_still(path: Path, handle: IO[str]) -> bool:
+    """Whether the open file still has this name: the holder before us may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle.fileno()))
+    except FileNotFoundError:
+        return False

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster import STATE, Cluster
-from testbed.host import TestbedError, require_root
-from testbed.rootfs import lock
+from testbed.host import TestbedError, lock, require_root
 from testbed.spec import Spec
 
 _NODES = 4

@@ -105,14 +105,6 @@ def package_versions(rootfs: Path) -> dict[str, str]:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it goes with the process, however that ends."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def _only_builder(suite: Suite) -> Iterator[None]:
     """Be the one process that may build this suite's tree; while another does, show its progress."""
     with (CACHE / f"{suite.name}.lock").open("w") as handle:

@@ -52,7 +52,7 @@ DAEMONS: Mapping[str, Daemon] = MappingProxyType(
                 ready="curl -s http://127.0.0.1:6820/",
                 user="nobody",  # it refuses to run as root or as Slurm's own user
             ),
-            Daemon("slurmd", "slurmd -D", ready="true"),
+            Daemon("slurmd", "slurmd -D", ready="scontrol show slurmd"),
         )
     }
 )

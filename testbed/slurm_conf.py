@@ -6,7 +6,10 @@ from testbed.spec import Spec
 CPUS_PER_NODE = 4
 MEMORY_MIB_PER_NODE = 4000
 
-# Users may charge `lab`; only alice may charge `teaching`, which holds at most 4 CPUs at a time.
+PARTITIONS = ("cpu", "debug")
+QOS = ("normal", "express")
+# The first account is a user's default; `teaching` holds at most 4 CPUs at a time.
+ACCOUNTS = {"alice": ("lab", "teaching"), "bob": ("lab",)}
 ACCOUNTING = (
     "add cluster {cluster}",
     "add qos express Priority=1000 MaxWall=00:10:00 MaxSubmitJobsPerUser=20 MaxTRESPerUser=cpu=8",

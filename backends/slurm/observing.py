@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from backends.container import DUPLICATE_EXIT_CODE
 from backends.slurm.text import US, AccountRow, QueueRow
@@ -18,6 +18,9 @@ from scheduler.model.runs import Ending, Observation, RemoteState, TaskCounts
 
 FAILED_INDICES_SHOWN = 100
 """Most indices of failed tasks that an observation carries."""
+
+
+LAUNCH_REFUSED_WITHIN = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +72,17 @@ def observe_job(
         return None
     end = job_end(job_id, known.ending if known else None, account, code, traces)
     times = account if account and account.state is RemoteState.ENDED else None
-    nodes = (row.nodes if row else "") or (account.nodes if account else "")
-    began = bool(nodes) or traces.owner == job_id  # of a job cancelled in the queue Slurm says that it started then
     return Observation(
         state=RemoteState.ENDED,
         raw_state=known.raw_state if known else "",
         reason=row.reason if row else "",
         submitted_at=(row.submitted_at if row else None) or (account.submitted_at if account else None),
-        started_at=((row.starts_at if row else None) or (account.started_at if account else None)) if began else None,
+        started_at=_started(row, account),
         ended_at=(row.ended_at if row else None) or (times.ended_at if times else None),
         ending=end.ending,
         exit_code=end.exit_code,
         signal=end.signal,
-        nodes=nodes,
+        nodes=(row.nodes if row else "") or (account.nodes if account else ""),
         max_rss_mib=account.max_rss_mib if account else None,
         restarts=account.restarts if account else 0,
     )
@@ -95,13 +96,27 @@ def job_end(
     ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
     if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
         ending = Ending.OUT_OF_MEMORY
+    if done and done.exit_code == DUPLICATE_EXIT_CODE and code is not None:
+        ending = Ending.FAILED if code else Ending.COMPLETED  # started again by mistake; what counts is the first run
     if code is None and done and (done.exit_code or ending is Ending.COMPLETED):
         code = done.exit_code
     if code is None and ending is Ending.COMPLETED:
         code = 0
     if ending is Ending.FAILED and traces.owner is None and code in (None, 0):
         ending = Ending.LAUNCH_FAILURE  # it never came to its first line
+    if ending is Ending.CANCELLED and traces.owner is None and done is not None and _cancelled_by_its_node(done):
+        ending = Ending.LAUNCH_FAILURE
     return TaskEnd(ending, code, done.signal or None if done else None)
+
+
+def _cancelled_by_its_node(account: AccountRow) -> bool:
+    """Whether root cancelled a job as soon as it was started: what slurmd does when it cannot launch it.
+
+    It happens after slurmctld lost its last seconds and issues job ids again that a node still knows as running.
+    """
+    if account.started_at is None or account.ended_at is None or not account.raw_state.endswith(" by 0"):
+        return False
+    return account.ended_at - account.started_at <= LAUNCH_REFUSED_WITHIN
 
 
 def stray_of(job_id: RemoteId, traces: Traces) -> RemoteId | None:
@@ -149,8 +164,8 @@ def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], mem
         failed=len(failed),
         failed_indices=tuple(failed[:FAILED_INDICES_SHOWN]),
     )
-    starts = [row.starts_at for row in queue if row.state is not RemoteState.QUEUED]
-    starts += [row.started_at for row in accounts if row.state is not RemoteState.QUEUED]
+    starts = [row.starts_at for row in queue if row.state is not RemoteState.QUEUED and row.nodes]
+    starts += [row.started_at for row in accounts if row.state is not RemoteState.QUEUED and row.nodes]
     submitted_at = _earliest([row.submitted_at for row in queue] + [row.submitted_at for row in accounts])
     if waiting or running:
         first = next(row for row in queue if row.state is not RemoteState.ENDED)
@@ -165,9 +180,12 @@ def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], mem
             nodes=first.nodes,
             tasks=tasks,
         )
-    if not memory.ended:
+    ends = [memory.ended[index] for index in failed] + [memory.ended[index] for index in memory.ended]
+    # Tasks that were cancelled while they waited are one row that squeue shows without indices.
+    ends = [TaskEnd(row.ending, None, None) for row in queue if row.tasks is None and row.ending] + ends
+    if not ends:
         return None
-    worst = memory.ended[failed[0]] if failed else next(iter(memory.ended.values()))
+    worst = ends[0]
     return Observation(
         state=RemoteState.ENDED,
         raw_state=(queue[0].raw_state if queue else accounts[0].raw_state if accounts else ""),
@@ -185,9 +203,11 @@ def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], mem
     )
 
 
-def is_stray_exit(observation: Observation) -> bool:
-    """Whether a job ended as a duplicate that found its marker claimed."""
-    return observation.exit_code == DUPLICATE_EXIT_CODE
+def _started(row: QueueRow | None, account: AccountRow | None) -> datetime | None:
+    """When it started. squeue shows the instant of its end as the start of a job that was cancelled while it waited."""
+    if row is not None and row.nodes:
+        return row.starts_at
+    return account.started_at if account and account.nodes else None
 
 
 def _live(row: QueueRow, restarts: int) -> Observation:

@@ -229,10 +229,11 @@ def _to(path: str, value: Callable[[str, Any], Any]) -> Reader:
     """A reader that puts one value at a dotted path of the request."""
 
     def read(field: str, raw: Any) -> Fragment:
-        piece = value(field, raw)
-        for name in reversed(path.split(".")):
-            piece = {name: piece}
-        return piece
+        *parents, last = path.split(".")
+        fragment: Fragment = {last: value(field, raw)}
+        for name in reversed(parents):
+            fragment = {name: fragment}
+        return fragment
 
     return read
 

@@ -150,7 +150,7 @@ class Watch:
             attempt = await store.newest_attempt(job)
             if attempt is not None and attempt.missing_since is not None:
                 attempt = await store.note_attempt(attempt, {"missing_since": None})
-            facts = facts_of(job, seen)
+            facts = facts_of(job, seen, at)
             for fact in facts:
                 job = await store.record(job, fact, at)
             if not facts and (news := news_of(job, seen)):

@@ -21,7 +21,7 @@ from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action
 from scheduler.services import apps, placement
-from scheduler.services.idempotency import Names, Repeatable, earlier, once
+from scheduler.services.idempotency import Repeatable, SameMeanwhile, earlier, remembering
 from scheduler.services.placement import Facts
 from scheduler.services.resolve import anonymous_app, resolve
 from scheduler.services.systems import Listed
@@ -47,20 +47,15 @@ async def submit(
     repeatable: Repeatable | None = None,
 ) -> Sequence[Job]:
     """Take jobs, all or none, in the order given. Raises SpecInvalid and NoFeasibleSystem; then nothing is stored."""
-    names = await earlier(ports, caller, repeatable)
-    if names is None:
+    while (names := await earlier(ports, caller, repeatable)) is None:
         new = await _prepared(ports, caller, requests, tracking_id)
-        made: Sequence[Job] = ()
-
-        async def add(db: Any) -> Names:
-            nonlocal made
-            made = await JobStore(db).add(new)
-            return {"uuids": [job.uuid for job in made]}
-
-        names = await once(ports, caller, repeatable, add)
-        if made:
-            ports.wake()
-            return made
+        made_names = {"uuids": [job.uuid for job in new]}
+        try:
+            made = await ports.submissions().add(new, remembering(ports, caller, repeatable, made_names))
+        except SameMeanwhile:
+            continue
+        ports.wake()
+        return made
     async with ports.reading() as db:
         return [await JobStore(db).get(caller.tenant, uuid) for uuid in names["uuids"]]
 

@@ -237,9 +237,19 @@ def test_a_missing_marker_directory_starts_nothing(host):
 
 def test_a_requeued_slurm_job_finds_its_own_claim_and_another_job_does_not(slurm_host):
     assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
-    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
+    requeued = {"SLURM_JOB_ID": "41", "SLURM_RESTART_COUNT": "1"}
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, **requeued).returncode == 0
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, **requeued).returncode == 119
     assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="42").returncode == 119
     assert (slurm_host.marker_dir / "claim" / "owner").read_text() == "41\n"
+
+
+def test_a_controller_that_forgot_the_start_starts_no_user_code_again(slurm_host):
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
+    again = slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41")
+    assert again.returncode == 119
+    assert b"started before" in again.stderr
+    assert (slurm_host.marker_dir / "exit").read_text() == "0\n"
 
 
 def test_every_task_of_an_array_has_a_claim_and_an_exit_of_its_own(slurm_host):

@@ -99,7 +99,7 @@ def test_every_exit_code_is_explained(home: Path) -> None:
 
 
 def test_every_command_and_sbatch_option_is_in_the_documentation() -> None:
-    from berth.sbatch import OPTIONS
+    from berth.sbatch.options import OPTIONS
 
     docs = (ROOT / "docs/cli.md").read_text()
     for words in every_command():

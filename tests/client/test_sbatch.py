@@ -11,18 +11,10 @@ from typing import Any
 import pytest
 from berth.errors import BerthError, InvalidInput, UsageError
 from berth.jobfile import request_from_job
-from berth.sbatch import (
-    MAX_SCRIPT_BYTES,
-    OPTIONS,
-    How,
-    command_for,
-    dependencies,
-    file_name,
-    parse_command_line,
-    parse_script,
-    split_input,
-    submission,
-)
+from berth.sbatch.options import OPTIONS, How
+from berth.sbatch.reading import parse_command_line, parse_script
+from berth.sbatch.script import MAX_SCRIPT_BYTES, command_for, submission
+from berth.sbatch.values import dependencies, file_name, split_input
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +122,7 @@ def test_the_command_line_reads_as_getopt_reads_it(
         (["-Z"], "command line: sbatch has no option -Z"),
         (["--time"], "command line: --time needs a value"),
         (["--wait=1"], "command line: --wait takes no value"),
+        (["--account="], "command line: --account needs a value"),
         (["--hold"], "command line: --hold is refused: submit the job when it may run"),
         (["--uid=root"], "--uid is refused: a job runs as the login of your credential"),
         (["--mem=0"], "command line: --mem: '0' means all memory of a node; name a size"),

@@ -10,7 +10,7 @@ from berth.client import Client
 from berth.config import ConfigFile, Login
 from berth.errors import ApiError, NotFound, ServerFailed, Unauthenticated, Unreachable
 from berth.follow import parse_events
-from berth.jobs import checked_path
+from berth.jobs import Jobs, checked_path
 from berth.session import Patience, Session, segment
 from berth.tokens import HeldTokens, TokenPair
 
@@ -227,6 +227,24 @@ def test_a_log_that_stays_unreachable_is_given_up() -> None:
     with pytest.raises(Unreachable):
         list(follow(session, "/v3/jobs/x/logs", "stdout", 0))
     assert len(requests) == LOST_AFTER_TRIES + 1
+
+
+def test_waiting_outlasts_a_server_that_restarts_but_not_one_that_is_gone() -> None:
+    running, ended = ({"uuid": "u", "status": status} for status in ("RUNNING", "FINISHED"))
+    session, _, _ = answering(fine(running), *[REFUSED] * 40, wrong(503), fine(ended))
+    assert Jobs(session).wait("u").status == "FINISHED"
+    session, _, _ = answering(*[REFUSED] * 40)
+    with pytest.raises(Unreachable):
+        Jobs(session).wait("u")
+
+
+def test_a_request_that_times_out_is_given_up_after_a_while() -> None:
+    session, requests, _ = answering(*[httpx.ReadTimeout("late")] * 10)
+    clock = iter(range(0, 1000, 31))
+    session.now = lambda: float(next(clock))
+    with pytest.raises(Unreachable, match="did not answer in time"):
+        session.get("/v3/jobs/list")
+    assert len(requests) == 2
 
 
 def test_events_are_read_as_the_standard_says() -> None:

@@ -130,7 +130,7 @@ class Story:
                     elif self.world.system.jobs[marker].state is state:
                         self.world.system.end(marker)
                         self.ended[marker] += 1
-            if all((await self.world.job(job)).state in TERMINAL for job in self.jobs):
+            if all([(await self.world.job(job)).state in TERMINAL for job in self.jobs]):
                 return
 
     async def judge(self) -> None:

@@ -1,6 +1,7 @@
 """What goes wrong on the way: nothing is lost, nothing runs twice, and people are told in words."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -68,7 +69,7 @@ async def test_a_blocked_job_is_asked_for_less_and_less_often(world: World):
 
 async def test_a_cut_connection_after_the_system_accepted_leaves_one_job(world: World):
     world.system.fail("submit", Fault.AFTER_ACCEPT)
-    job, attempt = await queued(world)
+    _, attempt = await queued(world)
     assert list(world.system.jobs) == [attempt.marker]
 
 
@@ -180,6 +181,17 @@ async def test_a_job_put_back_by_the_site_waits_and_runs_again(world: World):
     assert (await world.history(job)).count("RUNNING") == 2
 
 
+async def test_a_job_that_the_site_started_and_could_not_launch_is_placed_again(world: World):
+    job, attempt = await queued(world)
+    world.system.end(attempt.marker, ending=Ending.LAUNCH_FAILURE)
+    world.system.jobs[attempt.marker].exit_code = None
+    await world.run(ticks=3)
+    assert (await world.job(job)).state is S.QUEUED, "its traces may show late"
+    await world.run(ticks=20, step_s=10)
+    first, second = await world.attempts(job)
+    assert (first.state, second.state) == (AttemptState.LOST, AttemptState.QUEUED)
+
+
 # -- cancelling --------------------------------------------------------------------------------------------------
 
 
@@ -231,8 +243,10 @@ async def test_a_dead_processs_work_is_taken_over_when_its_lease_ends(world: Wor
     world.system.fail("stage", Fault.SLOW)
     await world.loops.place.tick()
     await world.loops.advance.tick()
-    while "stage" not in world.system.calls:
-        await asyncio.sleep(0)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await world.loops.advance.crew.settle()
+    assert "stage" in world.system.calls
     await world.loops.advance.crew.aclose()
     world.restart()
     await world.run(ticks=2, step_s=1)

@@ -143,9 +143,7 @@ class Process:
         self.watch = Watch(ports, lost_after_s=LOST_AFTER_S, pace=Pace())
         self.submit = Submit(ports, lease_s=LEASE_S, batch=100, accepted=self.watch.soon)
         self.snapshots = Snapshots(ports, probes_for, interval_s=SNAPSHOT_INTERVAL_S)
-        self.place = Placing(
-            ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh
-        )
+        self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh)
         self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=16)
 
     async def tick(self) -> None:

@@ -13,9 +13,10 @@ from scheduler.model.errors import AlreadyExists, NotFound, Unauthenticated
 from scheduler.model.systems import AuthnMethod, Credential
 from scheduler.model.tenants import Site, Tenant
 from scheduler.model.users import RefreshGrant, SigningKey, User
-from scheduler.security.secrets import SecretBox, SecretsUnreadable
+from scheduler.security.secrets import SecretBox, SecretsUnreadable, box_at, read_key, rotate
 from scheduler.store.database import Database
 from scheduler.store.keys import KeyStore, RefreshStore
+from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore
 from scheduler.store.tenants import TenantStore
 from scheduler.store.users import UserStore
@@ -125,24 +126,53 @@ async def test_a_secret_copied_into_another_row_does_not_open(database):
             await CredentialStore(db).get("dev", "cluster", "eve")
 
 
-async def test_every_secret_can_be_sealed_anew_with_another_key(sqlite_url, postgresql_url):
-    for url in (sqlite_url, postgresql_url):
-        old, new = bytes(32), bytes([1]) * 32
-        key = SigningKey(kid="k", private_pem="PRIVATE", public_pem="PUBLIC", created_at=NOW)
-        before = Database(url, sealer=SecretBox(old))
-        async with before.transaction() as db:
-            await CredentialStore(db).put(CREDENTIAL)
-            await KeyStore(db).add(key)
-        await before.aclose()
-        during = Database(url, sealer=SecretBox(new, retired=[old]))
-        async with during.transaction() as db:
-            assert await CredentialStore(db).reseal() == await KeyStore(db).reseal() == 1
-        await during.aclose()
-        after = Database(url, sealer=SecretBox(new))
-        async with after.reading() as db:
-            assert await CredentialStore(db).get("dev", "cluster", "ann") == CREDENTIAL
-            assert await KeyStore(db).all() == [key]
-        await after.aclose()
+class PowerCut(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("cut", ["never", "before the commit", "after the commit"])
+async def test_a_key_can_be_rotated_and_an_interrupted_rotation_loses_nothing(url, tmp_path, cut):
+    path, key = (
+        tmp_path / "secrets.key",
+        SigningKey(kid="k", private_pem="PRIVATE", public_pem="PUBLIC", created_at=NOW),
+    )
+
+    async def everything(db):
+        return await CredentialStore(db).get("dev", "cluster", "ann"), await KeyStore(db).all()
+
+    async def in_one_transaction(box, act):
+        database = Database(url, sealer=box)
+        try:
+            async with database.transaction() as db:
+                return await act(db)
+        finally:
+            await database.aclose()
+
+    async def fill(db):
+        await CredentialStore(db).put(CREDENTIAL)
+        await KeyStore(db).add(key)
+
+    async def reseal(box):
+        await in_one_transaction(box, reseal_everything)
+
+    async def reseal_with_a_power_cut(box):
+        async def sealed_in_vain(db):
+            await reseal_everything(db)
+            raise PowerCut
+
+        await in_one_transaction(box, sealed_in_vain if cut == "before the commit" else reseal_everything)
+        raise PowerCut
+
+    await in_one_transaction(box_at(path), fill)
+    before = path.read_bytes()
+    if cut != "never":
+        with pytest.raises(PowerCut):
+            await rotate(path, reseal_with_a_power_cut)
+        assert await in_one_transaction(box_at(path), everything) == (CREDENTIAL, [key])
+    await rotate(path, reseal)
+    assert path.read_bytes() != before
+    assert [entry.name for entry in tmp_path.iterdir() if "key" in entry.name] == ["secrets.key"]
+    assert await in_one_transaction(SecretBox(read_key(path)), everything) == (CREDENTIAL, [key])
 
 
 async def test_the_newest_key_comes_first_and_a_retired_one_stays(database):

@@ -13,6 +13,7 @@ import pytest
 from testbed import Cluster, Spec, TestbedError, network
 from testbed.cluster import STATE
 from testbed.host import run, wait_until
+from testbed.pytest_plugin import shared_cluster
 
 pytestmark = pytest.mark.testbed
 
@@ -178,9 +179,78 @@ def test_the_command_line_tells_a_program_everything(cluster):
     assert json.loads(run(argv).stdout) == cluster.info()
 
 
+def test_a_second_cluster_stands_beside_the_first_with_options_of_its_own(cluster, ssh):
+    beside = Cluster(
+        Spec(
+            nodes=2,
+            name=f"{cluster.spec.name}b",
+            ssh_port=cluster.spec.ssh_port + 50,
+            cgroup="none",
+            gpus=2,
+            rate="400mbit",
+            tmpfs=True,
+            dbd=False,
+        )
+    )
+    try:
+        beside.up()
+        assert beside.sh("login", "srun -N1 --gres=gpu:1 printenv CUDA_VISIBLE_DEVICES", user="bob").strip() == "0"
+        assert beside.sh("n1", "stat -f -c %T /scratch").strip() == "tmpfs"
+        assert "rate 400Mbit" in beside.sh("n1", "tc qdisc show dev eth0")
+        assert sorted(ssh("srun -N4 hostname").split()) == ["n1", "n2", "n3", "n4"]
+    finally:
+        beside.down()
+    assert leftovers(beside.spec.name) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suite", "version"), [("sid", "26.05"), ("bookworm", "22.05")])
+def test_the_other_suites_run_limited_and_accounted_jobs(cluster, suite, version):
+    other = Cluster(Spec(nodes=2, name=f"{cluster.spec.name}s", suite=suite, ssh_port=cluster.spec.ssh_port + 50))
+    try:
+        info = other.up()
+        assert info["slurm_version"].startswith(version)
+        assert sorted(other.sh("login", "srun -N2 hostname", user="alice").split()) == ["n1", "n2"]
+        if info["cgroup"] != "none":
+            eat = "python3 -c 'bytearray(300 << 20)'"
+            other.sh("login", f'sbatch --wait --mem=50 -J eater --wrap "{eat}" || true', user="alice")
+            state = "sacct -X -n -P --name eater -o state"
+            wait_until(lambda: other.sh("login", state, user="alice").strip() == "OUT_OF_MEMORY", "sacct knows the end")
+        if "apptainer" in info["versions"]:
+            run_image = f"APPTAINER_NOHTTPS=1 srun -w n2 apptainer -q run {info['demo_image']['reference']}"
+            assert other.sh("login", run_image, user="alice").startswith("hello from n2")
+    finally:
+        other.down()
+    assert leftovers(other.spec.name) == []
+
+
+def test_a_taken_port_is_named(cluster):
+    too_close = Cluster(Spec(nodes=1, name=f"{cluster.spec.name}p", ssh_port=cluster.spec.ssh_port))
+    with pytest.raises(TestbedError, match=rf"127\.0\.0\.1:{cluster.spec.ssh_port}: Address already in use"):
+        too_close.up()
+    too_close.down()
+    assert leftovers(too_close.spec.name) == []
+
+
+def test_a_test_session_that_was_killed_is_cleared_away_by_the_next():
+    killed = """
+import os, signal
+from testbed.pytest_plugin import shared_cluster
+with shared_cluster(f"killed {os.getpid()}") as running:
+    print(running.spec.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    name = run([sys.executable, "-c", killed], check=False).stdout.strip()
+    assert (STATE / name / "info.json").exists()
+    with shared_cluster(f"next {os.getpid()}") as running:
+        assert running.spec.name != name
+        assert leftovers(name) == []
+    assert leftovers(running.spec.name) == []
+
+
 def test_down_leaves_nothing_even_after_up_was_killed(cluster):
     """Kill ``up`` at several moments of its life, then look for whatever could be left."""
-    spec = Spec(nodes=2, name="cutshort", ssh_port=cluster.spec.ssh_port + 50)
+    spec = Spec(nodes=2, name=f"{cluster.spec.name}k", ssh_port=cluster.spec.ssh_port + 50)
     argv = [sys.executable, "-m", "testbed", "up", "2", "--name", spec.name, "--ssh-port", str(spec.ssh_port)]
     for reached in ("setup.json", "relay.log", "machines/login/init.pid", "info.json"):
         starting = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
