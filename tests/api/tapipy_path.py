@@ -2,11 +2,12 @@
 
 Everything comes from the environment, so that the same script runs against systems in memory and a real cluster:
 BASE_URL, BERTH_USER, PASSWORD; EXEC_SYSTEM_ID to use a system that is there, else EXEC_HOST, EXEC_ROOT, EXEC_WORKDIR,
-EXEC_QUEUE for one that is made; PRIVATE_KEY_FILE for a credential that is registered and checked; APP_IMAGE,
+EXEC_PORT, EXEC_QUEUE, SYSTEM_NOTES (JSON) for one that is made; PRIVATE_KEY_FILE for a credential that is registered and checked; APP_IMAGE,
 APP_RUNTIME, JOB_TYPE; EXPECT for a text that the job's output must hold; JOB_TIMEOUT_S.
 Prints one line a step; the exit status is 0 only when every step held.
 """
 
+import json
 import os
 import sys
 import time
@@ -83,7 +84,7 @@ def system(client):
         batchLogicalQueues=[queue],
         batchDefaultLogicalQueue="q1",
         tags=["path"],
-        notes={"run": RUN},
+        notes={"run": RUN, **json.loads(os.environ.get("SYSTEM_NOTES", "{}"))},
     )
     step("createSystem answers a url", made.url.endswith(f"/v3/systems/path-{RUN}"), made.url)
     return f"path-{RUN}"
