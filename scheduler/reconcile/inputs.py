@@ -13,7 +13,7 @@ from scheduler.reconcile.fetch import open_url
 from scheduler.reconcile.runspec import is_local, target_of
 from scheduler.reconcile.sides import Side, exec_side, place_of_job, side_of
 from scheduler.reconcile.steps import Hands
-from scheduler.reconcile.transfer import Progress, counted, copy_tree
+from scheduler.reconcile.transfer import Progress, copy_tree, counted
 from scheduler.store.systems import SystemStore
 
 
