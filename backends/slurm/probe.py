@@ -97,6 +97,14 @@ def _shown(argv: Sequence[str]) -> str:
 class _Found:
     said: Mapping[str, Said]
     warnings: list[str] = field(default_factory=list)
+    nodes: list[cluster.NodeRow] = field(default_factory=list)
+
+    def read_nodes(self) -> None:
+        """Take in what sinfo said."""
+        try:
+            self.nodes = cluster.parse_sinfo(self.answer("nodes", "sinfo did not answer, so no queue is known"))
+        except UnexpectedReply as error:
+            self.warnings.append(f"sinfo was not understood: {error}")
 
     def answer(self, fact: str, missing: str = "") -> str:
         """The answer to a question that succeeded; else nothing, and a warning where one is given."""
@@ -135,6 +143,7 @@ def describe(ask: ProbeAsk, said: Mapping[str, Said]) -> tuple[dict[str, Any], l
     facts["userNamespaces"] = said["user_namespaces"].exit_status == 0
     facts["mpi"] = _lines(found.answer("mpi"))[:20]
     if has_slurm:
+        found.read_nodes()
         definition |= _batch(found) if runtimes else {}
         facts |= _slurm_facts(found)
     _runtime_warnings(found, runtimes, has_slurm)
@@ -161,11 +170,7 @@ def _batch(found: _Found) -> dict[str, Any]:
 
 def _queues(found: _Found) -> Iterator[tuple[dict[str, Any], bool]]:
     """A logical queue for each partition; limits are what the partition says and its largest node has."""
-    try:
-        rows = cluster.parse_sinfo(found.answer("nodes", "sinfo did not answer, so no queue is known"))
-    except UnexpectedReply as error:
-        found.warnings.append(f"sinfo was not understood: {error}")
-        return
+    rows = found.nodes
     partitions = {facts.get("PartitionName"): facts for facts in _oneliners(found.answer("partitions"))}
     for name in dict.fromkeys(row.partition for row in rows):
         alike = [row for row in rows if row.partition == name]
@@ -212,7 +217,7 @@ def _slurm_facts(found: _Found) -> dict[str, Any]:
         for row in _table(found.answer("qos"))
         if len(row) >= 3
     ]
-    rows = cluster.parse_sinfo(found.answer("nodes")) if found.said["nodes"].exit_status == 0 else []
+    rows = found.nodes
     facts["gres"] = sorted({f"gpu:{row.gpu_model or ''}:{row.gpus}".replace("::", ":") for row in rows if row.gpus})
     facts["features"] = sorted({name for row in rows for name in row.features})
     facts["partitionQos"] = {
