@@ -19,7 +19,7 @@ from scheduler.model.requests import JobRequest
 from scheduler.model.states import BEFORE_SUBMISSION, TERMINAL, Event, JobState
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
-from scheduler.security.authorize import Action
+from scheduler.security.authorize import Action, may
 from scheduler.services import apps, placement
 from scheduler.services.idempotency import Repeatable, SameMeanwhile, earlier, remembering
 from scheduler.services.placement import Facts
@@ -171,10 +171,13 @@ class _Desk:
 
     async def new_job(self, request: JobRequest, tracking_id: str | None) -> NewJob:
         """The job of a request with a provisional place."""
-        ask = await self.ask(request)
         owner = _owner(self._caller, request)
         facts = self._facts.setdefault(owner.username, Facts(self._db, owner))
+        await self._recall(request, owner, facts)
+        ask = await self.ask(request)
         option, waits_for = await placement.screened(facts, ask)
+        if option is not None:
+            self._ports.definitions.remember_system(option.view.system)
         await self._check_places_named(ask.spec, facts)
         identity = self._identity(ask)
         return NewJob(
@@ -188,6 +191,17 @@ class _Desk:
             tracking_id=tracking_id,
             message=waits_for or ("Waiting for a place." if ask.spec.dynamic else "Waiting for its turn."),
         )
+
+    async def _recall(self, request: JobRequest, owner: Principal, facts: Facts) -> None:
+        """Take app and system from memory where they are still what the database holds: most submissions are alike."""
+        app_id, version = request.app_id or "", request.app_version or ""
+        if request.image is not None or request.dynamic or (app_id, version) in self._apps:
+            return
+        known = self._ports.definitions
+        current = await known.current(self._db, owner.tenant, app_id, version, request.exec_system_id, owner.username)
+        if current is not None and may(owner, Action.EXECUTE, current.app):
+            self._apps[app_id, version] = current.app
+            facts.know(current.system, current.has_credential)
 
     async def ask(self, request: JobRequest) -> Ask:
         """The request resolved, not yet screened."""
@@ -214,6 +228,7 @@ class _Desk:
             try:
                 app = await AppStore(self._db).get(owner.tenant, *key)
                 self._apps[key] = await apps.readable(self._db, owner, app, Action.EXECUTE)
+                self._ports.definitions.remember_app(app)
             except NotFound:
                 raise SpecInvalid.of(
                     "appId", f"app '{key[0]}' version '{key[1]}' was not found", "see GET /v3/apps?listType=ALL"

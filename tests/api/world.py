@@ -31,6 +31,7 @@ from scheduler.security.secrets import SecretBox
 from scheduler.security.tokens import Tokens, new_signing_key
 from scheduler.store.apps import AppStore
 from scheduler.store.database import Database
+from scheduler.store.group_commit import GroupCommit
 from scheduler.store.jobs import JobStore
 from scheduler.store.systems import CredentialStore, SystemStore
 from scheduler.store.tenants import TenantStore
@@ -248,7 +249,11 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
     await database.create_tables()
     connections = FakeConnections({"alder": FakeSystem(clock=clock), "birch": FakeSystem(clock=clock)})
     ports = Ports(
-        transaction=database.transaction, reads=database.reading, connections=connections, clock=clock, process_id="t"
+        transaction=database.transaction,
+        reads=database.reading,
+        group=GroupCommit(database.transaction),
+        connections=connections,
+        clock=clock,
     )
     tokens = Tokens([signing_key()], clock)
     app = _application()
