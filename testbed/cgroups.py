@@ -74,14 +74,14 @@ def remove(cluster: str, machine: str = "") -> None:
 
 
 def _remove_folder(folder: Path) -> None:
-    """rmdir, tried for up to 5 s: the kernel lets a group go a moment after its last process."""
+    """rmdir, tried for a while: the kernel lets a group go a moment after its last process."""
 
     def gone() -> bool:
         with contextlib.suppress(OSError):
             folder.rmdir()
         return not folder.exists()
 
-    wait_until(gone, f"control group {folder} is removed", timeout_s=5)
+    wait_until(gone, f"control group {folder} is removed")
 
 
 def _hands_down_memory(level: Path) -> bool:

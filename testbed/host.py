@@ -103,7 +103,7 @@ def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = (
         )
 
 
-def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
     """Look every 20 ms until ``holds``; TestbedError naming ``what`` after the time-out."""
     deadline = time.monotonic() + timeout_s
     while not holds():

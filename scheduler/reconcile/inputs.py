@@ -13,7 +13,7 @@ from scheduler.reconcile.fetch import open_url
 from scheduler.reconcile.runspec import is_local, target_of
 from scheduler.reconcile.sides import Side, exec_side, place_of_job, side_of
 from scheduler.reconcile.steps import Hands
-from scheduler.reconcile.transfer import Progress, _counted, copy_tree
+from scheduler.reconcile.transfer import Progress, copy_tree, counted
 from scheduler.store.systems import SystemStore
 
 
@@ -40,7 +40,7 @@ async def bring_inputs(job: Job, hands: Hands) -> Fact:
             await copy_tree(await side.storage(hands.ports), path, target, to, progress)
         else:
             async with open_url(one.source_url or "", hands.web) as file:
-                await target.write(to, _counted(file.chunks, progress))
+                await target.write(to, counted(file.chunks, progress))
             progress.files += 1
     return Fact(Event.INPUTS_READY, message=f"inputs are in place: {progress}")
 

@@ -132,6 +132,7 @@ def test_a_tapis_request_is_passed_on_untouched() -> None:
     [
         ("imag: x", "imag: there is no such field; did you mean 'image'?"),
         ("image: ''", "image: is empty"),
+        ("image:", "image: name either an image or an app"),
         ("image: 3.1", "image: must be a text, not a number; put it in quotes"),
         ("image: x\napp: y:1", "image: name either an image or an app"),
         ("app: y", "app: must say which version; write y:VERSION"),

@@ -154,18 +154,23 @@ class Campaign:
 
     def _hit_slurmctld(self) -> Callable[[random.Random], None]:
         def strike(chance: random.Random) -> None:
-            time.sleep(chance.uniform(3.0, 10.0))
+            time.sleep(chance.uniform(6.0, 16.0))
             how = chance.choice(("SIGTERM", "SIGTERM", "SIGKILL"))
             self.strikes[f"slurmctld {how}"] += 1
             (self.cluster.kill if how == "SIGKILL" else self.cluster.stop)("login", "slurmctld")
             time.sleep(chance.uniform(0.0, 2.0))
-            self.cluster.start("login", "slurmctld")
+            self._slurmctld_back()
 
         return strike
 
+    def _slurmctld_back(self) -> None:
+        """Start it, and do what its operators do: it drains a node that still knows an id that it issues again."""
+        self.cluster.start("login", "slurmctld")
+        self.cluster.sh("login", "scontrol update nodename=ALL state=resume", check=False)
+
     def _calm(self, server: Server, link: Link) -> None:
         link.heal()
-        self.cluster.start("login", "slurmctld")
+        self._slurmctld_back()
         with contextlib.suppress(Exception):
             server.stop()
         server.start()
@@ -176,7 +181,8 @@ class Campaign:
         wire = Wire(server.url)
         until = time.monotonic() + self.finish_within_s
         while self._unfinished(server, uuids) and time.monotonic() < until:
-            time.sleep(1)
+            self._slurmctld_back()
+            time.sleep(2)
         ended = {uuid: wire.get(f"/v3/jobs/{uuid}") for uuid in uuids}
         states: dict[str, list[str]] = {}
         for uuid, job in ended.items():
