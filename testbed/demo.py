@@ -41,7 +41,7 @@ class Demo:
         self.on_cluster = on_cluster
         self.began = time.monotonic()
         self.cluster = Cluster(Spec(nodes=NODES, name=CLUSTER)) if on_cluster else None
-        self.server = Server(home / "server", port=PORT, log_level="warning")
+        self.server = Server(home / "server", port=PORT, log_level="warning", images_dir=str(home / "images"))
 
     def say(self, text: str) -> None:
         print(

@@ -57,7 +57,7 @@ MAX_BATCH_JOBS = 1_000
 _ARRAY = re.compile(r"(?P<ranges>[0-9,:-]{1,2000})(?:%(?P<limit>[1-9]\d{0,5}))?")
 _RANGE = re.compile(r"(?P<first>\d{1,7})(?:-(?P<last>\d{1,7})(?::(?P<step>[1-9]\d{0,6}))?)?")
 _JOB_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-007")
-_SCHEME = re.compile(r"[a-z][a-z0-9+-]*://")
+_SCHEME = re.compile(r"[a-z][a-z0-9+-]*://|(oci|oci-archive|docker-archive):")
 
 JobUuid = Annotated[str, Field(pattern=rf"^{_JOB_UUID.pattern}$")]
 

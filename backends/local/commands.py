@@ -61,22 +61,26 @@ class LocalCommands:
 
     async def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
         """Run one program to its end; BackendUnavailable when it cannot start or takes too long."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *_as_account(self._account),
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd="/",
-                env=_environment(self._account),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error
+        # Standard input is a file in memory, not a pipe: a program that ends without reading it breaks nothing.
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as given:
+            given.write(stdin)
+            given.seek(0)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *_as_account(self._account),
+                    *argv,
+                    stdin=given,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    cwd="/",
+                    env=_environment(self._account),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error
         try:
             async with asyncio.timeout(timeout_s):
-                stdout, stderr = await process.communicate(stdin)
+                stdout, stderr = await process.communicate()
         except TimeoutError:
             raise BackendUnavailable(f"{argv[0]} did not end within {timeout_s:.0f} s") from None
         finally:

@@ -155,10 +155,11 @@ class JobStore(JobLeases):
 
     async def intend(self, job: Job, attempt: Attempt, at: datetime) -> Job:
         """STAGING_JOB -> SUBMITTING_JOB together with the new attempt: from here on a remote job may exist."""
-        values = job_values(job, Fact(Event.JOB_READY), at) | {"attempt": attempt.number}
+        words = f"handing attempt {attempt.number} to {attempt.system_id}"
+        values = job_values(job, Fact(Event.JOB_READY, message=words), at) | {"attempt": attempt.number}
         await self._write(job, values)
         await self._db.execute(insert(attempts).values({c.name: getattr(attempt, c.name) for c in ATTEMPT_COLUMNS}))
-        await self._write_history([(job.id, status_event(job.state, values["state"], "", at))])
+        await self._write_history([(job.id, status_event(job.state, values["state"], words, at))])
         return _after(job, values)
 
     async def note(self, job: Job, changes: Mapping[str, Any], at: datetime, event: HistoryEvent | None = None) -> Job:
