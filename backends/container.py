@@ -191,8 +191,8 @@ _RUN = """\
 
 def _apptainer(run: RunSpec, claim: Claim) -> str:
     several = run.resources.nodes > 1 or run.is_mpi
-    pulled = several and re.match(r"[a-z][a-z0-9+.-]*:", _image(run, Launcher.APPTAINER)) is not None
-    image = _image(run, Launcher.APPTAINER)
+    image = _image(run)
+    pulled = several and _TRANSPORT.match(image) is not None
     lines = [_FIND_APPTAINER]
     if run.plain_http_registry:
         lines.append("export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1\n")
@@ -245,17 +245,18 @@ def _podman(run: RunSpec, claim: Claim) -> str:
         *_quoted(word for mount in _mounts(run) for word in ("--mount", _csv(mount, "src", "dst"))),
         *([] if run.use_entrypoint else ["--entrypoint="]),
         *_quoted(_options(run.container_args)),
-        _quote(_image(run, Launcher.PODMAN)),
+        '"$6"',
         *_quoted(run.args),
     ]
-    return _FIND_PODMAN + _RUN.format(positional='"" "$runtime" "$user" "$name" "$podman"', command=" ".join(words))
+    positional = '"" "$runtime" "$user" "$name" "$podman" "$image"'
+    return f"image={_quote(_image(run))}\n" + _FIND_PODMAN + _RUN.format(positional=positional, command=" ".join(words))
 
 
 _FIND_PODMAN = """\
 if runtime=$(command -v podman); then
     podman=yes user=--userns=keep-id
 elif runtime=$(command -v docker); then
-    podman= user=--user=$(id -u):$(id -g)
+    podman= user=--user=$(id -u):$(id -g) image=${image#docker://}
 else
     refuse "neither podman nor docker was found in PATH=$PATH"
 fi
@@ -314,6 +315,7 @@ _LAUNCHERS: Mapping[Runtime, Launcher] = {
 }
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OWN_DIRECTORIES = frozenset({"proc", "dev", "tmp", "TapisExec", "TapisInput", "TapisOutput"})
+_TRANSPORT = re.compile(r"[a-z][a-z0-9+.-]*://|(oci|oci-archive|docker-archive|docker-daemon|dir):")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHELL_OWN = frozenset(
     {"_", "IFS", "UID", "EUID", "PPID", "GROUPS", "OPTIND", "LINENO", "SHLVL", "RANDOM", "SRANDOM", "SECONDS"}
@@ -356,16 +358,10 @@ def _texts(run: RunSpec) -> Iterable[tuple[str, str]]:
     yield from (("mounts", path) for mount in run.mounts for path in (mount.source, mount.target))
 
 
-def _image(run: RunSpec, launcher: Launcher) -> str:
-    """The reference as the launcher reads it: Docker's bare ``busybox`` is ``docker://busybox`` to Apptainer."""
-    bare = (
-        re.match(r"[a-z][a-z0-9+.-]*:(//|/|\.)|(oci|oci-archive|docker-archive|docker-daemon):|[/.]", run.image) is None
-    )
-    return (
-        f"docker://{run.image}"
-        if bare and run.runtime is Runtime.DOCKER and launcher is Launcher.APPTAINER
-        else run.image
-    )
+def _image(run: RunSpec) -> str:
+    """The reference with its transport: Docker's bare ``busybox`` is ``docker://busybox`` to everyone else."""
+    bare = _TRANSPORT.match(run.image) is None and not run.image.startswith(("/", "."))
+    return f"docker://{run.image}" if bare and run.runtime is Runtime.DOCKER else run.image
 
 
 def _mounts(run: RunSpec) -> tuple[Mount, ...]:

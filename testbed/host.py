@@ -52,8 +52,11 @@ def install_tools() -> None:
         raise TestbedError(f"install these first (no apt-get here to do it): {', '.join(missing)}")
     say(f"installing Debian packages on this host: {', '.join(missing)}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "-q", "-o", "Acquire::Check-Valid-Until=false", "update"], env=environment, timeout_s=300)
-    run(["apt-get", "-q", "-y", "--no-install-recommends", "install", *missing], env=environment, timeout_s=600)
+    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Check-Valid-Until=false"]
+    install = [*apt, "--no-install-recommends", "install", *missing]
+    if run(install, env=environment, check=False, timeout_s=600).returncode != 0:  # lists missing, or out of date
+        run([*apt, "update"], env=environment, timeout_s=300)
+        run(install, env=environment, timeout_s=600)
 
 
 def run(

@@ -219,6 +219,9 @@ class LocalBackend:
             raise SpecInvalid.of("image", f"{path[:200]} {wrong}", "check the name and the permissions above it")
 
     async def _fetch(self, run: RunSpec, target: Path) -> None:
+        if run.image.startswith(("/", ".")) or run.image.endswith(".sif"):
+            fix = "install Apptainer, or name an OCI image: oci:DIR or docker://NAME"
+            raise SpecInvalid.of("image", f"'{run.image[:200]}' is a file that only Apptainer reads", fix)
         if shutil.which("skopeo") is None:
             fix = "install Apptainer, Podman or skopeo, or name an image on this machine: oci:DIR"
             raise SpecInvalid.of("image", f"'{run.image[:200]}' must be fetched from a registry", fix)

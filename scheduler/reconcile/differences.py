@@ -100,7 +100,7 @@ def lost(job: Job, since: datetime) -> Fact:
 
 
 def _not_launched(job: Job, seen: Observation) -> bool:
-    """Whether the system started the job and could not launch it: nothing of the user's ran, so it may be tried again."""
+    """Whether the system started the job and could not launch it: nothing of the user's ran."""
     failed = seen.ending is Ending.LAUNCH_FAILURE and seen.started_at is not None and seen.exit_code is None
     return failed and job.cancel_requested_at is None and job.attempt < MOST_LAUNCHES
 

@@ -1,10 +1,10 @@
 """The main path by an unmodified tapipy: log in, profile, system, app, job, follow, outputs. Run by its own Python.
 
 Everything comes from the environment, so that the same script runs against systems in memory and a real cluster:
-BASE_URL, BERTH_USER, PASSWORD; EXEC_SYSTEM_ID to use a system that is there, else EXEC_HOST, EXEC_ROOT, EXEC_WORKDIR,
-EXEC_PORT, EXEC_QUEUE, SYSTEM_NOTES (JSON) for one that is made; PRIVATE_KEY_FILE for a credential that is registered
-and checked; APP_IMAGE, APP_RUNTIME, JOB_TYPE; EXPECT for a text that the job's output must hold; JOB_TIMEOUT_S.
-Prints one line a step; the exit status is 0 only when every step held.
+BASE_URL, BERTH_USER, PASSWORD; EXEC_SYSTEM_ID to use a system that is there, else EXEC_HOST, EXEC_PORT, EXEC_ROOT,
+EXEC_WORKDIR, EXEC_QUEUE and SYSTEM_NOTES (JSON) for one that is made; PRIVATE_KEY_FILE for a credential that is
+registered and checked; APP_IMAGE, APP_RUNTIME, JOB_TYPE; EXPECT for a text that the job's output must hold;
+JOB_TIMEOUT_S. Prints one line a step; the exit status is 0 only when every step held.
 """
 
 import json

@@ -291,7 +291,7 @@ def test_podman_gets_names_on_the_command_line_and_values_by_environment(host):
     argv = host.argv()
     assert argv[:2] == ["run", "--rm"]
     assert {"--userns=keep-id", "--env=A", "--tls-verify=false", "--name"} <= set(argv)
-    assert argv[-2:] == ["busybox", "id"]
+    assert argv[-2:] == ["docker://busybox", "id"]
     assert host.environ()["A"] == "x\ny"
     assert (host.marker_dir / "engine").read_text() == f"{host.bin}/podman\n"
 
@@ -301,7 +301,24 @@ def test_docker_serves_where_podman_is_missing_as_the_same_user(host):
     done = host.start(replace(host.run, runtime=Runtime.DOCKER, image="busybox", plain_http_registry=True))
     assert (done.returncode, done.stderr) == (0, b"")
     assert f"--user={os.getuid()}:{os.getgid()}" in host.argv()
+    assert host.argv()[-1] == "busybox"
     assert "" not in host.argv()
+
+
+@pytest.mark.parametrize(
+    ("image", "seen"),
+    [
+        ("busybox", "docker://busybox"),
+        ("localhost:5000/a/b:1", "docker://localhost:5000/a/b:1"),
+        ("docker://a", "docker://a"),
+        ("oci:/x/y", "oci:/x/y"),
+        ("/images/x.sif", "/images/x.sif"),
+    ],
+)
+def test_apptainer_runs_docker_apps_by_their_own_references(host, image, seen):
+    host.install("apptainer")
+    host.start(replace(host.run, runtime=Runtime.DOCKER, image=image), launcher=Launcher.APPTAINER)
+    assert host.argv()[-1] == seen
 
 
 def test_bubblewrap_sees_the_images_own_environment_under_the_jobs(host):

@@ -36,7 +36,7 @@ async def subject(tmp_path) -> AsyncIterator[LocalSubject]:
         try:
             yield subject
         finally:
-            subject.end_everything()
+            await subject.all_ended()
             shutil.rmtree(work.parent / f"{work.name}.state", ignore_errors=True)
 
 

@@ -106,5 +106,15 @@ class ForkSubject:
             (hand / "output").touch()
             (hand / "word").write_text("0")
 
+    async def all_ended(self) -> None:
+        """Return when no watchdog works in the directory any more, so that it can be removed."""
+        self.end_everything()
+
+        async def quiet() -> bool:
+            started = (self.work / ".berth" / "markers").glob("*/id")
+            return all((id_file.parent / "ended").exists() for id_file in started)
+
+        await eventually(quiet, "every job ends", timeout_s=60)
+
     def _hand(self, marker: Marker) -> Path:
         return self.work / "hands" / marker

@@ -40,10 +40,11 @@ class CuttableConnection(SshConnection):
 class SlurmSubject(ForkSubject):
     """Jobs of the toy cluster, which wait for a word in a file."""
 
-    def __init__(self, backend: SlurmBackend, connection: CuttableConnection, work: Path) -> None:
+    def __init__(self, backend: SlurmBackend, connection: CuttableConnection, work: Path, env: dict[str, str]) -> None:
         super().__init__(backend, CuttableCommands(connection), work)
         self.connection = connection
         self.slurm = work / "slurm"
+        self.login_env = env
 
     def refused_intent(self, marker: Marker) -> SubmitIntent:
         self.say("sbatch.refuses", marker)
@@ -101,7 +102,7 @@ async def slurm_subject(tmp_path: Path, **settings: Any) -> AsyncIterator[SlurmS
         system = System(
             tenant="t", id="toy", uuid="u", owner="o", host="127.0.0.1", port=server.port, root_dir=str(tmp_path)
         )
-        subject = SlurmSubject(SlurmBackend(system, USER, connection, **settings), connection, tmp_path)
+        subject = SlurmSubject(SlurmBackend(system, USER, connection, **settings), connection, tmp_path, server.env)
         try:
             yield subject
         finally:

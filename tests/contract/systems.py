@@ -29,7 +29,7 @@ async def ssh(tmp_path: Path) -> AsyncIterator[Subject]:
         try:
             yield subject
         finally:
-            subject.end_everything()
+            await subject.all_ended()
             await connection.aclose()
 
 
@@ -40,7 +40,7 @@ async def local(tmp_path: Path) -> AsyncIterator[Subject]:
         try:
             yield subject
         finally:
-            subject.end_everything()
+            await subject.all_ended()
 
 
 @asynccontextmanager

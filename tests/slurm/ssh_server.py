@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +28,10 @@ class TestServer:
     host_key: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
     port: int = 0
     logins: int = 0
-    most_logins_at_once: int = 0
     sessions: int = 0
     most_sessions: int = 0
+    busy: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the first command."""
     _acceptor: asyncssh.SSHAcceptor | None = None
     _connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
 
@@ -75,25 +75,39 @@ class TestServer:
 
     async def _run(self, process: asyncssh.SSHServerProcess) -> None:
         self.sessions += 1
+        self.busy.set()
         self.most_sessions = max(self.most_sessions, self.sessions)
         try:
-            shell = subprocess.Popen(  # noqa: ASYNC220 - asyncssh moves bytes of plain pipes
-                ["bash", "-c", process.command or "true"], stdin=-1, stdout=-1, stderr=-1, env=self.env
+            shell = await asyncio.create_subprocess_exec(
+                "bash", "-c", process.command or "true", stdin=-1, stdout=-1, stderr=-1, env=self.env
             )
-            await process.redirect(stdin=shell.stdin, stdout=shell.stdout, stderr=shell.stderr)
-            ended = asyncio.create_task(asyncio.to_thread(shell.wait))
-            hung_up = asyncio.create_task(process.channel.wait_closed())
-            await asyncio.wait({ended, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                shell.terminate()
-            status = await ended
-            if not hung_up.done():
-                await process.stdout.drain()
-                process.exit(status)
-            await process.wait_closed()
-            await hung_up
+            feeding = asyncio.create_task(_feed(process.stdin, shell))
+            with contextlib.suppress(asyncssh.Error, OSError):
+                await asyncio.gather(_pump(shell.stdout, process.stdout), _pump(shell.stderr, process.stderr))
+            process.exit(await shell.wait())
+            feeding.cancel()
         finally:
             self.sessions -= 1
+
+
+async def _feed(source: asyncssh.SSHReader, shell: asyncio.subprocess.Process) -> None:
+    """What the client sends; when the client is gone so is the command."""
+    try:
+        while data := await source.read(65536):
+            shell.stdin.write(data)
+            await shell.stdin.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # a command need not read all of it
+    except asyncssh.Error:
+        shell.terminate()
+    finally:
+        shell.stdin.close()
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncssh.SSHWriter) -> None:
+    while data := await source.read(65536):
+        target.write(data)
+        await target.drain()
 
 
 class _Login(asyncssh.SSHServer):

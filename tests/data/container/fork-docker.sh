@@ -47,18 +47,19 @@ trap : HUP INT TERM USR1 USR2
 mkdir -p "$exec_dir" "$input_dir" "$output_dir" && cd "$exec_dir" || refuse "cannot use the directories of the job"
 env_file=$exec_dir/tapisjob.env
 [ -r "$env_file" ] || refuse "$env_file cannot be read"
+image=docker://registry.example.org/tools/hello:1
 if runtime=$(command -v podman); then
     podman=yes user=--userns=keep-id
 elif runtime=$(command -v docker); then
-    podman= user=--user=$(id -u):$(id -g)
+    podman= user=--user=$(id -u):$(id -g) image=${image#docker://}
 else
     refuse "neither podman nor docker was found in PATH=$PATH"
 fi
 name=$(basename "$marker_dir")
 record "$runtime" "$marker_dir/engine"  # the container is no child of ours: ending it takes the engine and its name
 (
-    set -- "" "$runtime" "$user" "$name" "$podman"
+    set -- "" "$runtime" "$user" "$name" "$podman" "$image"
     . "$env_file"
-    exec "$2" run --rm "$3" --name "$4" --workdir /TapisExec ${5:+--tls-verify=false} --env=GREETING --mount type=bind,src=/work/jobs/0b8f,dst=/TapisExec --mount type=bind,src=/work/jobs/0b8f,dst=/TapisInput --mount type=bind,src=/work/jobs/0b8f/output,dst=/TapisOutput docker://registry.example.org/tools/hello:1 --greeting 'it'"'"'s $HOME'
+    exec "$2" run --rm "$3" --name "$4" --workdir /TapisExec ${5:+--tls-verify=false} --env=GREETING --mount type=bind,src=/work/jobs/0b8f,dst=/TapisExec --mount type=bind,src=/work/jobs/0b8f,dst=/TapisInput --mount type=bind,src=/work/jobs/0b8f/output,dst=/TapisOutput "$6" --greeting 'it'"'"'s $HOME'
 ) </dev/null
 finish "$?"
