@@ -157,6 +157,7 @@ def _switch_all(path: str, operation_id: str, changed: Callable[[App], App]) -> 
 
     @router.post(f"/{{appId}}/{path}", operation_id=operation_id, response_model=Envelope[Changes], name=operation_id)
     async def switch(ports: ThePorts, caller: Caller, appId: str) -> Response:
+        """Change one flag of every version; ``changes`` counts those that were not so already."""
         changes = await apps.change_all(ports, caller, appId, path, changed, deleted=path == "undelete")
         return answer({"changes": changes}, f"{path}: app '{appId}'")
 
@@ -176,6 +177,7 @@ def _switch_version(path: str, operation_id: str, changed: Callable[[App], App])
         appId: str,
         appVersion: str,
     ) -> Response:
+        """Change one flag of this version; ``changes`` is 0 when it was so already."""
         changes = 0
 
         def counted(app: App) -> App:

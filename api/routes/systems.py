@@ -222,6 +222,7 @@ def _switch(path: str, operation_id: str, action: Action, changed: Callable[[Sys
         f"/{{systemId}}/{path}", operation_id=operation_id, response_model=Envelope[Changes], name=operation_id
     )
     async def switch(ports: ThePorts, caller: Caller, systemId: str) -> Response:
+        """Change one flag; ``changes`` is 0 when it was so already."""
         changes = 0
 
         def counted(system: System) -> System:

@@ -139,6 +139,11 @@ class Body(BaseModel):
         return data
 
 
+def showing(*examples: dict[str, Any]) -> ConfigDict:
+    """A body's configuration with examples for the OpenAPI document."""
+    return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
+
+
 class View(BaseModel):
     """An object in an answer. Every documented field is there, null where there is nothing."""
 

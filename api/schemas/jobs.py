@@ -26,6 +26,7 @@ from api.schemas.base import (
     Version,
     View,
     Word,
+    showing,
 )
 from api.schemas.parameters import FileInputArrayBody, FileInputBody, ParameterSetBody, input_view, inputs_of
 from scheduler.model.jobs import After, ArchiveMode, HistoryEvent, Job
@@ -50,6 +51,16 @@ SUMMARY = (
     "lastUpdated",
 )
 """Attributes of an item of ``GET /v3/jobs/list``."""
+
+EXAMPLE = {"name": "one", "appId": "greet", "appVersion": "1.0", "maxMinutes": 30}
+
+IMAGE_EXAMPLE = {
+    "name": "anywhere",
+    "nodeCount": 2,
+    "execSystemConstraints": ["canRunBatch = true AND", "maxMinutes >= 60"],
+    "parameterSet": {"schedulerOptions": [{"name": "account", "arg": "-A lab"}]},
+    "notes": {"berth": {"image": "docker://registry.example.org/greet:1.0", "weight": 2}},
+}
 
 MAX_ARRAY_TASKS = 10_000
 MAX_BATCH_JOBS = 1_000
@@ -112,6 +123,8 @@ class BerthBody(Body):
 
 class JobSubmit(Body):
     """A job to run: an app, or an image in ``notes.berth.image``."""
+
+    model_config = showing(EXAMPLE, IMAGE_EXAMPLE)
 
     name: Annotated[Line, Field(min_length=1, max_length=64)]
     appId: Id | None = None
@@ -209,6 +222,8 @@ class JobSubmit(Body):
 
 class BatchSubmit(Body):
     """Many jobs at once: all are taken or none."""
+
+    model_config = showing({"jobs": [EXAMPLE, IMAGE_EXAMPLE]})
 
     jobs: Annotated[list[JobSubmit], Field(min_length=1, max_length=MAX_BATCH_JOBS)]
 

@@ -24,6 +24,7 @@ from api.schemas.base import (
     Value,
     View,
     Word,
+    showing,
 )
 from scheduler.model.runs import Runtime
 from scheduler.model.systems import (
@@ -43,6 +44,21 @@ _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z
 
 SUMMARY = ("id", "systemType", "owner", "host", "effectiveUserId", "defaultAuthnMethod", "canExec")
 """Attributes that a list shows unless ``select`` says otherwise."""
+
+EXAMPLE = {
+    "id": "cedar",
+    "systemType": "LINUX",
+    "host": "login.cedar.example.org",
+    "defaultAuthnMethod": "PKI_KEYS",
+    "rootDir": "/",
+    "canExec": True,
+    "canRunBatch": True,
+    "batchScheduler": "SLURM",
+    "jobRuntimes": [{"runtimeType": "SINGULARITY"}],
+    "jobWorkingDir": "scratch/${EffectiveUserId}",
+    "batchLogicalQueues": [{"name": "short", "hpcQueueName": "debug", "maxMinutes": 60, "maxNodeCount": 4}],
+    "batchDefaultLogicalQueue": "short",
+}
 
 MAX_QUEUE_MINUTES = UNLIMITED // 60
 
@@ -151,6 +167,8 @@ class CredentialBody(Body):
 
 class SystemBody(Body):
     """A system as it is created or replaced."""
+
+    model_config = showing(EXAMPLE)
 
     output_only: ClassVar[frozenset[str]] = frozenset(
         {

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scheduler.model.errors import Forbidden
-from scheduler.model.ids import LoginKey
 from scheduler.model.pages import Page, Scope
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.systems import BackendKind, Credential, System
@@ -124,7 +123,7 @@ async def change(
             newer = replace(newer, host_key=None)
         newer = await SystemStore(db).replace(newer)
         await AuditStore(db).add(caller.tenant, caller.username, f"system.{what}", system_id, {}, now)
-    await ports.connections.forget(LoginKey(caller.tenant, system_id, newer.credential_user(caller.username)))
+    await ports.connections.forget(newer.login_of(caller.username))
     return newer
 
 
