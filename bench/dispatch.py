@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ssh-port", type=int, default=12240)
     arguments = parser.parse_args()
-    cluster = Cluster(Spec(1, "bench-dispatch", ssh_port=arguments.ssh_port))
+    cluster = Cluster(Spec(1, "benchdispatch", ssh_port=arguments.ssh_port))
     try:
         cluster.up()
         ssh = cluster.info()["ssh"]

@@ -36,7 +36,7 @@ from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
 
 SBATCH_AT_ONCE = 4
-INTENTS_PER_CALL = 64
+INTENTS_PER_CALL = 200
 PLANS_PER_CALL = 64
 IDS_PER_CALL = 500
 FIND_MARGIN = timedelta(hours=1)
@@ -231,7 +231,7 @@ class SlurmBackend:
         await self._bucket.take(len(frames))
         stdin = b"".join(dict(frames).values())  # one marker twice is one submission
         try:
-            said = await ask(self._connection, "submit", [str(SBATCH_AT_ONCE)], stdin, timeout_s=150)
+            said = await ask(self._connection, "submit", [str(SBATCH_AT_ONCE)], stdin, timeout_s=240)
         except NothingLearnt as error:
             return [SubmitUncertain(str(error))] * len(frames)
         verdicts = {line.partition(text.US)[0]: line.split(text.US) for line in said.splitlines()}

@@ -12,8 +12,8 @@ answer() { # VERDICT TEXT
     printf '%s\n' "${dir##*/}$US$1$US${text:0:1500}"
 }
 
-keep() { # FILE TEXT: whole or not at all
-    printf '%s\n' "$2" >"$1.new" && mv -fT "$1.new" "$1"
+keep() { # FILE TEXT: one write; what lacks its newline was cut short and counts as not there
+    printf '%s\n' "$2" >"$1"
 }
 
 prepare() {
@@ -32,7 +32,7 @@ submit() {
     [ ! -e "$dir/fence" ] || read -r known <"$dir/fence"
     ((fence >= known)) || { answer stale "$known"; return; }
     ((fence == known)) || printf '%s\n' "$fence" >"$dir/fence"
-    [ ! -e "$dir/id" ] || read -r id <"$dir/id"
+    [ ! -e "$dir/id" ] || read -r id <"$dir/id" || id=
     [ -z "$id" ] || { answer id "$id"; return; }
     [ ! -e "$dir/void" ] || { answer void ''; return; }
     # Tried before, and the answer was lost or bad: trying again could make two. What became of it, find finds out.

@@ -117,7 +117,7 @@ async def other_login(other_cluster: Cluster) -> AsyncIterator[Login]:
 
 @contextmanager
 def _small_cluster(suite: str) -> Iterator[Cluster]:
-    running = Cluster(Spec(2, f"live-{suite}-{os.getpid()}", suite=suite, ssh_port=OTHERS[suite]))
+    running = Cluster(Spec(2, f"live{suite[:4]}{os.getpid()}", suite=suite, ssh_port=OTHERS[suite]))
     try:
         running.up()
         yield running
