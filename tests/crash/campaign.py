@@ -136,6 +136,7 @@ class Campaign:
 
     def _kill_berth(self, server: Server) -> Callable[[random.Random], None]:
         def strike(chance: random.Random) -> None:
+            time.sleep(chance.uniform(0.0, 9.0))
             self.strikes["berth SIGKILL"] += 1
             server.kill()
             time.sleep(chance.uniform(0.0, 1.0))
