@@ -50,7 +50,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 
 $(VENV)/.server: $(VENV)/.python pyproject.toml client/pyproject.toml constraints.txt
 	@echo "berth: installing the server into $(VENV) (about a minute the first time)"
-	@test -d testbed && $(PYTHON) -m testbed rootfs --background || true
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(PYTHON) -m testbed rootfs --background; fi
 	@$(INSTALL) --editable client --editable .
 	@touch $@
 

@@ -61,7 +61,7 @@ def answer(
     metadata: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A success. ``result`` is an object, a list of objects or a text: clients cannot read bare numbers and booleans."""
+    """A success. ``result`` is an object, a list of objects or a text: clients cannot read bare scalars."""
     return _json(status_code, "success", message, result, metadata or {}, headers)
 
 

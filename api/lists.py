@@ -1,4 +1,4 @@
-"""Lists: the query parameters that Tapis's services share, read into a Page, and what a list answers beside its items."""
+"""Lists: the query parameters that Tapis's services share, read into a Page, and what goes beside the items."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ class Listing:
 async def listing(
     limit: Annotated[int, Query(ge=-2_147_483_648, le=2_147_483_647)] = 100,
     skip: Annotated[int, Query(ge=0, le=2_147_483_647)] = 0,
-    orderBy: Annotated[str | None, Query(max_length=1000)] = None,  # noqa: N803 - the wire's word
-    startAfter: Annotated[str | None, Query(max_length=1000)] = None,  # noqa: N803 - the wire's word
-    computeTotal: bool = False,  # noqa: N803 - the wire's word
+    orderBy: Annotated[str | None, Query(max_length=1000)] = None,
+    startAfter: Annotated[str | None, Query(max_length=1000)] = None,
+    computeTotal: bool = False,
     select: Annotated[str | None, Query(max_length=4000)] = None,
     search: Annotated[str | None, Query(max_length=8000)] = None,
 ) -> Listing:

@@ -60,14 +60,14 @@ EXPLANATIONS: Mapping[str, str] = {
     "dict_type": "must be an object",
     "model_attributes_type": "must be an object",
     "model_type": "must be an object",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "is too short; at least {min_length} are needed",
+    "string_too_long": "is too long; at most {max_length} are allowed",
     "literal_error": "must be {expected}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "greater_than": "must be more than {gt}",
-    "too_long": "must have at most {max_length} entries",
-    "too_short": "must have at least {min_length} entries",
+    "too_long": "is too long; at most {max_length} are allowed",
+    "too_short": "is too short; at least {min_length} are needed",
     "none_required": "is not supported; leave it out",
 }
 """pydantic's kinds of errors in words that say what to do; for other kinds its own words serve."""
@@ -109,15 +109,13 @@ def problems_of(validation: Sequence[Mapping[str, Any]]) -> list[errors.Problem]
     found: dict[tuple[str, str], errors.Problem] = {}
     for entry in validation:
         where = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
-        field = _dotted(where)
+        field = _dotted(where) if entry["type"] != "json_invalid" else ""
         context = entry.get("ctx") or {}
         if entry["type"] == "value_error" and isinstance(context.get("error"), Exception):
             wrong = str(context["error"])
         else:
             wrong = EXPLANATIONS.get(entry["type"], entry["msg"]).format_map(_Context(context))
-        if entry["type"] == "json_invalid" or not field:
-            field = field if field and not field.isdigit() else "body"
-        found[field, wrong] = errors.Problem(field, wrong)
+        found[field, wrong] = errors.Problem(field or "body", wrong)
     return list(found.values())
 
 
@@ -167,7 +165,7 @@ class _Context(dict[str, Any]):
 
 
 def _dotted(parts: Sequence[str]) -> str:
-    """``("fileInputs", "0", "name")`` as ``fileInputs[0].name``; steps of pydantic that no caller wrote are left out."""
+    """``("fileInputs", "0", "name")`` as ``fileInputs[0].name``, without pydantic's own steps."""
     text = ""
     for part in parts:
         if part.isdigit():

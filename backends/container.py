@@ -131,17 +131,27 @@ input_dir={input_dir}
 output_dir={output_dir}
 task=${{SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}}
 owner={owner}
+restart=${{SLURM_RESTART_COUNT:-0}}
 
-# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on.
+# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on; a
+# controller that lost its state starts a job again without counting that as a restart, and then nothing may run.
 claim=$marker_dir/claim$task
+fresh=
 if [ ! -d "$claim" ] && mine=$(mktemp -d "$marker_dir/claiming.XXXXXX"); then
-    {{ printf '%s\\n' "$owner" > "$mine/owner" && mv -T "$mine" "$claim"; }} 2>/dev/null || rm -rf "$mine"
+    {{ printf '%s\\n' "$owner" > "$mine/owner" && printf '%s\\n' "$restart" > "$mine/restart" &&
+        mv -T "$mine" "$claim" && fresh=yes; }} 2>/dev/null || rm -rf "$mine"
 fi
 holder=$(cat "$claim/owner" 2>/dev/null)
+before=$(cat "$claim/restart" 2>/dev/null)
 if [ "$holder" != "$owner" ] || [ -e "$marker_dir/void" ]; then
     echo "tapisjob: this run belongs to ${{holder:-nobody}}, not to $owner; nothing was started" >&2
     exit {duplicate}
 fi
+if [ -z "$fresh" ] && [ "$restart" -le "${{before:-0}}" ]; then
+    echo "tapisjob: $owner was started before, and this is no requeue; nothing was started" >&2
+    exit {duplicate}
+fi
+printf '%s\\n' "$restart" > "$claim/restart"
 
 record() {{
     printf '%s\\n' "$1" > "$2.$$" && mv -f "$2.$$" "$2"
@@ -181,8 +191,8 @@ _RUN = """\
 
 def _apptainer(run: RunSpec, claim: Claim) -> str:
     several = run.resources.nodes > 1 or run.is_mpi
-    pulled = several and re.match(r"[a-z][a-z0-9+.-]*:", _image(run, Launcher.APPTAINER)) is not None
-    image = _image(run, Launcher.APPTAINER)
+    image = _image(run)
+    pulled = several and _TRANSPORT.match(image) is not None
     lines = [_FIND_APPTAINER]
     if run.plain_http_registry:
         lines.append("export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1\n")
@@ -195,7 +205,7 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
         "-q",
         "run" if run.use_entrypoint else "exec",
         "--pwd",
-        "/TapisExec",
+        _quote(run.container_dir),
         *_quoted(word for mount in _mounts(run) for word in _apptainer_mount(mount)),
         *_quoted(_options(run.container_args)),
         '"$3"' if pulled else _quote(image),
@@ -228,23 +238,25 @@ fi
 def _podman(run: RunSpec, claim: Claim) -> str:
     words = [
         *_prefix(run, claim),
-        '"$2" run --rm "$3" --name "$4" --workdir /TapisExec',
+        '"$2" run --rm "$3" --name "$4" --workdir',
+        _quote(run.container_dir),
         *(["${5:+--tls-verify=false}"] if run.plain_http_registry else []),
         *_quoted(f"--env={key}" for key in run.env),
         *_quoted(word for mount in _mounts(run) for word in ("--mount", _csv(mount, "src", "dst"))),
         *([] if run.use_entrypoint else ["--entrypoint="]),
         *_quoted(_options(run.container_args)),
-        _quote(_image(run, Launcher.PODMAN)),
+        '"$6"',
         *_quoted(run.args),
     ]
-    return _FIND_PODMAN + _RUN.format(positional='"" "$runtime" "$user" "$name" "$podman"', command=" ".join(words))
+    positional = '"" "$runtime" "$user" "$name" "$podman" "$image"'
+    return f"image={_quote(_image(run))}\n" + _FIND_PODMAN + _RUN.format(positional=positional, command=" ".join(words))
 
 
 _FIND_PODMAN = """\
 if runtime=$(command -v podman); then
     podman=yes user=--userns=keep-id
 elif runtime=$(command -v docker); then
-    podman= user=--user=$(id -u):$(id -g)
+    podman= user=--user=$(id -u):$(id -g) image=${image#docker://}
 else
     refuse "neither podman nor docker was found in PATH=$PATH"
 fi
@@ -274,13 +286,14 @@ def _bubblewrap(run: RunSpec, claim: Claim, image: UnpackedImage | None) -> str:
         "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --die-with-parent --new-session",
         "--tmpfs /",
         *_quoted(tree),
-        "--proc /proc --dev /dev --tmpfs /tmp --ro-bind-try /etc/resolv.conf /etc/resolv.conf",
+        "--proc /proc --dev /dev --tmpfs /tmp",
+        *(["--ro-bind-try /etc/resolv.conf /etc/resolv.conf"] if image.top.get("etc", None) is None else []),
         *_quoted(
             word
             for mount in _mounts(run)
             for word in ("--ro-bind" if mount.read_only else "--bind", mount.source, mount.target)
         ),
-        *_quoted(("--chdir", image.working_dir or "/TapisExec")),
+        *_quoted(("--chdir", image.working_dir or run.container_dir)),
         *_quoted(_options(run.container_args)),
         "--",
         *_quoted(command),
@@ -302,6 +315,7 @@ _LAUNCHERS: Mapping[Runtime, Launcher] = {
 }
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OWN_DIRECTORIES = frozenset({"proc", "dev", "tmp", "TapisExec", "TapisInput", "TapisOutput"})
+_TRANSPORT = re.compile(r"[a-z][a-z0-9+.-]*://|(oci|oci-archive|docker-archive|docker-daemon|dir):")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHELL_OWN = frozenset(
     {"_", "IFS", "UID", "EUID", "PPID", "GROUPS", "OPTIND", "LINENO", "SHLVL", "RANDOM", "SRANDOM", "SECONDS"}
@@ -344,16 +358,10 @@ def _texts(run: RunSpec) -> Iterable[tuple[str, str]]:
     yield from (("mounts", path) for mount in run.mounts for path in (mount.source, mount.target))
 
 
-def _image(run: RunSpec, launcher: Launcher) -> str:
-    """The reference as the launcher reads it: Docker's bare ``busybox`` is ``docker://busybox`` to Apptainer."""
-    bare = (
-        re.match(r"[a-z][a-z0-9+.-]*:(//|/|\.)|(oci|oci-archive|docker-archive|docker-daemon):|[/.]", run.image) is None
-    )
-    return (
-        f"docker://{run.image}"
-        if bare and run.runtime is Runtime.DOCKER and launcher is Launcher.APPTAINER
-        else run.image
-    )
+def _image(run: RunSpec) -> str:
+    """The reference with its transport: Docker's bare ``busybox`` is ``docker://busybox`` to everyone else."""
+    bare = _TRANSPORT.match(run.image) is None and not run.image.startswith(("/", "."))
+    return f"docker://{run.image}" if bare and run.runtime is Runtime.DOCKER else run.image
 
 
 def _mounts(run: RunSpec) -> tuple[Mount, ...]:

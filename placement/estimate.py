@@ -7,7 +7,7 @@ order of the table is the order of trust. What has been seen long ago is believe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from placement.filters import Screening
@@ -20,6 +20,7 @@ from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import Resources, Runtime
 from scheduler.model.snapshots import StartProbe
+from scheduler.model.systems import BackendKind
 
 RISK = 0.25
 """Weight of the spread (p90 - p50) in the figure by which places are compared."""
@@ -66,15 +67,14 @@ WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
 def estimates(problem: Problem, screenings: Mapping[str, Screening]) -> Mapping[str, tuple[Estimate, ...]]:
     """What every job may expect in each of its candidates, soonest first."""
     evidence = Evidence.of(problem)
-    return {
-        ask.job_uuid: tuple(
-            sorted(
-                (estimate(ask, place, evidence) for place in screenings[ask.job_uuid].candidates),
-                key=lambda each: (score_s(each), each.system_id, each.queue or ""),
-            )
-        )
-        for ask in problem.asks
-    }
+    return {ask.job_uuid: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for ask in problem.asks}
+
+
+def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
+    """To the second; of places that are as soon, the cheaper one first, then by name."""
+    found = [(estimate(ask, place, evidence), place.view.price_usd_per_core_hour) for place in places]
+    found.sort(key=lambda each: (round(score_s(each[0])), each[1], each[0].system_id, each[0].queue or ""))
+    return tuple(each for each, _ in found)
 
 
 def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
@@ -108,13 +108,14 @@ def queue_wait(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
 
 
 def host_starts_at_once(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
-    """A FORK job waits for nothing, unless the host is seen to be full."""
+    """A FORK job waits for nothing, except for a slot of this machine when all are seen to be taken."""
     if place.queue is not None:
         return None
     needed = footprint_cores(spec.resources, place.nodes) + committed_cores(place)
-    if place.nodes and evidence.age_s(place) < STALE_S and free_cores(place.nodes) < needed:
+    busy = bool(place.nodes) and evidence.age_s(place) < STALE_S and free_cores(place.nodes) < needed
+    if busy and place.view.system.backend is BackendKind.LOCAL:
         return None
-    return Term(1, 5, "it starts at once on the host")
+    return Term(1, 5, "it starts at once on the host" + (", beside what keeps it busy" if busy else ""))
 
 
 def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
@@ -137,9 +138,9 @@ def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | N
     later arrival, so the truth lies on both sides of it: p90 is twice its answer and five minutes more.
     """
     snapshot, age_s = place.view.snapshot, evidence.age_s(place)
-    if snapshot is None or place.queue is None or age_s > STALE_S:
+    wanted = probe_for(spec, place)
+    if snapshot is None or wanted is None or age_s > STALE_S:
         return None
-    wanted = StartProbe(place.queue.partition, spec.resources)
     answers = [(probe, start_at) for probe, start_at in snapshot.starts if _speaks_for(probe, wanted)]
     if not answers:
         return None
@@ -170,6 +171,12 @@ def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term |
 
 
 WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (host_starts_at_once, free_nodes, site_says, visible_queue, own_history)
+
+
+def probe_for(spec: JobSpec, place: PlaceOption) -> StartProbe | None:
+    """What to ask the site of the job; None where there is no partition to ask of."""
+    partition = place.queue.partition if place.queue else place.partition.name if place.partition else None
+    return StartProbe(partition, spec.resources) if partition is not None else None
 
 
 def _speaks_for(probe: StartProbe, wanted: StartProbe) -> bool:

@@ -25,12 +25,12 @@ def decided(
     """The decision on one job as it is stored and shown. ``expected``: its estimates, soonest first."""
     rejections = (*screening.rejections, *screening.later)
     if choice is None:
+        full = tuple(_used_up(each) for each in expected)
         return Decision(
             winner=None,
-            losers=tuple(expected),
-            rejections=rejections,
+            rejections=(*rejections, *full),
             proven_optimal=proven_optimal,
-            sentence=_all_taken(expected) if expected else refusal(screening),
+            sentence=refusal(replace(screening, later=(*screening.later, *full))),
             decided_at=decided_at,
             advice=advice(screening),
         )
@@ -121,9 +121,10 @@ def _against(winner: Estimate, losers: Sequence[Estimate]) -> str:
     return f"Alone it would be about {about(-later_s)} sooner in {name}; all waiting jobs together are sooner this way."
 
 
-def _all_taken(expected: Sequence[Estimate]) -> str:
-    names = ", ".join(place_name(*_key(each)) for each in expected)
-    return f"It fits, but not now: other jobs of this plan use up the limits on numbers of jobs of {names}"
+def _used_up(estimate: Estimate) -> Rejection:
+    """A candidate is only left out where a limit on numbers of jobs was used up by others of the same plan."""
+    limit = "jobs, with those placed just now"
+    return Rejection(system_id=estimate.system_id, queue=estimate.queue, reason=Reason.JOB_LIMIT, limit=limit)
 
 
 # -- rejections and advice ---------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ _SENTENCES: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.WALLTIME: lambda r: f"{_where(r)} allows {r.limit} of walltime ({r.asked} asked)",
     Reason.GPUS: lambda r: f"{_where(r)} has {r.limit or 'no GPUs'} ({r.asked} asked)",
     Reason.CONSTRAINT: lambda r: f'{_where(r)} does not meet "{r.asked}" ({r.limit})',
-    Reason.ARRAY: lambda r: f"{_where(r)} runs no job arrays",
+    Reason.ARRAY: lambda r: f"the host of {_where(r)} runs no job arrays, only queues do",
     Reason.JOB_LIMIT: lambda r: f"{_where(r)} is at its limit of {r.limit}",
     Reason.IMAGE: lambda r: f"{_where(r)} cannot run the image: {r.limit or r.asked}",
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from placement.constraints import parse
 from placement.problem import Ask, PlaceOption, Problem, SystemView, holds
 from placement.words import count, duration, gpus, memory
+from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Runtime
@@ -41,10 +42,7 @@ class Screening:
 
 
 def screen(problem: Problem) -> Mapping[str, Screening]:
-    """Judge every ask of the problem against every system; by job uuid, places in a stable order.
-
-    Raises SpecInvalid when an ask's constraints cannot be read (submit has checked them with ``constraints.parse``).
-    """
+    """Judge every ask of the problem against every system; by job uuid, places in a stable order."""
     views = sorted(problem.systems, key=lambda view: view.system.id)
     return {ask.job_uuid: _screened(ask, views) for ask in problem.asks}
 
@@ -83,10 +81,9 @@ def queue_asked(spec: JobSpec, view: SystemView) -> str | None:
 def places(spec: JobSpec, view: SystemView) -> tuple[PlaceOption, ...]:
     """The places of a system that the job may mean."""
     if job_type_on(spec, view) is JobType.FORK:
-        return (PlaceOption(view),)
+        return (view.host_place,)
     asked = queue_asked(spec, view)
-    queues = sorted(view.system.queues, key=lambda queue: queue.name)
-    return tuple(PlaceOption(view, queue) for queue in queues if asked in (None, queue.name))
+    return tuple(place for place in view.queue_places if asked in (None, place.key.queue))
 
 
 # -- the system as a whole ---------------------------------------------------------------------------------------
@@ -148,12 +145,15 @@ def below_job_limits(ask: Ask, view: SystemView) -> Rejection | None:
 
 
 def constraints_hold(ask: Ask, place: PlaceOption) -> Rejection | None:
-    unmet = parse(ask.spec.constraints).unmet(place.view.system, place.queue)
+    try:
+        unmet = parse(ask.spec.constraints).unmet(place.view.system, place.queue)
+    except SpecInvalid as unreadable:  # submit has parsed them; a job stored under other rules must not stop the rest
+        return _of_place(place, Reason.CONSTRAINT, " ".join(ask.spec.constraints)[:200], str(unreadable))
     return None if unmet is None else _of_place(place, Reason.CONSTRAINT, unmet.clause, unmet.actual)
 
 
 def arrays_supported(ask: Ask, place: PlaceOption) -> Rejection | None:
-    return _of_place(place, Reason.ARRAY) if ask.spec.array and place.view.arrays is False else None
+    return _of_place(place, Reason.ARRAY) if ask.spec.array and place.queue is None else None
 
 
 def partition_up(ask: Ask, place: PlaceOption) -> Rejection | None:
@@ -274,6 +274,8 @@ _FEATURES = re.compile(r"[\w.-]+(?:&[\w.-]+)*")
 
 def features_asked(spec: JobSpec) -> frozenset[str]:
     """Node features that every node must have (``--constraint=a&b``); choices and counts are left to the site."""
+    if not spec.scheduler_options:
+        return frozenset()
     written = [option.value or "" for option in spec.scheduler_options if option.name == "--constraint"]
     return frozenset(name for text in written if _FEATURES.fullmatch(text) for name in text.split("&"))
 

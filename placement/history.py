@@ -30,6 +30,7 @@ class History:
         self._waits: dict[PlaceKey, list[float]] = defaultdict(list)
         self._runs: dict[tuple[str, str | None], list[float]] = defaultdict(list)
         self._shares: dict[str, list[float]] = defaultdict(list)
+        self._learnt: dict[tuple[str, str], Term | None] = {}
         for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.wait_s, run.run_s)):
             self._waits[PlaceKey(run.system_id, run.queue)].append(run.wait_s)
             if not run.completed:
@@ -46,10 +47,7 @@ class History:
     def run(self, spec: JobSpec, owner: str, speed_factor: float) -> Term:
         """The run time there, never above the asked walltime: from runs of this image, else from what users ask."""
         asked_s = float(spec.resources.walltime_s)
-        own, anyone = self._runs.get((spec.image, owner), ()), self._runs.get((spec.image, None), ())
-        known = _term(own, lambda n: f"the last {count(n, 'run')} of this image by {owner}") or _term(
-            anyone, lambda n: f"the last {count(n, 'run')} of this image"
-        )
+        known = self._of_image(spec.image, owner)
         if known is not None:
             return _capped(known, 1 / speed_factor, asked_s)
         share = _term(
@@ -58,6 +56,14 @@ class History:
         if share is not None:
             return _capped(share, asked_s, asked_s)
         return Term(asked_s * OVER_ASK, asked_s, "no runs known: jobs use about 40 % of the walltime they ask for")
+
+    def _of_image(self, image: str, owner: str) -> Term | None:
+        if (image, owner) not in self._learnt:
+            own, anyone = self._runs.get((image, owner), ()), self._runs.get((image, None), ())
+            self._learnt[image, owner] = _term(
+                own, lambda n: f"the last {count(n, 'run')} of this image by {owner}"
+            ) or _term(anyone, lambda n: f"the last {count(n, 'run')} of this image")
+        return self._learnt[image, owner]
 
 
 def _term(values: Sequence[float], source: Callable[[int], str]) -> Term | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -46,13 +47,12 @@ class Committed:
     tasks: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SystemView:
     """A system as placement sees it: its definition, the newest look at it, and what is ours there.
 
     may_execute, has_credential: owners who may run jobs here, and who can log in (``ANYONE`` where none is needed).
     active: our jobs that have not ended, by (queue, owner), for the limits on numbers of jobs.
-    arrays: whether its backend runs job arrays; None while unknown.
     """
 
     system: System
@@ -61,7 +61,16 @@ class SystemView:
     has_credential: frozenset[str] = ANYONE
     active: Mapping[tuple[str | None, str], int] = field(default_factory=dict)
     committed: tuple[Committed, ...] = ()
-    arrays: bool | None = None
+
+    @cached_property
+    def host_place(self) -> PlaceOption:
+        """Its host, for jobs that run at once."""
+        return PlaceOption(self)
+
+    @cached_property
+    def queue_places(self) -> tuple[PlaceOption, ...]:
+        """Its queues, by name."""
+        return tuple(PlaceOption(self, queue) for queue in sorted(self.system.queues, key=lambda queue: queue.name))
 
     @property
     def speed_factor(self) -> float:
@@ -82,14 +91,14 @@ class SystemView:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PlaceOption:
     """A system with one of its queues; ``queue`` None: the job runs at once on the host (FORK)."""
 
     view: SystemView
     queue: LogicalQueue | None = None
 
-    @property
+    @cached_property
     def key(self) -> PlaceKey:
         return PlaceKey(self.view.system.id, self.queue.name if self.queue else None)
 
@@ -97,14 +106,19 @@ class PlaceOption:
     def job_type(self) -> JobType:
         return JobType.BATCH if self.queue else JobType.FORK
 
-    @property
+    @cached_property
     def partition(self) -> PartitionState | None:
-        """What the snapshot says of the partition behind the queue; None when it does not show it."""
-        if self.queue is None or self.view.snapshot is None:
-            return None
-        return next((state for state in self.view.snapshot.partitions if state.name == self.queue.partition), None)
+        """What the snapshot says of the partition behind this place; None when it does not show it.
 
-    @property
+        A host without a batch system shows itself as one partition; a cluster says nothing of its login host.
+        """
+        snapshot = self.view.snapshot
+        if snapshot is None or (self.queue is None and self.view.system.can_run_batch):
+            return None
+        wanted = self.queue.partition if self.queue else None
+        return next((state for state in snapshot.partitions if wanted in (None, state.name)), None)
+
+    @cached_property
     def nodes(self) -> tuple[NodeKind, ...]:
         """Nodes that the snapshot shows behind this place; empty when unknown.
 
@@ -116,7 +130,7 @@ class PlaceOption:
             return () if self.view.system.can_run_batch else self.view.snapshot.nodes
         return tuple(kind for kind in self.view.snapshot.nodes if kind.partition == self.queue.partition)
 
-    @property
+    @cached_property
     def visible_jobs(self) -> tuple[VisibleJob, ...]:
         """Anyone's jobs that the snapshot shows in this place."""
         if self.view.snapshot is None or (self.queue is None and self.view.system.can_run_batch):
@@ -124,7 +138,7 @@ class PlaceOption:
         wanted = self.queue.partition if self.queue else None
         return tuple(job for job in self.view.snapshot.jobs if wanted in (None, job.partition))
 
-    @property
+    @cached_property
     def unseen(self) -> tuple[Committed, ...]:
         """Jobs of ours that were sent to this place and that the snapshot cannot show yet, oldest first."""
         ours = (each for each in self.view.committed if each.queue == self.key.queue)
@@ -153,8 +167,11 @@ class SolveLimits:
 
     deterministic_time: float = 0.5
     """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
-    max_variables: int = 60_000
+    max_variables: int = 25_000
     """Beyond this many the greedy plan is taken as it is."""
+
+
+DEFAULT_LIMITS = SolveLimits()
 
 
 @dataclass(frozen=True, slots=True)

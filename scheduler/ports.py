@@ -13,6 +13,8 @@ from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import Credential, System
+from scheduler.store.definitions import Definitions
+from scheduler.store.group_commit import GroupCommit
 
 
 class Connections(Protocol):
@@ -52,6 +54,8 @@ class Ports:
 
     ``wake`` tells the reconcilers that a move was committed; ``process_id`` names this process in leases.
     ``reads`` opens what only reads and never waits behind a writer; left out, reading is a transaction too.
+    ``group`` lets submissions that arrive together share a transaction; left out, each has its own.
+    ``definitions`` remembers apps and systems between submissions.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -60,7 +64,13 @@ class Ports:
     wake: Callable[[], None] = field(default=lambda: None)
     process_id: str = "one"
     reads: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+    group: GroupCommit | None = None
+    definitions: Definitions = field(default_factory=Definitions)
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""
         return (self.reads or self.transaction)()
+
+    def submissions(self) -> GroupCommit:
+        """Where new jobs are added."""
+        return self.group or GroupCommit(self.transaction)

@@ -53,11 +53,15 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=1, le=65535)
     public_url: AnyHttpUrl | None = None
     """How users reach Berth; ``http://host:port`` when not said."""
-    trusted_proxies: Networks = ()
+    trusted_proxies: Names = ()
+    cors_origins: Names = ()
     tenant: str = Field(default="berth", pattern=r"[a-z][a-z0-9_-]{0,23}")
     """The tenant made at the first start."""
     site: str = Field(default="berth", pattern=r"[a-z][a-z0-9_-]{0,23}")
     admin_user: str = Field(default="admin", pattern=r"[a-z][a-z0-9_.-]{0,59}")
+
+    admin_password: SecretStr | None = None
+    """The administrator's password at the first start; a random one, printed once, when not said."""
 
     secrets_key: SecretStr | None = None
     """32 bytes in base64 that wrap every secret; ``secrets.key`` in ``home`` when not said."""
@@ -87,8 +91,8 @@ class Settings(BaseSettings):
     """Private and loopback addresses from which http(s) inputs may be fetched; public ones always may."""
     input_limit_mib: int = Field(default=100 * 1024, ge=1)
 
-    local_run_as: str | None = None
-    """The unprivileged account that runs jobs of ``local`` systems when Berth is root."""
+    images_dir: Path | None = None
+    """Where ``local`` systems unpack images: readable by the account that runs jobs, so not in root's ``home``."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
@@ -105,7 +109,12 @@ class Settings(BaseSettings):
         home = init_settings().get("home") or default_home()
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(home) / "berth.toml")
 
-    @field_validator("trusted_proxies", "probe_allow", "input_private_allow", mode="before")
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("probe_allow", "input_private_allow", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
@@ -136,6 +145,11 @@ class Settings(BaseSettings):
     @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.home / 'berth.sqlite'}"
+
+    @property
+    def effective_images_dir(self) -> Path:
+        shared = Path("/var/cache/berth/images") if os.geteuid() == 0 else self.home / "images"
+        return self.images_dir or shared
 
     @property
     def base_url(self) -> str:

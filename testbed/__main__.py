@@ -8,6 +8,7 @@ from pathlib import Path
 
 from testbed import Cluster, Spec, TestbedError
 from testbed.host import require_root
+from testbed.rootfs import build_in_background, ensure_rootfs
 from testbed.services import DAEMONS
 from testbed.spec import CGROUP_CHOICES, SUITE_NAMES
 
@@ -48,12 +49,13 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"cluster     {info['name']}: Slurm {info['slurm_version']} ({info['suite']}), {len(info['nodes'])} nodes")
     print(f"ssh         ssh -F {info['ssh']['config']} testbed")
     print(f"slurmrestd  {info['slurmrestd']['url']}")
-    print(f"registry    {info['registry']['from_host']} (inside: {info['registry']['from_nodes']}), plain HTTP")
+    print(f"registry    {info['registry']['address']}, here and on every machine; plain HTTP")
+    print(f"image       {info['demo_image']['reference']}")
     print(f"state       {info['state_dir']}")
 
 
 def _sh(arguments: argparse.Namespace) -> None:
-    machine = Cluster.load(arguments.name)._machine(arguments.node)
+    machine = Cluster.load(arguments.name).machine(arguments.node)
     inside = machine.inside(arguments.command or ["bash", "-l"])
     os.execvp(inside[0], inside)
 
@@ -65,6 +67,13 @@ def _image(arguments: argparse.Namespace) -> None:
     else:
         layout = Path(arguments.layout)
         print(cluster.push_image(layout, arguments.reference or f"{layout.resolve().name.lower()}:1"))
+
+
+def _rootfs(arguments: argparse.Namespace) -> None:
+    if arguments.background:
+        build_in_background(arguments.suite)
+    else:
+        ensure_rootfs(arguments.suite)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("action", choices=["push"])
     image.add_argument("layout", help="folder of an OCI layout, or: demo")
     image.add_argument("reference", nargs="?", help="NAME:TAG in the registry (default: the folder's name, tag 1)")
+
+    tree = commands.add_parser("rootfs", help="build a suite's root file system, so that a later up need not")
+    tree.add_argument("--suite", choices=SUITE_NAMES, default=Spec.suite)
+    tree.add_argument("--background", action="store_true", help="return at once; up waits for it")
+    tree.set_defaults(act=_rootfs)
 
     faults = {
         "crash": "cut a machine's power",

@@ -7,6 +7,7 @@
 # LOWER: overlay layers below the machine's own; DISK: its disk (root, work, scratch), which survives a power cut;
 # SHARED: folder with the cluster's home and shared; CGROUP: the machine's folder, relative to each controller's root (v1).
 set -eu
+umask 022
 name=$1 lower=$2 disk=$3 shared=$4 gpus=$5 cgroup_mode=$6 cgroup=$7
 
 # Reached only when something below fails: a machine that runs has replaced this shell.

@@ -18,8 +18,7 @@ _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
 def available_mode() -> str:
     """``v1``, ``v2`` or ``none``: what this host offers with a memory controller that can be written."""
     if (_ROOT / "cgroup.controllers").exists():
-        has_memory = "memory" in (_ROOT / "cgroup.controllers").read_text().split()
-        return "v2" if has_memory and _writable(_ROOT) else "none"
+        return "v2" if _writable(_ROOT) and _hands_down_memory(_ROOT) else "none"
     if all((_ROOT / controller).is_dir() for controller in _V1_CONTROLLERS) and _writable(_ROOT / "memory"):
         return "v1"
     return "none"
@@ -43,8 +42,7 @@ def create(mode: str, cluster: str, machine: str) -> None:
         folder = _ROOT / path_of(cluster, machine)
         (folder / "init").mkdir(parents=True, exist_ok=True)
         for level in (_ROOT, folder.parent):
-            usable = set((level / "cgroup.controllers").read_text().split()) & set(_V2_CONTROLLERS)
-            (level / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(usable)))
+            _hands_down_memory(level)
 
 
 def entering_new(mode: str, cluster: str, machine: str) -> list[str]:
@@ -76,14 +74,25 @@ def remove(cluster: str, machine: str = "") -> None:
 
 
 def _remove_folder(folder: Path) -> None:
-    """rmdir, tried for up to 5 s: the kernel lets a group go a moment after its last process."""
+    """rmdir, tried for a while: the kernel lets a group go a moment after its last process."""
 
     def gone() -> bool:
         with contextlib.suppress(OSError):
             folder.rmdir()
         return not folder.exists()
 
-    wait_until(gone, f"control group {folder} is removed", timeout_s=5)
+    wait_until(gone, f"control group {folder} is removed")
+
+
+def _hands_down_memory(level: Path) -> bool:
+    """v2: let the groups below use what there is of our controllers; whether memory is among them.
+
+    A container's root group refuses, since it holds processes itself.
+    """
+    for controller in _V2_CONTROLLERS:
+        with contextlib.suppress(OSError):
+            (level / "cgroup.subtree_control").write_text(f"+{controller}")
+    return "memory" in (level / "cgroup.subtree_control").read_text().split()
 
 
 def _writable(folder: Path) -> bool:

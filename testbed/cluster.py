@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from testbed import cgroups, network, slurm_conf
-from testbed.host import TestbedError, install_tools, launch, require_root, run, say, wait_until
+from testbed.host import TestbedError, install_tools, launch, lock, require_root, run, say, wait_until
+from testbed.info import describe
 from testbed.layer import write_common_layer, write_machine_keys, write_shared_folder
 from testbed.machine import Machine, kill_all
 from testbed.oci import DEMO_REFERENCE, write_demo_image
-from testbed.rootfs import ensure_rootfs, lock, package_versions
-from testbed.services import DAEMONS, daemons_of
+from testbed.rootfs import ensure_rootfs, package_versions
+from testbed.services import daemons_of
 from testbed.spec import USERS, Spec
 
 STATE = Path(os.environ.get("BERTH_TESTBED_STATE", "/var/tmp/berth-testbed"))
@@ -47,7 +48,7 @@ class Cluster:
     def up(self) -> dict[str, Any]:
         """Bring the cluster up and return ``info()``; when it is up already, start again whatever has died."""
         require_root()
-        with self._locked():
+        with self._locked(), _open_umask():
             self._refuse_another_spec()
             if (self.state / "spec.json").exists() and not (self.state / "info.json").exists():
                 say("the last start did not finish: clearing it away")
@@ -65,12 +66,13 @@ class Cluster:
         require_root()
         with self._locked():
             self._erase()
-        self._lock_path.unlink(missing_ok=True)
+            self._lock_path.unlink()
 
     def info(self) -> dict[str, Any]:
-        """All that a program needs to use the cluster; docs/testbed.md explains each field."""
+        """All that a program needs to use the cluster; ``testbed.info`` says what."""
         try:
-            return json.loads((self.state / "info.json").read_text())
+            content: dict[str, Any] = json.loads((self.state / "info.json").read_text())
+            return content
         except FileNotFoundError:
             raise TestbedError(f"cluster {self.spec.name!r} is not up") from None
 
@@ -86,45 +88,45 @@ class Cluster:
 
     def crash(self, node: str) -> None:
         """Cut a machine's power: no process says goodbye, connections simply fall silent. Its disk survives."""
-        self._machine(node).power_off()
+        self.machine(node).power_off()
 
     def boot(self, node: str) -> None:
         """Power a machine on and start its daemons; nothing happens when it runs."""
-        machine = self._machine(node)
+        machine = self.machine(node)
         if machine.pid is None:
             machine.boot(self.spec.rate)
         machine.start(*self._daemons(node))
 
     def cut(self, node: str) -> None:
         """Pull a machine's cable."""
-        self._machine(node)
+        self.machine(node)
         network.set_link(self.spec.name, node, up=False)
 
     def heal(self, node: str) -> None:
         """Put a machine's cable back."""
-        self._machine(node)
+        self.machine(node)
         network.set_link(self.spec.name, node, up=True)
 
     def rate(self, node: str, rate: str) -> None:
         """Limit a machine's link to ``rate`` (like 200mbit) each way, until its next boot; ``none`` lifts the limit."""
-        self._machine(node)
+        self.machine(node)
         network.set_rate(self.spec.name, node, rate)
 
     def start(self, node: str, daemon: str) -> None:
         """Start a daemon and wait until it answers."""
-        self._machine(node).start(self._daemon(node, daemon))
+        self.machine(node).start(self._daemon(node, daemon))
 
     def stop(self, node: str, daemon: str) -> None:
         """Ask a daemon to end (SIGTERM) and wait until it has."""
-        self._machine(node).signal(self._daemon(node, daemon), "TERM")
+        self.machine(node).signal(self._daemon(node, daemon), "TERM")
 
     def kill(self, node: str, daemon: str) -> None:
         """End a daemon at once (SIGKILL)."""
-        self._machine(node).signal(self._daemon(node, daemon), "KILL")
+        self.machine(node).signal(self._daemon(node, daemon), "KILL")
 
     def sh(self, node: str, script: str, *, user: str = "root", check: bool = True, timeout_s: float = 60) -> str:
         """Standard output of a shell script run on a machine; TestbedError when it fails and ``check``."""
-        return self._machine(node).sh(script, user=user, check=check, timeout_s=timeout_s).stdout
+        return self.machine(node).sh(script, user=user, check=check, timeout_s=timeout_s).stdout
 
     def push_image(self, layout: Path, reference: str) -> str:
         """Push an OCI layout into the cluster's registry as ``reference`` (NAME:TAG) and return its digest."""
@@ -149,14 +151,11 @@ class Cluster:
 
     # Parts
 
-    @property
-    def _rootfs(self) -> Path:
-        return Path(self._setup["rootfs"])
-
-    @property
-    def _setup(self) -> dict[str, str]:
-        """What ``up`` found out beyond the specification: the root file system and the cgroup version."""
-        return json.loads((self.state / "setup.json").read_text())
+    def machine(self, name: str) -> Machine:
+        """One machine by its name; TestbedError when there is none."""
+        if name not in self.spec.machines:
+            raise TestbedError(f"no machine {name!r}; there are {', '.join(self.spec.machines)}")
+        return self.machines[name]
 
     @property
     def machines(self) -> dict[str, Machine]:
@@ -172,6 +171,16 @@ class Cluster:
             )
             for name in self.spec.machines
         }
+
+    @property
+    def _rootfs(self) -> Path:
+        return Path(self._setup["rootfs"])
+
+    @property
+    def _setup(self) -> dict[str, str]:
+        """What ``up`` found out beyond the specification: the root file system and the cgroup version."""
+        found: dict[str, str] = json.loads((self.state / "setup.json").read_text())
+        return found
 
     def _create(self) -> None:
         install_tools()
@@ -194,11 +203,11 @@ class Cluster:
         finally:
             for door in doors:
                 door.close()
-        self._each(self.spec.machines, lambda name: self.machines[name].boot(self.spec.rate))
+        _each(self.spec.machines, lambda name: self.machines[name].boot(self.spec.rate))
         self._start_daemons()
         self._await_first_job()
         demo_digest = self.push_demo_image()
-        _write(self.state / "info.json", self._describe(versions, demo_digest))
+        _write(self.state / "info.json", describe(self.spec, self.state, cgroup_mode, versions, demo_digest))
         say(f"up: ssh -F {self.state}/ssh/config testbed")
 
     def _start_daemons(self) -> None:
@@ -207,7 +216,7 @@ class Cluster:
 
         def start(name: str) -> None:
             if name != "login":
-                self.machines[name].start("munged", "sshd")
+                self.machines[name].start("munged", "sshd", "registrydoor")
                 return
             if self.spec.dbd:  # slurmctld must find its cluster and its users in the database
                 login.start("munged", "mariadbd", "slurmdbd")
@@ -215,12 +224,16 @@ class Cluster:
                 login.sh("set -e\n" + "".join(f"sacctmgr -i {command}\n" for command in commands))
             login.start(*self._daemons("login"))
 
-        self._each(self.spec.machines, start)
-        self._each(self.spec.compute_nodes, lambda name: self.machines[name].start("slurmd"))
+        _each(self.spec.machines, start)
+        _each(self.spec.compute_nodes, lambda name: self.machines[name].start("slurmd"))
 
     def _await_first_job(self) -> None:
-        nodes = self.spec.nodes
-        self.sh("login", f"until srun -N{nodes} --immediate=5 true 2>/dev/null; do sleep 0.1; done", user="alice")
+        login, job = self.machines["login"], f"srun -N{self.spec.nodes} --immediate=5 true"
+        wait_until(
+            lambda: login.sh(job, user="alice", check=False).returncode == 0,
+            "a first job ran on all nodes",
+            timeout_s=60,
+        )
         wait_until(self._ssh_answers, "sshd answers through the relay")
 
     def _ssh_answers(self) -> bool:
@@ -263,42 +276,6 @@ class Cluster:
             argv.append(f"{door.fileno()}={network.address_of(machine)}:{port}")
         launch(argv, self.state / "relay.log", [door.fileno() for door in doors])
 
-    def _describe(self, versions: dict[str, str], demo_digest: str) -> dict[str, Any]:
-        base, ssh = self.spec.ssh_port, self.state / "ssh"
-        known = dict(line.split(" ", 1) for line in (ssh / "known_hosts").read_text().splitlines())
-        return {
-            "name": self.spec.name,
-            "suite": self.spec.suite,
-            "slurm_version": versions["slurmctld"].split("-")[0],
-            "versions": versions,
-            "cgroup": self._setup["cgroup"],
-            "nodes": list(self.spec.compute_nodes),
-            "ssh": {
-                "host": "127.0.0.1",
-                "port": base,
-                "users": {user: {"key": str(ssh / user), "home": f"/home/{user}"} for user in USERS},
-                "known_hosts": str(ssh / "known_hosts"),
-                "host_key": known[f"[127.0.0.1]:{base}"],
-                "config": str(ssh / "config"),
-            },
-            "node_ssh": {
-                name: {"host": "127.0.0.1", "port": port, "host_key": known[f"[127.0.0.1]:{port}"]}
-                for port, (name, inner) in self.spec.doors.items()
-                if inner == 22 and name != "login"
-            },
-            "slurmrestd": {"url": f"http://127.0.0.1:{base + 1}"},
-            "registry": {"from_host": f"127.0.0.1:{base + 2}", "from_nodes": "login:5000", "plain_http": True},
-            "demo_image": {
-                "from_nodes": f"docker://login:5000/{DEMO_REFERENCE}",
-                "from_host": f"docker://127.0.0.1:{base + 2}/{DEMO_REFERENCE}",
-                "digest": demo_digest,
-            },
-            "partitions": ["cpu", "debug"],
-            "accounts": {"alice": ["lab", "teaching"], "bob": ["lab"]} if self.spec.dbd else {},
-            "qos": ["normal", "express"] if self.spec.dbd else [],
-            "state_dir": str(self.state),
-        }
-
     def _erase(self) -> None:
         names = network.namespaces(self.spec.name)
         if names:
@@ -326,27 +303,36 @@ class Cluster:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         STATE.mkdir(parents=True, exist_ok=True)
+        if STATE.stat().st_uid != 0:  # its parent may be open to all, and we are about to trust what lies here
+            raise TestbedError(f"{STATE} belongs to another user; remove it or set BERTH_TESTBED_STATE")
         with lock(self._lock_path):
             yield
 
-    def _machine(self, name: str) -> Machine:
-        if name not in self.spec.machines:
-            raise TestbedError(f"no machine {name!r}; there are {', '.join(self.spec.machines)}")
-        return self.machines[name]
-
     def _daemon(self, node: str, daemon: str) -> str:
+        """The daemon's name, once it is sure that this machine has such a daemon."""
         if daemon not in self._daemons(node):
             raise TestbedError(f"no daemon {daemon!r} on {node}; there are {', '.join(self._daemons(node))}")
-        return DAEMONS[daemon].name
+        return daemon
 
     def _daemons(self, node: str) -> tuple[str, ...]:
         return daemons_of(node, self.spec.dbd)
 
-    def _each(self, names: tuple[str, ...], act: Any) -> None:
-        """Act on several machines at once; the first error is raised after all have ended."""
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            for outcome in [pool.submit(act, name) for name in names]:
-                outcome.result()
+
+def _each(names: tuple[str, ...], act: Callable[[str], None]) -> None:
+    """Act on several machines at once; the first error is raised after all have ended."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for outcome in [pool.submit(act, name) for name in names]:
+            outcome.result()
+
+
+@contextmanager
+def _open_umask() -> Iterator[None]:
+    """What we write is read by the machines' users, whatever the caller's umask."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _write(path: Path, content: object) -> None:

@@ -41,7 +41,7 @@ class Demo:
         self.on_cluster = on_cluster
         self.began = time.monotonic()
         self.cluster = Cluster(Spec(nodes=NODES, name=CLUSTER)) if on_cluster else None
-        self.server = Server(home / "server", port=PORT, log_level="warning")
+        self.server = Server(home / "server", port=PORT, log_level="warning", images_dir=str(home / "images"))
 
     def say(self, text: str) -> None:
         print(
@@ -57,7 +57,7 @@ class Demo:
         self.berth("login", self.server.url, "--user", "admin", "--password-stdin", given=ADMIN_PASSWORD)
         image = self.register_cluster() if self.cluster else self.register_this_machine()
         self.say("A container job; no system is named, so Berth chooses")
-        self.berth("run", "--name", "demo", "--time", "5", image, "--", "sh", "-c", JOB)
+        self.berth("run", "--name", "demo", "--time", "5", "--exec", image, "--", "sh", "-c", JOB)
         job = self.newest_job()
         self.say("Where it ran, and why")
         self.berth("why", job["uuid"])

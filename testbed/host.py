@@ -1,12 +1,15 @@
-"""What the testbed asks of the machine it runs on: root, a few Debian tools, and a way to run commands."""
+"""What the testbed asks of its host: root, a few Debian tools, and ways to run commands and to take turns."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 TOOL_PACKAGES = {
     "mmdebstrap": "mmdebstrap",
@@ -49,8 +52,11 @@ def install_tools() -> None:
         raise TestbedError(f"install these first (no apt-get here to do it): {', '.join(missing)}")
     say(f"installing Debian packages on this host: {', '.join(missing)}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "-q", "-o", "Acquire::Check-Valid-Until=false", "update"], env=environment, timeout_s=300)
-    run(["apt-get", "-q", "-y", "--no-install-recommends", "install", *missing], env=environment, timeout_s=600)
+    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Check-Valid-Until=false"]
+    install = [*apt, "--no-install-recommends", "install", *missing]
+    if run(install, env=environment, check=False, timeout_s=600).returncode != 0:  # lists missing, or out of date
+        run([*apt, "update"], env=environment, timeout_s=300)
+        run(install, env=environment, timeout_s=600)
 
 
 def run(
@@ -82,7 +88,7 @@ def run(
     return done
 
 
-def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = ()) -> None:
+def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = (), folder: Path | None = None) -> None:
     """Start a program that outlives us: in a session of its own, and not as our child, so it is never our zombie."""
     with log.open("ab") as output:
         subprocess.run(
@@ -91,15 +97,35 @@ def launch(argv: Sequence[str | Path], log: Path, descriptors: Sequence[int] = (
             stdout=output,
             stderr=output,
             pass_fds=tuple(descriptors),
+            cwd=folder,
             timeout=10,
             check=True,
         )
 
 
-def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
     """Look every 20 ms until ``holds``; TestbedError naming ``what`` after the time-out."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
             raise TestbedError(f"not after {timeout_s:g} s: {what}")
         time.sleep(0.02)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which the holder may remove; it goes with the process, however that ends."""
+    while True:
+        with path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_still(path, handle):
+                yield
+                return
+
+
+def _is_still(path: Path, handle: IO[str]) -> bool:
+    """Whether the open file still has this name: the holder before us may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle.fileno()))
+    except FileNotFoundError:
+        return False

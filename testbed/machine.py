@@ -50,16 +50,18 @@ class Machine:
             leftover.unlink(missing_ok=True)
         group = cgroups.path_of(self.cluster, self.name)
         lower = ":".join(str(layer) for layer in self.layers)
-        argv = [
-            "nsenter",
-            f"--net={network.netns_path(self.cluster, self.name)}",
-            "unshare",
-            "--mount",
-            "--uts",
-            "--ipc",
+        argv = ["nsenter", f"--net={network.netns_path(self.cluster, self.name)}"]
+        argv += ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL"]
+        argv += [
+            str(_BOOT),
+            self.name,
+            lower,
+            str(self.disk),
+            str(self.shared),
+            str(self.gpus),
+            self.cgroup_mode,
+            group,
         ]
-        argv += ["--pid", "--fork", "--kill-child=KILL"]
-        argv += [_BOOT, self.name, lower, self.disk, self.shared, self.gpus, self.cgroup_mode, group]
         console = self.disk / "console.log"
         launch([*cgroups.entering_new(self.cgroup_mode, self.cluster, self.name), *argv], console)
         wait_until(lambda: self.pid is not None or failed.exists(), f"machine {self.name} is up")

@@ -71,7 +71,7 @@ def write_layout(folder: Path, layer: bytes, config: dict[str, Any]) -> str:
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         "history": [{"created": _EPOCH, "created_by": "berth testbed"}],
     }
-    manifest = {
+    manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": blob(_json(described), "application/vnd.oci.image.config.v1+json"),
@@ -81,7 +81,7 @@ def write_layout(folder: Path, layer: bytes, config: dict[str, Any]) -> str:
     entry = blob(_json(manifest), manifest["mediaType"])
     (folder / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
     (folder / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [entry]}))
-    return entry["digest"]
+    return str(entry["digest"])
 
 
 def _entry(

@@ -11,12 +11,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from testbed.cluster import STATE, Cluster
-from testbed.host import TestbedError, require_root
-from testbed.rootfs import lock
+from testbed.host import TestbedError, lock, require_root
 from testbed.spec import Spec
 
 _NODES = 4
@@ -30,7 +30,7 @@ def cluster() -> Iterator[Cluster]:
     try:
         require_root()
     except TestbedError as error:
-        _give_up(str(error))
+        cannot_run(str(error))
     with shared_cluster(os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")) as running:
         yield running
 
@@ -56,6 +56,13 @@ def shared_cluster(test_run: str) -> Iterator[Cluster]:
             _clear_dead_sessions()
 
 
+def cannot_run(reason: str) -> NoReturn:
+    """End the test: in CI, where nothing may pass unseen, as a failure; elsewhere as a skip that says why."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must run the testbed: {reason}", pytrace=False)
+    pytest.skip(f"no testbed here: {reason}")
+
+
 def _clear_dead_sessions() -> None:
     """Take down each cluster none of whose processes is alive, our own included once we have left it."""
     for session in _SESSIONS.iterdir():
@@ -73,10 +80,3 @@ def _free_port() -> int:
             continue
         return port
     raise TestbedError("no free ports between 12622 and 20000 of 127.0.0.1")
-
-
-def _give_up(reason: str) -> None:
-    """In CI nothing may pass unseen, so there it is a failure; elsewhere a skip that says why."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must run the testbed: {reason}", pytrace=False)
-    pytest.skip(f"no testbed here: {reason}")

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import signal
 import socket
+import struct
 import sys
 
 _CHUNK_BYTES = 1 << 18
@@ -30,14 +31,18 @@ async def main(doors: list[str]) -> None:
 async def _serve(address: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         inner_reader, inner_writer = await asyncio.open_connection(address, port)
-    except OSError:  # nobody there: the caller sees its connection reset
-        writer.transport.abort()
+    except OSError:
+        _reset(writer)
         return
-    await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+    try:
+        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+    finally:
+        writer.close()
+        inner_writer.close()
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Pass bytes one way; an end of stream is passed on as such, an error takes the connection down."""
+    """Pass bytes one way; an end of stream is passed on as such, a broken connection breaks the other one."""
     try:
         while chunk := await source.read(_CHUNK_BYTES):
             sink.write(chunk)
@@ -45,7 +50,14 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
         if sink.can_write_eof():
             sink.write_eof()
     except OSError:
-        sink.transport.abort()
+        _reset(sink)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection as a refusal or a crash does: the other side sees it reset, not politely closed."""
+    linger_not = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+    writer.transport.abort()
 
 
 if __name__ == "__main__":

@@ -9,15 +9,19 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from testbed.host import TestbedError, install_tools, run, say
+from testbed.host import TestbedError, install_tools, launch, run, say
 
 CACHE = Path(os.environ.get("BERTH_TESTBED_CACHE", "/var/cache/berth-testbed"))
 SETUP = Path(__file__).with_name("rootfs-setup.sh")
+_SOURCE = Path(__file__).parents[1]
 
 COMMON_PACKAGES = (
     "slurmctld",
@@ -69,14 +73,24 @@ SUITES = {
 
 def ensure_rootfs(suite_name: str) -> Path:
     """The cached root file system of a suite, built first when there is none (about a minute)."""
+    if suite_name not in SUITES:
+        raise TestbedError(f"no suite '{suite_name}': choose one of {', '.join(SUITES)}")
     suite = SUITES[suite_name]
     target = CACHE / f"{suite.name}-{recipe_hash(suite)}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    with lock(CACHE / f"{suite.name}.lock"):
+    with _only_builder(suite):
         if not target.exists():
             install_tools()
             _build(suite, target)
     return target
+
+
+def build_in_background(suite_name: str) -> None:
+    """Start building a root file system and return; whoever needs it meanwhile waits and sees the progress."""
+    install_tools()  # not in the background: apt-get's locks would surprise the caller's next apt-get
+    CACHE.mkdir(parents=True, exist_ok=True)
+    say(f"building the {suite_name} root file system in the background")
+    launch([sys.executable, "-m", "testbed", "rootfs", "--suite", suite_name], log=Path(os.devnull), folder=_SOURCE)
 
 
 def recipe_hash(suite: Suite) -> str:
@@ -91,18 +105,46 @@ def package_versions(rootfs: Path) -> dict[str, str]:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it goes with the process, however that ends."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def _only_builder(suite: Suite) -> Iterator[None]:
+    """Be the one process that may build this suite's tree; while another does, show its progress."""
+    with (CACHE / f"{suite.name}.lock").open("w") as handle:
+        shown = None
+        while not _try_lock(handle):
+            if shown is None:
+                say(f"another process is building the {suite.name} root file system; waiting for it")
+            lines = _log(suite).read_text().splitlines() if _log(suite).exists() else []
+            for line in lines[shown or 0 :]:
+                say(line)
+            shown = len(lines)
+            time.sleep(0.2)
         yield
 
 
+def _try_lock(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _log(suite: Suite) -> Path:
+    return CACHE / f"{suite.name}.log"
+
+
+def _progress(suite: Suite, message: str) -> None:
+    """Say it here, and leave it where a waiting process finds it."""
+    say(message)
+    with _log(suite).open("a") as log:
+        log.write(f"{message}\n")
+
+
 def _build(suite: Suite, target: Path) -> None:
+    _log(suite).unlink(missing_ok=True)
     for leftover in CACHE.glob(f".building-{suite.name}-*"):
         shutil.rmtree(leftover)
     building = CACHE / f".building-{suite.name}-{os.getpid()}"
-    say(f"building the {suite.name} root file system in {target} (once; about a minute)")
+    _progress(suite, f"building the {suite.name} root file system in {target} (once; about a minute)")
     sources = "".join(f"deb {_mirror()} {name} main\n" for name in (suite.name, *suite.extra_suites))
     argv = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"]
     argv += [f"--include={','.join(COMMON_PACKAGES + suite.extra_packages)}"]
@@ -112,7 +154,7 @@ def _build(suite: Suite, target: Path) -> None:
     _run_with_progress(argv, sources, suite)
     versions = package_versions(building)
     building.rename(target)
-    say(f"root file system ready: {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    _progress(suite, f"ready: {', '.join(f'{name} {version}' for name, version in versions.items())}")
 
 
 def _apt_options(suite: Suite) -> tuple[str, ...]:
@@ -127,7 +169,9 @@ def _mirror() -> str:
     """The Debian mirror this host already uses, so that a site's own mirror or cache serves us too."""
     filters = ["Created-By: Packages", "Origin: Debian", "Label: Debian"]
     known = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *filters], check=False).stdout.split()
-    return known[0] if known else "http://deb.debian.org/debian"
+    if not known:
+        raise TestbedError("apt knows no Debian mirror: put one into /etc/apt/sources.list and run apt-get update")
+    return known[0]
 
 
 def _host_proxy() -> list[str]:
@@ -148,6 +192,6 @@ def _run_with_progress(argv: list[str], sources: str, suite: Suite) -> None:
         for line in process.stdout:
             tail = [*tail[-20:], line]
             if line.startswith("I: "):
-                say(f"  {suite.name}: {line[3:].strip()}")
+                _progress(suite, f"  {suite.name}: {line[3:].strip()}")
     if process.returncode != 0:
         raise TestbedError(f"mmdebstrap could not build the {suite.name} root file system:\n{''.join(tail)}")

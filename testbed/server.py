@@ -1,4 +1,4 @@
-"""A throw-away Berth server: ``berth up`` as a process of its own, in a home of its own. Standard library only."""
+"""A throw-away Berth server: ``berth up`` (or ``api``, ``reconcile``) as a process of its own, in a home of its own."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class ServerError(Exception):
 class Server:
     """One Berth. ``settings`` become ``BERTH_<NAME>`` variables. After ``kill`` or ``stop`` it may be started again."""
 
-    def __init__(self, home: Path, port: int | None = None, **settings: str) -> None:
+    def __init__(self, home: Path, port: int | None = None, *, command: str = "up", **settings: str) -> None:
         self.home = home
+        self.command = command
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / "server.log"
@@ -38,7 +39,7 @@ class Server:
         """Start and wait until the API answers; raises ServerError with the end of its log."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "berth", "up"],
+                [sys.executable, "-m", "berth", self.command],
                 env=self.environment(),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -49,10 +50,10 @@ class Server:
         until = time.monotonic() + timeout_s
         while not self.answers():
             if self._process.poll() is not None:
-                raise ServerError(f"berth up ended with {self._process.returncode}:\n{self.tail()}")
+                raise ServerError(f"berth {self.command} ended with {self._process.returncode}:\n{self.tail()}")
             if time.monotonic() > until:
                 self.kill()
-                raise ServerError(f"berth up did not answer within {timeout_s:.0f} s:\n{self.tail()}")
+                raise ServerError(f"berth {self.command} did not answer within {timeout_s:.0f} s:\n{self.tail()}")
             time.sleep(0.05)
 
     def environment(self) -> dict[str, str]:

@@ -31,6 +31,12 @@ DAEMONS: Mapping[str, Daemon] = MappingProxyType(
                 "docker-registry serve /etc/docker/registry/config.yml",
                 ready="curl -sf http://127.0.0.1:5000/v2/",
             ),
+            # On every machine the registry has the name by which the host knows it: one image name for all.
+            Daemon(
+                "registrydoor",
+                "socat TCP-LISTEN:$(cat /etc/registry-port),bind=127.0.0.1,fork,reuseaddr,backlog=128 TCP:login:5000",
+                ready="bash -c 'exec 3<>/dev/tcp/127.0.0.1/'$(cat /etc/registry-port)",
+            ),
             Daemon(
                 "mariadbd",
                 "mariadbd --user=mysql --datadir=/var/lib/mysql --skip-networking --init-file=/etc/slurm/database.sql"
@@ -46,7 +52,7 @@ DAEMONS: Mapping[str, Daemon] = MappingProxyType(
                 ready="curl -s http://127.0.0.1:6820/",
                 user="nobody",  # it refuses to run as root or as Slurm's own user
             ),
-            Daemon("slurmd", "slurmd -D", ready="true"),
+            Daemon("slurmd", "slurmd -D", ready="scontrol show slurmd"),
         )
     }
 )
@@ -55,6 +61,7 @@ DAEMONS: Mapping[str, Daemon] = MappingProxyType(
 def daemons_of(machine: str, dbd: bool) -> tuple[str, ...]:
     """The daemons of a machine in the order in which they must start."""
     if machine != "login":
-        return ("munged", "sshd", "slurmd")
-    database = ("mariadbd", "slurmdbd") if dbd else ()
-    return ("munged", "sshd", "registry", *database, "slurmctld", "slurmrestd")
+        return ("munged", "sshd", "registrydoor", "slurmd")
+    first = ("munged", "sshd", "registry", "registrydoor")
+    # slurmrestd refuses to start where there is no accounting.
+    return (*first, "mariadbd", "slurmdbd", "slurmctld", "slurmrestd") if dbd else (*first, "slurmctld")

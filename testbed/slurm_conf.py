@@ -6,7 +6,10 @@ from testbed.spec import Spec
 CPUS_PER_NODE = 4
 MEMORY_MIB_PER_NODE = 4000
 
-# Users may charge `lab`; only alice may charge `teaching`, which holds at most 4 CPUs at a time.
+PARTITIONS = ("cpu", "debug")
+QOS = ("normal", "express")
+# The first account is a user's default; `teaching` holds at most 4 CPUs at a time.
+ACCOUNTS = {"alice": ("lab", "teaching"), "bob": ("lab",)}
 ACCOUNTING = (
     "add cluster {cluster}",
     "add qos express Priority=1000 MaxWall=00:10:00 MaxSubmitJobsPerUser=20 MaxTRESPerUser=cpu=8",
@@ -23,10 +26,14 @@ def files(spec: Spec, cgroup_mode: str) -> dict[str, str]:
     texts = {
         "/etc/hosts": _hosts(spec),
         "/etc/resolv.conf": "# machines know each other by /etc/hosts alone; apptainer insists on this file\n",
+        "/etc/registry-port": f"{spec.registry_port}\n",
         "/etc/slurm/slurm.conf": slurm_conf(spec, cgroup_mode),
         "/etc/slurm/cgroup.conf": cgroup_conf(spec, cgroup_mode),
         "/etc/docker/registry/config.yml": _REGISTRY,
-        "/etc/containers/registries.conf": '[[registry]]\nlocation = "login:5000"\ninsecure = true\n',
+        "/etc/containers/registries.conf": "".join(
+            f'[[registry]]\nlocation = "{address}"\ninsecure = true\n'
+            for address in ("login:5000", f"127.0.0.1:{spec.registry_port}")
+        ),
     }
     if spec.gpus:
         texts["/etc/slurm/gres.conf"] = "".join(f"Name=gpu File=/dev/nvidia{gpu}\n" for gpu in range(spec.gpus))

@@ -55,8 +55,15 @@ class Spec:
         return ("login", *self.compute_nodes)
 
     @property
+    def restd_port(self) -> int:
+        return self.ssh_port + 1
+
+    @property
+    def registry_port(self) -> int:
+        return self.ssh_port + 2
+
+    @property
     def doors(self) -> dict[int, tuple[str, int]]:
         """Port on the host's 127.0.0.1 -> machine and port inside."""
-        base = self.ssh_port
-        doors = {base: ("login", 22), base + 1: ("login", 6820), base + 2: ("login", 5000)}
-        return doors | {base + 10 + i: (name, 22) for i, name in enumerate(self.compute_nodes, start=1)}
+        doors = {self.ssh_port: ("login", 22), self.restd_port: ("login", 6820), self.registry_port: ("login", 5000)}
+        return doors | {self.ssh_port + 10 + i: (name, 22) for i, name in enumerate(self.compute_nodes, start=1)}

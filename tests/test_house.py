@@ -14,7 +14,7 @@ COUNTS = re.compile(
     r"nodes|cores|gpus|jobs|indices|limit|offset|version|number|attempt|attempts|port|count|fence|id|skip|seed|order|"
     r"total|free|down|queued|running|completed|failed|restarts|signal|exit_code|mode|precedence|priority|weight|"
     r"factor|speed|quantile|confidence|slots|column|position|index|share|probability|depth|size|workers|rank|"
-    r"first|second|days|line|deterministic|value|epoch"
+    r"first|second|days|line|deterministic|value|epoch|left|tasks|variables|^mib$"
 )
 
 
@@ -52,10 +52,13 @@ def test_a_public_function_is_typed(name, function):
 
 
 def test_a_public_module_function_says_what_it_means():
+    """Filters are spared: their name is the claim that they check."""
     silent = [
         name
         for name, function in public_functions()
-        if name.count(".") <= 3 and not inspect.getdoc(function) and "." not in function.__qualname__
+        if not inspect.getdoc(function)
+        and "." not in function.__qualname__
+        and inspect.signature(function).return_annotation != "Rejection | None"
     ]
     assert not silent, f"no docstring: {silent}"
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt, model_validator
 
-from api.schemas.base import Body, Count, Directory, Flag, Id, Line, Notes, Tags, Text, UserName, Version, View, Word
+from api.schemas.base import (
+    Body,
+    Count,
+    Directory,
+    Flag,
+    Id,
+    Line,
+    Notes,
+    Tags,
+    Text,
+    UserName,
+    Version,
+    View,
+    Word,
+    showing,
+)
 from api.schemas.parameters import (
     FileInputArrayBody,
     FileInputBody,
@@ -22,6 +36,18 @@ from scheduler.model.units import zulu
 
 SUMMARY = ("id", "version", "owner")
 """Attributes that a list shows unless ``select`` says otherwise."""
+
+EXAMPLE = {
+    "id": "greet",
+    "version": "1.0",
+    "runtime": "SINGULARITY",
+    "containerImage": "docker://registry.example.org/greet:1.0",
+    "jobAttributes": {
+        "execSystemId": "cedar",
+        "memoryMB": 500,
+        "parameterSet": {"appArgs": [{"name": "text", "arg": "--text hello", "inputMode": "INCLUDE_BY_DEFAULT"}]},
+    },
+}
 
 MaxJobs = Annotated[StrictInt, Field(ge=-1, le=2_147_483_647)]
 Minutes = Annotated[StrictInt, Field(ge=1, le=35_000_000)]
@@ -84,6 +110,8 @@ class JobAttributesBody(Body):
 
 class AppBody(Body):
     """One version of an app as it is created or replaced."""
+
+    model_config = showing(EXAMPLE)
 
     output_only: ClassVar[frozenset[str]] = frozenset(
         {"tenant", "isPublic", "sharedWithUsers", "sharedAppCtx", "uuid", "deleted", "created", "updated"}
@@ -202,7 +230,7 @@ class AppView(View):
         )
 
 
-PATCHABLE: Collection[str] = frozenset(
+PATCHABLE: frozenset[str] = frozenset(
     {
         "description",
         "runtime",

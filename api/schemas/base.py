@@ -81,6 +81,9 @@ Text = Annotated[str, Field(max_length=8192), AfterValidator(_many_lines)]
 Value = Annotated[str, Field(max_length=65_536), AfterValidator(_one_line)]
 """An argument or the value of a variable."""
 
+CommandWord = Annotated[str, Field(max_length=65_536), AfterValidator(_many_lines)]
+"""A word of a command, which may be a whole script; new lines and tabs are fine."""
+
 Word = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line), AfterValidator(_no_shell)]
 """A name that people chose: of an argument, a queue, a partition."""
 
@@ -134,6 +137,11 @@ class Body(BaseModel):
         if isinstance(data, Mapping) and not cls.output_only.isdisjoint(data):
             return {name: value for name, value in data.items() if name not in cls.output_only}
         return data
+
+
+def showing(*examples: dict[str, Any]) -> ConfigDict:
+    """A body's configuration with examples for the OpenAPI document."""
+    return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
 
 
 class View(BaseModel):

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, StrictFloat, StrictInt, model_valida
 from api.schemas.apps import Minutes
 from api.schemas.base import (
     Body,
+    CommandWord,
     Count,
     Directory,
     Flag,
@@ -22,10 +23,10 @@ from api.schemas.base import (
     Tags,
     Text,
     UserName,
-    Value,
     Version,
     View,
     Word,
+    showing,
 )
 from api.schemas.parameters import FileInputArrayBody, FileInputBody, ParameterSetBody, input_view, inputs_of
 from scheduler.model.jobs import After, ArchiveMode, HistoryEvent, Job
@@ -51,13 +52,23 @@ SUMMARY = (
 )
 """Attributes of an item of ``GET /v3/jobs/list``."""
 
+EXAMPLE = {"name": "one", "appId": "greet", "appVersion": "1.0", "maxMinutes": 30}
+
+IMAGE_EXAMPLE = {
+    "name": "anywhere",
+    "nodeCount": 2,
+    "execSystemConstraints": ["canRunBatch = true AND", "maxMinutes >= 60"],
+    "parameterSet": {"schedulerOptions": [{"name": "account", "arg": "-A lab"}]},
+    "notes": {"berth": {"image": "docker://registry.example.org/greet:1.0", "weight": 2}},
+}
+
 MAX_ARRAY_TASKS = 10_000
 MAX_BATCH_JOBS = 1_000
 
 _ARRAY = re.compile(r"(?P<ranges>[0-9,:-]{1,2000})(?:%(?P<limit>[1-9]\d{0,5}))?")
 _RANGE = re.compile(r"(?P<first>\d{1,7})(?:-(?P<last>\d{1,7})(?::(?P<step>[1-9]\d{0,6}))?)?")
 _JOB_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-007")
-_SCHEME = re.compile(r"[a-z][a-z0-9+-]*://")
+_SCHEME = re.compile(r"[a-z][a-z0-9+-]*://|(oci|oci-archive|docker-archive):")
 
 JobUuid = Annotated[str, Field(pattern=rf"^{_JOB_UUID.pattern}$")]
 
@@ -104,7 +115,7 @@ class BerthBody(Body):
     """What Tapis has no word for: ``notes.berth`` of a submit request."""
 
     image: Annotated[Line, Field(min_length=1), AfterValidator(_image)] | None = None
-    command: Annotated[list[Value], Field(min_length=1, max_length=1000)] | None = None
+    command: Annotated[list[CommandWord], Field(min_length=1, max_length=1000)] | None = None
     array: Annotated[Line, AfterValidator(_array)] | None = None
     after: Annotated[list[AfterBody], Field(max_length=100)] | None = None
     weight: Annotated[StrictInt | StrictFloat, Field(gt=0, le=1_000_000)] | None = None
@@ -112,6 +123,8 @@ class BerthBody(Body):
 
 class JobSubmit(Body):
     """A job to run: an app, or an image in ``notes.berth.image``."""
+
+    model_config = showing(EXAMPLE, IMAGE_EXAMPLE)
 
     name: Annotated[Line, Field(min_length=1, max_length=64)]
     appId: Id | None = None
@@ -209,6 +222,8 @@ class JobSubmit(Body):
 
 class BatchSubmit(Body):
     """Many jobs at once: all are taken or none."""
+
+    model_config = showing({"jobs": [EXAMPLE, IMAGE_EXAMPLE]})
 
     jobs: Annotated[list[JobSubmit], Field(min_length=1, max_length=MAX_BATCH_JOBS)]
 

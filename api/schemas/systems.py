@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from api.schemas.base import (
     Body,
-    Count,
     Directory,
     EnvKey,
     Flag,
@@ -25,6 +24,7 @@ from api.schemas.base import (
     Value,
     View,
     Word,
+    showing,
 )
 from scheduler.model.runs import Runtime
 from scheduler.model.systems import (
@@ -44,6 +44,21 @@ _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z
 
 SUMMARY = ("id", "systemType", "owner", "host", "effectiveUserId", "defaultAuthnMethod", "canExec")
 """Attributes that a list shows unless ``select`` says otherwise."""
+
+EXAMPLE = {
+    "id": "cedar",
+    "systemType": "LINUX",
+    "host": "login.cedar.example.org",
+    "defaultAuthnMethod": "PKI_KEYS",
+    "rootDir": "/",
+    "canExec": True,
+    "canRunBatch": True,
+    "batchScheduler": "SLURM",
+    "jobRuntimes": [{"runtimeType": "SINGULARITY"}],
+    "jobWorkingDir": "scratch/${EffectiveUserId}",
+    "batchLogicalQueues": [{"name": "short", "hpcQueueName": "debug", "maxMinutes": 60, "maxNodeCount": 4}],
+    "batchDefaultLogicalQueue": "short",
+}
 
 MAX_QUEUE_MINUTES = UNLIMITED // 60
 
@@ -153,6 +168,8 @@ class CredentialBody(Body):
 class SystemBody(Body):
     """A system as it is created or replaced."""
 
+    model_config = showing(EXAMPLE)
+
     output_only: ClassVar[frozenset[str]] = frozenset(
         {
             "tenant",
@@ -175,7 +192,7 @@ class SystemBody(Body):
     owner: UserName | Literal["${apiUserId}"] | None = None
     enabled: Flag | None = None
     effectiveUserId: UserName | Literal["${apiUserId}", "${owner}"] | None = "${apiUserId}"
-    defaultAuthnMethod: Literal["PKI_KEYS", "PASSWORD"] = "PKI_KEYS"  # noqa: S105 - the wire's word
+    defaultAuthnMethod: Literal["PKI_KEYS", "PASSWORD"] = "PKI_KEYS"
     authnCredential: CredentialBody | None = None
     rootDir: Annotated[Directory, AfterValidator(_root)] = "/"
     port: Port | Literal[-1] | None = 22
@@ -439,7 +456,7 @@ def definition_of(system: System) -> dict[str, Any]:
     }
 
 
-PATCHABLE: Collection[str] = frozenset(
+PATCHABLE: frozenset[str] = frozenset(
     {
         "description",
         "host",
@@ -470,7 +487,7 @@ PATCHABLE: Collection[str] = frozenset(
 """What PUT and PATCH may change; Tapis's list."""
 
 
-def _contradictions(body: SystemBody) -> Any:
+def _contradictions(body: SystemBody) -> Iterator[str]:
     """Each thing in a system that does not go together, with the fix."""
     if body.canExec and not body.jobRuntimes:
         yield "jobRuntimes: is needed when canExec is true; name DOCKER or SINGULARITY"

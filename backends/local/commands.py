@@ -61,25 +61,26 @@ class LocalCommands:
 
     async def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
         """Run one program to its end; BackendUnavailable when it cannot start or takes too long."""
-        account = self._account
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd="/",
-                env=_environment(account),
-                start_new_session=True,
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=os.getgrouplist(account.name, account.gid) if account else None,
-            )
-        except OSError as error:
-            raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error
+        # Standard input is a file in memory, not a pipe: a program that ends without reading it breaks nothing.
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as given:
+            given.write(stdin)
+            given.seek(0)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *_as_account(self._account),
+                    *argv,
+                    stdin=given,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    cwd="/",
+                    env=_environment(self._account),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error
         try:
             async with asyncio.timeout(timeout_s):
-                stdout, stderr = await process.communicate(stdin)
+                stdout, stderr = await process.communicate()
         except TimeoutError:
             raise BackendUnavailable(f"{argv[0]} did not end within {timeout_s:.0f} s") from None
         finally:
@@ -89,6 +90,13 @@ class LocalCommands:
         if len(stdout) > REMOTE_OUTPUT_BYTES:
             raise UnexpectedReply(f"{argv[0]} wrote more than {REMOTE_OUTPUT_BYTES} bytes")
         return Completed(process.returncode or 0, stdout, stderr)
+
+
+def _as_account(account: Account | None) -> Sequence[str]:
+    """What comes before a command to run it as an account; uvloop's processes take no ``user``."""
+    if account is None:
+        return ()
+    return ("setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--init-groups", "--")
 
 
 def _environment(account: Account | None) -> dict[str, str]:

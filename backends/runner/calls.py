@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -79,9 +79,17 @@ class Runner:
         answers = await self._call("observe", root=self._root, ids=checked)
         return {RemoteId(remote_id): _observation(facts) for remote_id, facts in answers.items()}
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
-        """See ``Backend.cancel``: TERM to the job's processes, KILL 10 seconds later."""
-        await self._call("cancel", root=self._root, remote_id=remote_id, marker=checked_marker(marker))
+    async def look(self, markers: Iterable[Marker]) -> Mapping[Marker, Observation]:
+        """What is known under each marker, whatever its id; markers that started nothing are left out."""
+        checked = [checked_marker(marker) for marker in markers]
+        if not checked:
+            return {}
+        answers = await self._call("look", root=self._root, markers=checked)
+        return {Marker(marker): _observation(facts) for marker, facts in answers.items()}
+
+    async def cancel(self, marker: Marker, remote_id: RemoteId | None = None) -> None:
+        """TERM to the job's processes, KILL 10 seconds later. None: whatever runs under the marker."""
+        await self._call("cancel", root=self._root, marker=checked_marker(marker), remote_id=remote_id)
 
     async def read_log(self, path: str, offset_bytes: int) -> LogChunk:
         """See ``Backend.read_log``."""

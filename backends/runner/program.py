@@ -64,11 +64,17 @@ def observe(root, ids):
     return {remote_id: facts for remote_id, facts in seen.items() if facts is not None}
 
 
-def cancel(root, remote_id, marker):
-    """Ask for the end of a job; already gone, or another's, is success."""
+def look(root, markers):
+    """What is known under each marker, whatever its id; markers that started nothing are left out."""
+    seen = {marker: _observe_one(os.path.join(root, marker)) for marker in markers}
+    return {marker: facts for marker, facts in seen.items() if facts is not None}
+
+
+def cancel(root, marker, remote_id=None):
+    """Ask for the end of a job; already gone, or another than ``remote_id``, is success."""
     folder = os.path.join(root, marker)
     known = _read(folder, "id")
-    if known is None or known["id"] != remote_id or _read(folder, "ended") is not None:
+    if known is None or remote_id not in (None, known["id"]) or _read(folder, "ended") is not None:
         return {}
     _write(folder, "cancelled", {"at": time.time()})
     if _alive(known["watchdog"]):
@@ -308,9 +314,9 @@ def _end_leftovers(folder):
 # -- watching --------------------------------------------------------------------------------------------------------
 
 
-def _observe_one(folder, remote_id):
+def _observe_one(folder, remote_id=None):
     known = _read(folder, "id")
-    if known is None or known["id"] != remote_id:
+    if known is None or remote_id not in (None, known["id"]):
         return None
     facts = {"submitted_at": known["at"], "started_at": known["at"]}
     if _alive(known["watchdog"]):
@@ -416,27 +422,36 @@ def _changed_at(folder, name):
     return os.stat(os.path.join(folder, name)).st_mtime
 
 
+DURABLE = {"id", "void", "ended"}
+"""What must outlive a power cut, since code may have run or must never run because of it."""
+
+
 def _write(folder, name, value):
-    _replace(os.path.join(folder, name), json.dumps(value).encode("ascii"), 0o600)
+    _replace(os.path.join(folder, name), json.dumps(value).encode("ascii"), 0o600, name in DURABLE)
 
 
-def _replace(path, data, mode):
-    """Write a file whole and durably: it has its old content or its new one, whatever happens."""
+def _replace(path, data, mode, durable=False):
+    """Write a file whole: it has its old content or its new one, whatever happens."""
     fresh = "%s.%d" % (path, os.getpid())
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.chmod(fresh, mode)
     os.rename(fresh, path)
+    if durable:
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def _bytes(text):
     return text.encode("utf-8", "surrogateescape")
 
 
-REQUESTS = {f.__name__: f for f in (submit, find, observe, cancel, read_log, stage, snapshot)}
+REQUESTS = {f.__name__: f for f in (submit, find, observe, look, cancel, read_log, stage, snapshot)}
 
 
 def main():

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from backends.container import DUPLICATE_EXIT_CODE
 from backends.slurm.text import US, AccountRow, QueueRow
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId
@@ -17,6 +18,9 @@ from scheduler.model.runs import Ending, Observation, RemoteState, TaskCounts
 
 FAILED_INDICES_SHOWN = 100
 """Most indices of failed tasks that an observation carries."""
+
+
+LAUNCH_REFUSED_WITHIN = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,27 @@ def job_end(
     ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
     if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
         ending = Ending.OUT_OF_MEMORY
+    if done and done.exit_code == DUPLICATE_EXIT_CODE and code is not None:
+        ending = Ending.FAILED if code else Ending.COMPLETED  # started again by mistake; what counts is the first run
     if code is None and done and (done.exit_code or ending is Ending.COMPLETED):
         code = done.exit_code
     if code is None and ending is Ending.COMPLETED:
         code = 0
     if ending is Ending.FAILED and traces.owner is None and code in (None, 0):
         ending = Ending.LAUNCH_FAILURE  # it never came to its first line
+    if ending is Ending.CANCELLED and traces.owner is None and done is not None and _cancelled_by_its_node(done):
+        ending = Ending.LAUNCH_FAILURE
     return TaskEnd(ending, code, done.signal or None if done else None)
+
+
+def _cancelled_by_its_node(account: AccountRow) -> bool:
+    """Whether root cancelled a job as soon as it was started: what slurmd does when it cannot launch it.
+
+    It happens after slurmctld lost its last seconds and issues job ids again that a node still knows as running.
+    """
+    if account.started_at is None or account.ended_at is None or not account.raw_state.endswith(" by 0"):
+        return False
+    return account.ended_at - account.started_at <= LAUNCH_REFUSED_WITHIN
 
 
 def stray_of(job_id: RemoteId, traces: Traces) -> RemoteId | None:

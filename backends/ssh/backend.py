@@ -69,7 +69,7 @@ class SshBackend:
                 startable.append((intent, self._launch_files(intent)))
             except SpecInvalid as error:
                 answers[intent.marker] = SubmitRejected(str(error))
-        return answers | await self._runner.submit(startable)
+        return {**answers, **await self._runner.submit(startable)}
 
     async def find(self, marker: Marker, intended_at: datetime) -> RemoteId | None:
         return await self._runner.find(marker)
@@ -78,7 +78,7 @@ class SshBackend:
         return await self._runner.observe(ids)
 
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
-        await self._runner.cancel(remote_id, marker)
+        await self._runner.cancel(marker, remote_id)
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         return await self._runner.read_log(path, offset_bytes)

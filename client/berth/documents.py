@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -16,7 +16,7 @@ MAX_BYTES = 1024 * 1024
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's plain words: ``yes`` and ``12:30:00`` are texts, ``007`` is no number, and no key comes twice."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own name for a table of the class
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -64,14 +64,16 @@ def read_one(text: str, source: str) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Long texts as blocks, and no aliases."""
+    """Texts of several lines as blocks, unprintable ones escaped, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    lines = text.split("\n")
+    style = '"' if not all(line.isprintable() for line in lines) else "|" if len(lines) > 1 else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text_node)

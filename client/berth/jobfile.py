@@ -41,17 +41,18 @@ def request_from_job(job: Mapping[str, Any]) -> dict[str, Any]:
     if "appId" in job:
         return dict(job)
     request, wrongs = _read(FIELDS, job, "")
-    if ("image" in job) == ("app" in job):
+    has_image, has_app = (job.get(name) is not None for name in ("image", "app"))
+    if has_image == has_app:
         wrongs.append(
             str(Wrong("image", "name either an image or an app", "write for example image: docker://python:3.12"))
         )
-    if "image" not in job and "command" in job:
+    if not has_image and job.get("command") is not None:
         wrongs.append(str(Wrong("command", "an app has its own command", "use args, or name an image")))
     if wrongs:
         raise InvalidInput("; ".join(wrongs))
-    if "image" in job and "execSystemId" not in request:
+    if has_image and "execSystemId" not in request:
         request["dynamicExecSystem"] = True
-    if "app" in job:
+    if has_app:
         _quote_args(request)
     request.setdefault("name", _name_for(job))
     return request
@@ -229,10 +230,11 @@ def _to(path: str, value: Callable[[str, Any], Any]) -> Reader:
     """A reader that puts one value at a dotted path of the request."""
 
     def read(field: str, raw: Any) -> Fragment:
-        piece = value(field, raw)
-        for name in reversed(path.split(".")):
-            piece = {name: piece}
-        return piece
+        *parents, last = path.split(".")
+        fragment: Fragment = {last: value(field, raw)}
+        for name in reversed(parents):
+            fragment = {name: fragment}
+        return fragment
 
     return read
 

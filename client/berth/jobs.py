@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from berth.errors import ApiError, InvalidInput, NotFound, TimedOut, UsageError
-from berth.follow import LogEvent, follow
+from berth.errors import ApiError, InvalidInput, NotFound, ServerFailed, TimedOut, Unreachable, UsageError
+from berth.follow import LOST_AFTER_TRIES, LogEvent, follow
 from berth.paging import pages
 from berth.records import Explanation, Job, JobEvent, LogChunk, OutputFile
 from berth.session import Session, segment
@@ -97,8 +97,8 @@ class Jobs:
         on_change: called with the job whenever its status or message is another than before.
         """
         begun_s, pause_s, seen = self._session.now(), FIRST_LOOK_S, None
+        job, unanswered = self.get(uuid), 0
         while True:
-            job = self.get(uuid)
             if (job.status, job.last_message) != seen:
                 seen, pause_s = (job.status, job.last_message), FIRST_LOOK_S
                 if on_change is not None:
@@ -108,10 +108,16 @@ class Jobs:
             left_s = None if timeout_s is None else timeout_s - (self._session.now() - begun_s)
             if left_s is not None and left_s <= 0:
                 raise TimedOut(
-                    f"job {uuid} is still {job.status} after {timeout_s:g} s", "it goes on; wait again with berth wait"
+                    f"job {uuid} is still {job.status} and the time is up", "it goes on; berth wait waits again"
                 )
             self._session.sleep(pause_s if left_s is None else min(pause_s, left_s))
             pause_s = min(LONGEST_LOOK_S, pause_s * 1.3)
+            try:
+                job, unanswered = self.get(uuid), 0
+            except (Unreachable, ServerFailed):  # a server that restarts loses no job
+                unanswered += 1
+                if unanswered > LOST_AFTER_TRIES:
+                    raise
 
     # -- ending --------------------------------------------------------------------------------------------------
 

@@ -11,15 +11,22 @@ from berth.session import Session
 PAGE = 100
 
 
-def pages(session: Session, path: str, *, limit: int | None = None, **params: Any) -> Iterator[Mapping[str, Any]]:
-    """The items of a list, page after page, at most ``limit`` of them (None: all)."""
-    return islice(_items(session, path, PAGE if limit is None else min(PAGE, limit), params), limit)
+def pages(
+    session: Session, path: str, *, limit: int | None = None, skip_by: str = "skip", **params: Any
+) -> Iterator[Mapping[str, Any]]:
+    """The items of a list, page after page, at most ``limit`` of them (None: all).
+
+    skip_by: what the route calls the number of items to leave out; Tapis has two words for it.
+    """
+    return islice(_items(session, path, PAGE if limit is None else min(PAGE, limit), skip_by, params), limit)
 
 
-def _items(session: Session, path: str, size: int, params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _items(
+    session: Session, path: str, size: int, skip_by: str, params: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
     skip = 0
     while size:
-        page = session.get(path, **params, limit=size, skip=skip) or []
+        page = session.get(path, **params, limit=size, **{skip_by: skip}) or []
         yield from page
         if len(page) < size:
             return

@@ -17,6 +17,7 @@ import berth
 from berth.errors import ApiError, BerthError, Unreachable, api_error
 from berth.tokens import HeldTokens, NoTokens, TokenPair, Tokens
 
+CONNECT_S = 10.0
 RENEW_BEFORE_S = 60.0
 _PASSING = frozenset({429, 502, 503, 504})
 """Statuses that say "not now"."""
@@ -24,11 +25,12 @@ _PASSING = frozenset({429, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a safe request is tried, and how long the pauses between are (seconds, doubling)."""
+    """How often a safe request is tried, how long the pauses between are (doubling), and after what time no more."""
 
     tries: int = 4
     pause_s: float = 0.2
     longest_pause_s: float = 5.0
+    give_up_after_s: float = 60.0
 
     def pauses_s(self) -> Iterator[float]:
         """The pause before each further try, spread so that many clients do not come back together."""
@@ -68,7 +70,7 @@ class Session:
         self.patience, self.sleep, self.now = patience, sleep, now
         self._http = httpx.Client(
             base_url=url,
-            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
+            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
             headers={"User-Agent": f"berth-client/{berth.__version__}"},
             transport=transport,
             follow_redirects=False,
@@ -84,13 +86,22 @@ class Session:
         """``result`` of a GET."""
         return self.call("GET", path, params=params)["result"]
 
-    def post(self, path: str, body: Any = None, *, params: Mapping[str, Any] | None = None) -> Any:
-        """``result`` of a POST that changes what exists; it is sent once."""
-        return self.call("POST", path, params=params, body=body)["result"]
+    def post(self, path: str, body: Any = None, *, timeout_s: float | None = None) -> Any:
+        """``result`` of a POST that changes what exists; it is sent once. timeout_s: None takes the session's."""
+        return self.call("POST", path, body=body, timeout_s=timeout_s)["result"]
 
-    def create(self, path: str, body: Any, *, key: str | None = None, params: Mapping[str, Any] | None = None) -> Any:
+    def create(
+        self,
+        path: str,
+        body: Any,
+        *,
+        key: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
         """``result`` of a POST that creates, under an Idempotency-Key: trying again cannot create twice."""
-        return self.call("POST", path, params=params, body=body, key=key or str(uuid.uuid4()))["result"]
+        key = key or str(uuid.uuid4())
+        return self.call("POST", path, params=params, body=body, key=key, timeout_s=timeout_s)["result"]
 
     def call(
         self,
@@ -101,14 +112,15 @@ class Session:
         body: Any = None,
         key: str | None = None,
         public: bool = False,
+        timeout_s: float | None = None,
     ) -> Mapping[str, Any]:
         """The whole envelope of an answer; the matching BerthError when it is an error.
 
-        public: send no token. key: the Idempotency-Key.
+        public: send no token. key: the Idempotency-Key. timeout_s: None takes the session's.
         """
         headers = {"Idempotency-Key": key} if key else {}
-        response = self._sent(method, path, headers, public=public, params=_given(params), json=body)
-        return _envelope(response)
+        request = {"params": _given(params), "json": body, "timeout": self._timeout(timeout_s)}
+        return _envelope(self._sent(method, path, headers, public=public, **request))
 
     @contextmanager
     def stream(
@@ -118,7 +130,7 @@ class Session:
 
         timeout_s: how long to wait for the next piece; None takes the session's.
         """
-        timeout = self._http.timeout if timeout_s is None else httpx.Timeout(timeout_s, connect=10.0)
+        timeout = self._timeout(timeout_s)
         for again in (False, True):
             pair = self._token()
             request_headers = {**(headers or {}), "X-Tapis-Token": pair.access}
@@ -140,7 +152,8 @@ class Session:
         """The ``Date`` header of the server's answer to a public route."""
         response = self._sent("GET", "/v3/tenants", {}, public=True)
         _envelope(response)
-        return response.headers.get("Date")
+        date: str | None = response.headers.get("Date")
+        return date
 
     # -- how -----------------------------------------------------------------------------------------------------
 
@@ -158,12 +171,14 @@ class Session:
 
     def _tried(self, method: str, path: str, headers: Mapping[str, str], **request: Any) -> httpx.Response:
         repeatable = method == "GET" or "Idempotency-Key" in headers
+        begun_s = self.now()
         for pause_s in self.patience.pauses_s():
             try:
                 with self._network():
                     response = self._http.request(method, path, headers=dict(headers), **request)
             except Unreachable as error:
-                if not repeatable and not isinstance(error.__cause__, httpx.ConnectError):
+                never_left = isinstance(error.__cause__, httpx.ConnectError)
+                if not (repeatable or never_left) or self.now() - begun_s > self.patience.give_up_after_s:
                     raise
             else:
                 if not repeatable or response.status_code not in _PASSING:
@@ -172,6 +187,9 @@ class Session:
             self.sleep(pause_s)
         with self._network():
             return self._http.request(method, path, headers=dict(headers), **request)
+
+    def _timeout(self, timeout_s: float | None) -> httpx.Timeout:
+        return self._http.timeout if timeout_s is None else httpx.Timeout(timeout_s, connect=CONNECT_S)
 
     @contextmanager
     def _network(self) -> Iterator[None]:

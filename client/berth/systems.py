@@ -9,6 +9,9 @@ from berth.paging import pages
 from berth.records import ProbeReport, Raw
 from berth.session import Session, segment
 
+LOGIN_S = 180.0
+"""How long an answer may take for which the server itself logs in somewhere and looks around."""
+
 
 class Systems:
     """Everything about systems; reach it as ``client.systems``. Definitions are as Tapis writes a System."""
@@ -68,9 +71,8 @@ class Systems:
             "password": password,
             "systemId": system_id,
         }
-        return ProbeReport.of(
-            self._session.post("/v3/systems/probe", {name: value for name, value in ask.items() if value is not None})
-        )
+        given = {name: value for name, value in ask.items() if value is not None}
+        return ProbeReport.of(self._session.post("/v3/systems/probe", given, timeout_s=LOGIN_S))
 
     # -- credentials ---------------------------------------------------------------------------------------------
 
@@ -79,14 +81,15 @@ class Systems:
         return dict(self._session.get(_credential(system_id, user)))
 
     def put_credential(self, system_id: str, user: str, credential: Mapping[str, Any], *, check: bool = True) -> Raw:
-        """Store a credential (``loginUser``, ``privateKey``, ``publicKey``, ``password``); without key and password the server
-        makes a key pair and answers its public half. check: the server logs in with it first."""
+        """Store a credential: ``loginUser``, ``privateKey``, ``publicKey``, ``password``. Without key and password the
+        server makes a key pair and answers its public half. check: the server logs in with it first."""
         params = None if check else {"skipCredentialCheck": "true"}
-        return self._session.create(_credential(system_id, user), dict(credential), params=params) or {}
+        path = _credential(system_id, user)
+        return self._session.create(path, dict(credential), params=params, timeout_s=LOGIN_S) or {}
 
     def check_credential(self, system_id: str, user: str) -> Raw:
         """Log in for real; an error carries ssh's own words."""
-        return self._session.post(f"{_credential(system_id, user)}/check") or {}
+        return self._session.post(f"{_credential(system_id, user)}/check", timeout_s=LOGIN_S) or {}
 
     def remove_credential(self, system_id: str, user: str) -> None:
         """Forget the credential, and the host key that was seen with it."""

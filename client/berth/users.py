@@ -23,7 +23,7 @@ class Users:
 
     def list(self) -> Iterator[Raw]:
         """The users' profiles."""
-        return pages(self._session, PROFILES)
+        return pages(self._session, PROFILES, skip_by="offset")
 
     def get(self, username: str) -> Raw:
         """One user's profile."""

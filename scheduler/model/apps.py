@@ -9,6 +9,9 @@ from typing import Any
 
 from scheduler.model.runs import JobType, Runtime
 
+ANONYMOUS_APP_ID = "berth.image"
+"""The app of jobs that name an image themselves; it has no row and no owner."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arg:

@@ -93,6 +93,8 @@ class RunSpec:
     exec_dir: str
     input_dir: str
     output_dir: str
+    container_dir: str = "/TapisExec"
+    """Where the container's command starts, as the container sees it."""
     stdout: str = "tapisjob.out"
     stderr: str = "tapisjob.err"
     is_mpi: bool = False

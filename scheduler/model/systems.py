@@ -163,7 +163,7 @@ class System:
 
     def login_of(self, user: str) -> LoginKey:
         """The login under which ``user`` uses this system: their own, or the one account that all share."""
-        return LoginKey(self.tenant, self.id, user if self.is_dynamic_user else self.effective_user_id)
+        return LoginKey(self.tenant, self.id, self.credential_user(user))
 
     def job_types(self) -> frozenset[JobType]:
         """How jobs may run here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler.model.jobs import Fact, Job
@@ -16,14 +16,23 @@ ENDS_UNSTARTED = frozenset(
 )
 """Endings that a job can have without ever having run."""
 
+MOST_LAUNCHES = 3
+"""Attempts that may end with the system not launching what it started."""
+
+TRACES_SETTLE = timedelta(seconds=60)
+"""How late a job's own traces may show on the login node, over a shared file system that caches."""
+
 SAME_START_S = 60
 SAME_START_SHARE = 0.1
 """Expected starts that differ by less, in seconds or as a share of the wait, are the same news."""
 
 
-def facts_of(job: Job, seen: Observation) -> Sequence[Fact]:
+def facts_of(job: Job, seen: Observation, now: datetime) -> Sequence[Fact]:
     """Everything that happened since ``job`` was last written, in order; nothing when nothing did."""
     match job.state, seen.state:
+        case (S.QUEUED, RemoteState.ENDED) if _not_launched(job, seen):
+            settled = seen.ended_at is not None and now - seen.ended_at >= TRACES_SETTLE
+            return [_placed_again(seen)] if settled else []
         case (S.QUEUED, RemoteState.RUNNING):
             return [_started(job, seen)]
         case (S.RUNNING, RemoteState.QUEUED):
@@ -88,6 +97,16 @@ def lost(job: Job, since: datetime) -> Fact:
         return Fact(Event.LOST, message=f"{words}, and it had not started; it is placed again")
     outcome = {"condition": Condition.JOB_EXECUTION_MONITORING_ERROR, "remote_outcome": "FAILED"}
     return Fact(Event.FAILED, outcome, attempt_event=Event.LOST, message=f"{words}, and it had started")
+
+
+def _not_launched(job: Job, seen: Observation) -> bool:
+    """Whether the system started the job and could not launch it: nothing of the user's ran."""
+    failed = seen.ending is Ending.LAUNCH_FAILURE and seen.started_at is not None and seen.exit_code is None
+    return failed and job.cancel_requested_at is None and job.attempt < MOST_LAUNCHES
+
+
+def _placed_again(seen: Observation) -> Fact:
+    return Fact(Event.LOST, message=f"{ending_in_words(seen)}: the system could not launch it; it is placed again")
 
 
 def _started(job: Job, seen: Observation) -> Fact:

@@ -13,7 +13,7 @@ from scheduler.reconcile.fetch import open_url
 from scheduler.reconcile.runspec import is_local, target_of
 from scheduler.reconcile.sides import Side, exec_side, place_of_job, side_of
 from scheduler.reconcile.steps import Hands
-from scheduler.reconcile.transfer import Progress, _counted, copy_tree
+from scheduler.reconcile.transfer import Progress, copy_tree, counted
 from scheduler.store.systems import SystemStore
 
 
@@ -23,14 +23,15 @@ async def list_inputs(job: Job, hands: Hands) -> Fact:
         if _scheme(one) == "tapis":
             side, path = await _source(job, one, hands)
             await (await side.storage(hands.ports)).stat(path)
-    return Fact(Event.INPUTS_LISTED, message=f"{len(_to_move(job))} inputs to bring" if _to_move(job) else "no inputs")
+    count = len(_to_move(job))
+    return Fact(Event.INPUTS_LISTED, message=f"{count} inputs to bring" if count else "no inputs to bring")
 
 
 async def bring_inputs(job: Job, hands: Hands) -> Fact:
     """STAGING_INPUTS -> STAGING_JOB: everything is in the input directory; what is there already stays."""
     inputs = _to_move(job)
     if not inputs:
-        return Fact(Event.INPUTS_READY)
+        return Fact(Event.INPUTS_READY, message="making the job's directories")
     progress = Progress("bringing inputs", hands.say, hands.ports.clock)
     target = await (await exec_side(hands.ports, job)).storage(hands.ports)
     for one in inputs:
@@ -40,7 +41,7 @@ async def bring_inputs(job: Job, hands: Hands) -> Fact:
             await copy_tree(await side.storage(hands.ports), path, target, to, progress)
         else:
             async with open_url(one.source_url or "", hands.web) as file:
-                await target.write(to, _counted(file.chunks, progress))
+                await target.write(to, counted(file.chunks, progress))
             progress.files += 1
     return Fact(Event.INPUTS_READY, message=f"inputs are in place: {progress}")
 

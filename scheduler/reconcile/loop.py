@@ -69,7 +69,11 @@ class Crew:
         """Run ``work``; what it raises is logged with ``context`` and goes no further."""
         task = asyncio.create_task(self._guarded(work, context))
         self._working[key] = task
-        task.add_done_callback(lambda _: self._working.pop(key, None))
+        task.add_done_callback(lambda _: self._ended(key, work))
+
+    def _ended(self, key: Hashable, work: Coroutine[Any, Any, None]) -> None:
+        work.close()  # it never began when it was cancelled at once
+        self._working.pop(key, None)
 
     async def _guarded(self, work: Coroutine[Any, Any, None], context: dict[str, str]) -> None:
         try:
@@ -77,10 +81,12 @@ class Crew:
         except Exception:
             log.exception("work failed; the next tick starts again from the store", **context)
 
-    async def settle(self) -> None:
-        """Wait until everything that was started has ended."""
+    async def settle(self, timeout_s: float | None = None) -> None:
+        """Wait until everything that was started has ended, at most ``timeout_s``."""
         while self._working:
-            await asyncio.wait(list(self._working.values()))
+            _, unfinished = await asyncio.wait(list(self._working.values()), timeout=timeout_s)
+            if unfinished:
+                return
 
     async def aclose(self) -> None:
         """Cancel what is still running and wait for it."""

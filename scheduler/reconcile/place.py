@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -35,12 +36,25 @@ AGAIN_S = 5.0
 AFTER_AGAIN_S = 2.0
 """Until a job that waits for others is looked at again."""
 
+FIRST_LOOK_S = 10.0
+"""How long a job that has a choice waits at most for the first look at a system that was never seen."""
+
 
 class Placing:
     """The loop of placement. Jobs that became ready together are placed together."""
 
-    def __init__(self, ports: Ports, planner: Planner, limits: SolveLimits, *, lease_s: float, batch: int) -> None:
-        self._ports, self._planner, self._limits = ports, planner, limits
+    def __init__(
+        self,
+        ports: Ports,
+        planner: Planner,
+        limits: SolveLimits,
+        *,
+        lease_s: float,
+        batch: int,
+        refresh: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """refresh: bring what is known of a tenant's systems up to date, before choosing between them."""
+        self._ports, self._planner, self._limits, self._refresh = ports, planner, limits, refresh
         self._lease_s, self._batch = lease_s, batch
 
     async def tick(self) -> None:
@@ -70,6 +84,8 @@ class Placing:
         return reason is None
 
     async def _place_all(self, tenant: str, waiting: Sequence[Held]) -> None:
+        if any(held.job.spec.dynamic or held.job.spec.exec_system_id is None for held in waiting):
+            await self._refresh(tenant)
         now = self._ports.clock()
         asks = [
             Ask(job_uuid=h.job.uuid, owner=h.job.owner, spec=h.job.spec, waiting_since=h.job.created_at)
@@ -79,7 +95,12 @@ class Placing:
             problem = await PlacementFacts(db).problem(tenant, asks, now)
         plan = await asyncio.to_thread(self._planner, problem, self._limits)
         for held in waiting:
-            await self._decide(held, plan.decisions[held.job.uuid])
+            decision = plan.decisions[held.job.uuid]
+            unseen = _never_seen(problem, decision)
+            if unseen and now - held.job.created_at < timedelta(seconds=FIRST_LOOK_S):
+                await self._keep_waiting(held, f"looking at {', '.join(unseen)} before choosing")
+            else:
+                await self._decide(held, decision)
 
     async def _decide(self, held: Held, decision: Decision) -> None:
         if decision.winner is not None:
@@ -113,7 +134,7 @@ class Placing:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
         await held.let_go()
 
-    async def _keep_waiting(self, held: Held, words: str, again_s: float, decision: Decision | None = None) -> None:
+    async def _keep_waiting(self, held: Held, words: str, again_s: float = 0, decision: Decision | None = None) -> None:
         changes: dict[str, Any] = {"last_message": words} | ({"decision": decision} if decision else {})
         try:
             if words != held.job.last_message:
@@ -121,6 +142,13 @@ class Placing:
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
         await held.let_go(again_s)
+
+
+def _never_seen(problem: Problem, decision: Decision) -> list[str]:
+    """Systems of a choice that nobody has looked at yet, by id; none where there is no choice."""
+    places = [place for place in (decision.winner, *decision.losers) if place is not None]
+    blank = {view.system.id for view in problem.systems if view.snapshot is None}
+    return sorted({place.system_id for place in places} & blank) if len(places) > 1 else []
 
 
 def placement_event(decision: Decision, ports: Ports) -> HistoryEvent:

@@ -6,14 +6,16 @@ import posixpath
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from scheduler.model.apps import FileInput
+from scheduler.model.apps import ANONYMOUS_APP_ID, FileInput
 from scheduler.model.ids import Marker
 from scheduler.model.jobs import Job, Place
 from scheduler.model.macros import JobIdentity, environment_of, relative_path
 from scheduler.model.runs import Mount, RunSpec, Runtime, StagePlan
 from scheduler.model.systems import System
 
+CONTAINER_EXEC_DIR = "/TapisExec"
 CONTAINER_INPUT_DIR = "/TapisInput"
+CONTAINER_OUTPUT_DIR = "/TapisOutput"
 LOCAL_SCHEME = "tapislocal"
 
 
@@ -49,6 +51,8 @@ def run_spec(job: Job, place: Place, system: System, login_user: str) -> RunSpec
         exec_dir=absolute(system, place.exec_dir),
         input_dir=input_dir,
         output_dir=absolute(system, place.output_dir),
+        # A bare image knows nothing of Tapis: what it writes where it stands is its output.
+        container_dir=CONTAINER_OUTPUT_DIR if spec.app_id == ANONYMOUS_APP_ID else CONTAINER_EXEC_DIR,
         stdout=spec.stdout,
         stderr=spec.stderr,
         is_mpi=spec.is_mpi,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -88,19 +89,25 @@ class Submit:
             for intent in intents:
                 await _keep_waiting(intent.held, error)
             return
-        for intent in intents:
-            try:
-                outcome = outcomes.get(intent.attempt.marker)
-                await self._settle(intent, await fact_of(backend, intent, outcome, self._ports.clock()))
-            except NothingLearnt as error:
-                await _keep_waiting(intent.held, error)
-            except StaleJob:
-                await intent.held.let_go()
+        settled = await asyncio.gather(
+            *(self._settle(backend, intent, outcomes.get(intent.attempt.marker)) for intent in intents),
+            return_exceptions=True,
+        )
+        for intent, failure in zip(intents, settled, strict=True):
+            if failure is not None:
+                log.error("submission not settled", job=intent.held.job.uuid, exc_info=failure)
         self._accepted(target)
 
-    async def _settle(self, intent: Intent, fact: Fact) -> None:
-        await intent.held.record(fact)
-        await intent.held.let_go(NEVER_ARRIVED_WAIT_S if fact.event is Event.NEVER_ARRIVED else None)
+    async def _settle(self, backend: Backend, intent: Intent, outcome: RemoteId | SubmitError | None) -> None:
+        try:
+            fact = await fact_of(backend, intent, outcome, self._ports.clock())
+            await intent.held.record(fact)
+        except NothingLearnt as error:
+            await _keep_waiting(intent.held, error)
+        except StaleJob:
+            await intent.held.let_go()
+        else:
+            await intent.held.let_go(NEVER_ARRIVED_WAIT_S if fact.event is Event.NEVER_ARRIVED else None)
 
 
 async def fact_of(backend: Backend, intent: Intent, outcome: RemoteId | SubmitError | None, at: datetime) -> Fact:

@@ -103,7 +103,7 @@ async def _copy_file(source: Storage, path: str, info: FileInfo, target: Storage
             await target.copy(path, to)
             await progress.moved(info.size_bytes)
         else:
-            written = await target.write(to, _counted(source.read(path), progress))
+            written = await target.write(to, counted(source.read(path), progress))
             if info.kind is FileKind.FILE and written != info.size_bytes:
                 raise NothingLearnt(f"{path} changed while it was copied ({info.size_bytes} bytes, then {written})")
     except (FileMissing, FileRefused):
@@ -121,7 +121,8 @@ async def _is_there(target: Storage, to: str, info: FileInfo) -> bool:
     return found.kind is FileKind.FILE and found.size_bytes == info.size_bytes
 
 
-async def _counted(chunks: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:
+async def counted(chunks: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:
+    """The same pieces, told to ``progress`` as they pass."""
     async for chunk in chunks:
         await progress.moved(len(chunk))
         yield chunk

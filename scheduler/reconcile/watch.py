@@ -36,6 +36,9 @@ QUIET_FACTOR = 2.0
 BUSY_SHARE = 0.05
 """Most of the time that a login may spend on answering us."""
 
+MOST_NEWS = 200
+"""Reasons for waiting that are written after one look: thousands that change together must not delay the next."""
+
 UNREACHABLE = "not reachable since"
 
 
@@ -123,12 +126,16 @@ class Watch:
         if outlook.unreachable_since is not None:
             outlook.unreachable_since = None
             outlook.seen.clear()  # so that every job says again why it waits
-        for flight in flights:
-            seen = answers.get(flight.remote_id) if flight.remote_id is not None else None
+        looks = [(flight, answers.get(flight.remote_id) if flight.remote_id else None) for flight in flights]
+        told = 0
+        for flight, seen in sorted(looks, key=lambda look: not _moved(*look)):
             try:
                 if seen is None:
                     await self._missing(backend, flight, outlook)
                 elif _may_be_news(flight, seen, outlook):
+                    told += not _moved(flight, seen)
+                    if told > MOST_NEWS:
+                        continue
                     await self._learn(flight, seen)
             except (StaleJob, NotFound) as stale:
                 log.info("someone else moved the job", job=flight.uuid, why=str(stale))
@@ -150,7 +157,7 @@ class Watch:
             attempt = await store.newest_attempt(job)
             if attempt is not None and attempt.missing_since is not None:
                 attempt = await store.note_attempt(attempt, {"missing_since": None})
-            facts = facts_of(job, seen)
+            facts = facts_of(job, seen, at)
             for fact in facts:
                 job = await store.record(job, fact, at)
             if not facts and (news := news_of(job, seen)):
@@ -228,11 +235,16 @@ def _is_near(flight: InFlight, now: datetime) -> bool:
     return flight.expected_start_at is not None and flight.expected_start_at - now < NEAR
 
 
+def _moved(flight: InFlight, seen: Observation | None) -> bool:
+    """Whether the job is elsewhere than we know; these come first, before mere reasons for waiting."""
+    if seen is None:
+        return False
+    return seen.state is RemoteState.ENDED or (flight.state is S.RUNNING) != (seen.state is RemoteState.RUNNING)
+
+
 def _may_be_news(flight: InFlight, seen: Observation, outlook: Outlook) -> bool:
     """Whether the job itself must be read: something differs from the last look, or there was none."""
     before = outlook.seen.get(flight.marker)
-    if before is None or flight.missing_since is not None or seen.state is RemoteState.ENDED:
-        return True
-    if (flight.state is S.RUNNING) != (seen.state is RemoteState.RUNNING):
+    if before is None or flight.missing_since is not None or _moved(flight, seen):
         return True
     return seen.restarts != before.restarts or not same_news(before, seen)

@@ -32,7 +32,7 @@ def _matches(password: str, password_hash: str | None) -> bool:
         same = _hasher().verify(password.encode("utf-8", "surrogatepass"), password_hash or _nobodys())
     except UnknownHashError:
         return False
-    return same and password_hash is not None
+    return same and bool(password_hash)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -76,6 +76,28 @@ def load_or_create_key(path: Path) -> bytes:
         return read_key(path)
 
 
+def box_at(path: Path) -> SecretBox:
+    """The box of a key file (made when missing), which also opens what an interrupted rotation has sealed already."""
+    key, coming = load_or_create_key(path), _coming(path)
+    return SecretBox(key, retired=[read_key(coming)] if coming.exists() else [])
+
+
+async def rotate(path: Path, reseal: Callable[[SecretBox], Awaitable[None]]) -> None:
+    """Put a new key in the place of the one in a file. Killed at any moment, it may be run again.
+
+    reseal: seals every secret anew with the box it is given, in one transaction. The process that serves must be
+    stopped, or started again afterwards.
+    """
+    old, coming = read_key(path), _coming(path)
+    await reseal(SecretBox(load_or_create_key(coming), retired=[old]))
+    coming.replace(path)
+
+
+def _coming(path: Path) -> Path:
+    """Where the next key waits until everything is sealed with it."""
+    return path.with_name(f"{path.name}.next")
+
+
 def read_key(path: Path) -> bytes:
     """The key in a file that only its owner may read; errors as ``load_or_create_key``, FileNotFoundError for none."""
     mode = path.stat().st_mode
@@ -88,7 +110,7 @@ def parse_key(text: str) -> bytes:
     """A key as ``write_key`` and the environment write it: base64 of 32 bytes. ValueError otherwise."""
     try:
         key = b64decode(text.strip(), validate=True)
-    except NotBase64:
+    except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         raise ValueError(

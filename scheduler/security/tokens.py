@@ -158,14 +158,14 @@ class Tokens:
             raise Unauthenticated(f"the token is not signed with {ALGORITHM}, the only accepted algorithm") from None
         except BadSignatureError:
             raise Unauthenticated("the token's signature does not hold") from None
-        except (JoseError, ValueError):
+        except (JoseError, ValueError, TypeError, RecursionError):  # the library trusts headers to be plain objects
             raise Unauthenticated("the token is not a signed JWT; log in to get one") from None
         if not claims.keys() >= REQUIRED_CLAIMS:
             raise Unauthenticated(f"the token lacks claims: {', '.join(sorted(REQUIRED_CLAIMS - claims.keys()))}")
         if claims["exp"] <= self._clock().timestamp():
             raise _expired(claims["exp"])
         if claims["tapis/token_type"] != token_type:
-            raise Unauthenticated(f"this is a {claims['tapis/token_type']} token; send the {token_type} token")
+            raise Unauthenticated(f"this is the {claims['tapis/token_type']} token; send the {token_type} token")
         return claims
 
     def _key_of(self, token: GuestProtocol) -> RSAKey:

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from scheduler.model.apps import App
+from scheduler.model.apps import ANONYMOUS_APP_ID, App
 from scheduler.model.errors import Forbidden, IllegalMove, NotFound, SpecInvalid
-from scheduler.model.pages import Page
+from scheduler.model.pages import Page, Scope
 from scheduler.model.users import Permission, Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, demand
 from scheduler.services.idempotency import Names, Repeatable, once
-from scheduler.services.resolve import ANONYMOUS_APP_ID
 from scheduler.services.scheduler_options import scheduler_options
-from scheduler.services.systems import Listed, list_scope
+from scheduler.services.systems import Listed
 from scheduler.store.apps import AppStore
 from scheduler.store.requests import AuditStore
 
@@ -71,14 +70,12 @@ async def readable(db: Any, caller: Principal, app: App, action: Action = Action
     return app
 
 
-async def list_apps(ports: Ports, caller: Principal, page: Page, *, kind: str, deleted: bool, total: bool) -> Listed:
-    """Versions of apps by ``listType``."""
-    whose = list_scope(caller, "ALL" if kind in ("READ_PERM", "MINE", "SHARED_DIRECT") else kind)
+async def list_apps(ports: Ports, caller: Principal, page: Page, scope: Scope, *, total: bool) -> Listed:
+    """The versions of apps in a scope."""
     async with ports.reading() as db:
         store = AppStore(db)
-        items = await store.list(caller.tenant, page, deleted=deleted, **whose)
-        count = await store.count(caller.tenant, page, deleted=deleted, **whose) if total else None
-    return Listed(items, count)
+        items = await store.list(caller.tenant, page, scope)
+        return Listed(items, await store.count(caller.tenant, page, scope) if total else None)
 
 
 async def change_version(
@@ -124,3 +121,14 @@ async def change_all(
                 changes += 1
         await AuditStore(db).add(caller.tenant, caller.username, f"app.{what}", app_id, {}, now)
     return changes
+
+
+async def is_enabled(ports: Ports, caller: Principal, app_id: str, version: str | None) -> bool:
+    """Whether the app may be run: this version, else any."""
+    async with ports.reading() as db:
+        versions = await AppStore(db).versions(caller.tenant, app_id)
+        asked = [app for app in versions if version in (None, app.version)]
+        if not asked:
+            raise NotFound("app", app_id if version is None else f"{app_id} {version}")
+        await readable(db, caller, asked[0])
+    return any(app.enabled and (version is None or app.version_enabled) for app in asked)

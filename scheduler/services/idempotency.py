@@ -50,11 +50,24 @@ async def once(
                 names = await act(db)
                 await _remember(db, ports, caller, repeatable, names)
                 return names
-        except _SameMeanwhile:
+        except SameMeanwhile:
             continue
 
 
-class _SameMeanwhile(Exception):
+def remembering(
+    ports: Ports, caller: Principal, repeatable: Repeatable | None, names: Names
+) -> Callable[[Any, Any], Awaitable[None]] | None:
+    """What keeps the names of a submission with its jobs; it raises SameMeanwhile. None when there is no key."""
+    if repeatable is None:
+        return None
+
+    async def remember(db: Any, _made: Any) -> None:
+        await _remember(db, ports, caller, repeatable, names)
+
+    return remember
+
+
+class SameMeanwhile(Exception):
     """The same request committed between our look and our write."""
 
 
@@ -81,4 +94,4 @@ async def _remember(db: Any, ports: Ports, caller: Principal, repeatable: Repeat
             ports.clock(),
         )
     except AlreadyExists:
-        raise _SameMeanwhile from None
+        raise SameMeanwhile from None

@@ -19,9 +19,9 @@ from scheduler.model.requests import JobRequest
 from scheduler.model.states import BEFORE_SUBMISSION, TERMINAL, Event, JobState
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
-from scheduler.security.authorize import Action
+from scheduler.security.authorize import Action, may
 from scheduler.services import apps, placement
-from scheduler.services.idempotency import Names, Repeatable, earlier, once
+from scheduler.services.idempotency import Repeatable, SameMeanwhile, earlier, remembering
 from scheduler.services.placement import Facts
 from scheduler.services.resolve import anonymous_app, resolve
 from scheduler.services.systems import Listed
@@ -47,20 +47,15 @@ async def submit(
     repeatable: Repeatable | None = None,
 ) -> Sequence[Job]:
     """Take jobs, all or none, in the order given. Raises SpecInvalid and NoFeasibleSystem; then nothing is stored."""
-    names = await earlier(ports, caller, repeatable)
-    if names is None:
+    while (names := await earlier(ports, caller, repeatable)) is None:
         new = await _prepared(ports, caller, requests, tracking_id)
-        made: Sequence[Job] = ()
-
-        async def add(db: Any) -> Names:
-            nonlocal made
-            made = await JobStore(db).add(new)
-            return {"uuids": [job.uuid for job in made]}
-
-        names = await once(ports, caller, repeatable, add)
-        if made:
-            ports.wake()
-            return made
+        made_names = {"uuids": [job.uuid for job in new]}
+        try:
+            made = await ports.submissions().add(new, remembering(ports, caller, repeatable, made_names))
+        except SameMeanwhile:
+            continue
+        ports.wake()
+        return made
     async with ports.reading() as db:
         return [await JobStore(db).get(caller.tenant, uuid) for uuid in names["uuids"]]
 
@@ -176,10 +171,13 @@ class _Desk:
 
     async def new_job(self, request: JobRequest, tracking_id: str | None) -> NewJob:
         """The job of a request with a provisional place."""
-        ask = await self.ask(request)
         owner = _owner(self._caller, request)
         facts = self._facts.setdefault(owner.username, Facts(self._db, owner))
+        await self._recall(request, owner, facts)
+        ask = await self.ask(request)
         option, waits_for = await placement.screened(facts, ask)
+        if option is not None:
+            self._ports.definitions.remember_system(option.view.system)
         await self._check_places_named(ask.spec, facts)
         identity = self._identity(ask)
         return NewJob(
@@ -193,6 +191,17 @@ class _Desk:
             tracking_id=tracking_id,
             message=waits_for or ("Waiting for a place." if ask.spec.dynamic else "Waiting for its turn."),
         )
+
+    async def _recall(self, request: JobRequest, owner: Principal, facts: Facts) -> None:
+        """Take app and system from memory where they are still what the database holds: most submissions are alike."""
+        app_id, version = request.app_id or "", request.app_version or ""
+        if request.image is not None or request.dynamic or (app_id, version) in self._apps:
+            return
+        known = self._ports.definitions
+        current = await known.current(self._db, owner.tenant, app_id, version, request.exec_system_id, owner.username)
+        if current is not None and may(owner, Action.EXECUTE, current.app):
+            self._apps[app_id, version] = current.app
+            facts.know(current.system, current.has_credential)
 
     async def ask(self, request: JobRequest) -> Ask:
         """The request resolved, not yet screened."""
@@ -219,6 +228,7 @@ class _Desk:
             try:
                 app = await AppStore(self._db).get(owner.tenant, *key)
                 self._apps[key] = await apps.readable(self._db, owner, app, Action.EXECUTE)
+                self._ports.definitions.remember_app(app)
             except NotFound:
                 raise SpecInvalid.of(
                     "appId", f"app '{key[0]}' version '{key[1]}' was not found", "see GET /v3/apps?listType=ALL"

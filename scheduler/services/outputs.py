@@ -177,7 +177,7 @@ async def _login(ports: Ports, job: Job, system_id: str) -> LoginKey:
     """The login by which a job's owner reaches a system; deleted systems still hold outputs."""
     async with ports.reading() as db:
         system = await SystemStore(db).get(job.tenant, system_id, deleted=True)
-    return LoginKey(job.tenant, system_id, system.credential_user(job.owner))
+    return system.login_of(job.owner)
 
 
 def _relative(field: str, path: str) -> str:

@@ -17,7 +17,7 @@ from placement.filters import Screening, screen
 from placement.problem import ANYONE, Ask, PlaceOption, Problem, SystemView
 from scheduler.model.errors import NoFeasibleSystem, NotFound, SpecInvalid
 from scheduler.model.jobs import JobSpec
-from scheduler.model.pages import Page
+from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.plan import Decision, Estimate
 from scheduler.model.runs import Runtime
 from scheduler.model.snapshots import SystemSnapshot
@@ -46,6 +46,11 @@ class Facts:
     _holders: dict[str, frozenset[str]] = field(default_factory=dict)
     _everywhere: Sequence[SystemView] | None = None
 
+    def know(self, system: System, has_credential: bool) -> None:
+        """Take a system that was just found current; its owner, an admin or everyone may read it without a grant."""
+        if may(self.owner, Action.READ, system):
+            self._known[system.id] = self._as_seen(system, frozenset(), has_credential)
+
     async def named(self, system_id: str, where: str) -> SystemView:
         """One system; SpecInvalid naming the field when the owner knows none of that id."""
         if system_id not in self._known:
@@ -63,7 +68,7 @@ class Facts:
         if self._everywhere is None:
             store = SystemStore(self.db)
             if self.owner.is_admin:
-                systems = await store.list(self.owner.tenant, Page(limit=None))
+                systems = await store.list(self.owner.tenant, WHOLE_LIST)
             else:
                 systems = await store.visible_to(self.owner.tenant, self.owner.username)
             self._everywhere = [await self._view(system, await self._grants(system)) for system in systems]
@@ -75,12 +80,14 @@ class Facts:
         return await SystemStore(self.db).grants(system.tenant, system.id, self.owner.username)
 
     async def _view(self, system: System, grants: frozenset[Permission]) -> SystemView:
+        return self._as_seen(system, grants, await self._can_log_in(system))
+
+    def _as_seen(self, system: System, grants: frozenset[Permission], can_log_in: bool) -> SystemView:
         me = frozenset({self.owner.username})
         return SystemView(
             system=system,
-            snapshot=None,
             may_execute=me if may(self.owner, Action.EXECUTE, system, grants) else NOBODY,
-            has_credential=me if await self._can_log_in(system) else NOBODY,
+            has_credential=me if can_log_in or system.backend is BackendKind.LOCAL else NOBODY,
         )
 
     async def _can_log_in(self, system: System) -> bool:
@@ -130,7 +137,7 @@ async def matching(
     ports: Ports, caller: Principal, constraints: Sequence[str]
 ) -> Sequence[tuple[System, Estimate | None]]:
     """Systems where the caller may run jobs and that meet the constraints, soonest result first."""
-    expression = parse(constraints)
+    expression = parse(tuple(constraints))
     spec = JobSpec(
         name=MATCH_UUID,
         app_id=MATCH_UUID,

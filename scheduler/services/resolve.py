@@ -10,16 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from scheduler.model.apps import App, ArchiveFilter, Arg, EnvVariable, FileInput, JobAttributes, ParameterSet
+from scheduler.model.apps import (
+    ANONYMOUS_APP_ID,
+    App,
+    ArchiveFilter,
+    Arg,
+    EnvVariable,
+    FileInput,
+    JobAttributes,
+    ParameterSet,
+)
 from scheduler.model.errors import Problem, SpecInvalid
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.macros import JobIdentity, MacroUnknown, expand, identity_values
 from scheduler.model.requests import JobRequest
 from scheduler.model.runs import Resources, SchedulerOption
 from scheduler.services.scheduler_options import scheduler_options, with_gpus
-
-ANONYMOUS_APP_ID = "berth.image"
-"""The app of a job that names an image and no app; it has no row."""
 
 ANONYMOUS_APP_VERSION = "1"
 

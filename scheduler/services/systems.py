@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scheduler.model.errors import Forbidden
-from scheduler.model.ids import LoginKey
-from scheduler.model.pages import Page
+from scheduler.model.pages import Page, Scope
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.systems import BackendKind, Credential, System
 from scheduler.model.users import Permission, Principal
@@ -66,7 +65,7 @@ async def get(ports: Ports, caller: Principal, system_id: str, action: Action = 
 async def readable(
     db: Any, caller: Principal, system_id: str, action: Action = Action.READ, *, deleted: bool = False
 ) -> System:
-    """The same inside a transaction. NotFound when it is not for the caller to know, Forbidden when only the action is."""
+    """The same inside a transaction. NotFound when it is not for the caller to know, Forbidden for the action only."""
     store = SystemStore(db)
     system = await store.get(caller.tenant, system_id, deleted=deleted)
     grants = frozenset[Permission]()
@@ -83,23 +82,25 @@ async def has_credential(ports: Ports, caller: Principal, system: System) -> boo
         return system.id in await CredentialStore(db).holders(caller.tenant, holder)
 
 
-async def list_systems(ports: Ports, caller: Principal, page: Page, *, kind: str, deleted: bool, total: bool) -> Listed:
-    """Systems by ``listType``: OWNED, SHARED_PUBLIC or ALL that the caller may see; admins see all of all."""
-    whose = list_scope(caller, kind)
+async def list_systems(ports: Ports, caller: Principal, page: Page, scope: Scope, *, total: bool) -> Listed:
+    """The systems in a scope."""
     async with ports.reading() as db:
         store = SystemStore(db)
-        items = await store.list(caller.tenant, page, deleted=deleted, **whose)
-        count = await store.count(caller.tenant, page, deleted=deleted, **whose) if total else None
-    return Listed(items, count)
+        items = await store.list(caller.tenant, page, scope)
+        return Listed(items, await store.count(caller.tenant, page, scope) if total else None)
 
 
-def list_scope(caller: Principal, kind: str) -> dict[str, Any]:
-    """``listType`` as the stores' narrowing."""
-    if kind == "SHARED_PUBLIC":
-        return {"public": True}
-    if kind == "ALL":
-        return {} if caller.is_admin else {"visible_to": caller.username}
-    return {"owner": caller.username}
+def scope_of(caller: Principal, list_type: str, *, deleted: bool) -> Scope:
+    """Whose things a ``listType`` means: OWNED, SHARED_PUBLIC, or all that the caller may see (admins: all)."""
+    match list_type:
+        case "OWNED":
+            return Scope(owner=caller.username, deleted=deleted)
+        case "SHARED_PUBLIC":
+            return Scope(public=True, deleted=deleted and caller.is_admin)
+        case _ if caller.is_admin:
+            return Scope(deleted=deleted)
+        case _:
+            return Scope(visible_to=caller.username)
 
 
 async def change(
@@ -122,7 +123,7 @@ async def change(
             newer = replace(newer, host_key=None)
         newer = await SystemStore(db).replace(newer)
         await AuditStore(db).add(caller.tenant, caller.username, f"system.{what}", system_id, {}, now)
-    await ports.connections.forget(LoginKey(caller.tenant, system_id, newer.credential_user(caller.username)))
+    await ports.connections.forget(newer.login_of(caller.username))
     return newer
 
 
@@ -157,7 +158,7 @@ async def probe(
     stored_credential_of: a system whose stored credential of the caller is used in place of the one in ``ask``.
     """
     async with ports.reading() as db:
-        if not caller.is_admin and not await SystemStore(db).list(caller.tenant, Page(limit=1), owner=caller.username):
+        if not caller.is_admin and not await SystemStore(db).count(caller.tenant, scope=Scope(owner=caller.username)):
             raise Forbidden("only admins and owners of a system may probe hosts; ask an admin")
         if stored_credential_of is not None:
             system = await readable(db, caller, stored_credential_of, Action.EXECUTE)

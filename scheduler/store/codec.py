@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ def dump(record: Any) -> str:
     Raises SpecInvalid for what JSON could not give back: half surrogates, nesting beyond some 200 levels.
     """
     try:
-        text = to_json(record, inf_nan_mode="constants")
+        text = to_json(record, inf_nan_mode="constants", fallback=_plain)
         from_json(text)
     except (PydanticSerializationError, ValueError) as error:
         raise SpecInvalid.of(
@@ -29,6 +30,13 @@ def dump(record: Any) -> str:
 def load(kind: Any, text: str) -> Any:
     """The record of type ``kind`` that ``dump`` wrote."""
     return _adapter(kind).validate_json(text)
+
+
+def _plain(value: Any) -> Any:
+    """Read-only views and other mappings as dictionaries; ValueError for what is no data."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise ValueError(f"{type(value).__name__} is no data")
 
 
 @cache

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from scheduler.store.schema import metadata
+from scheduler.store.sealing import Sealer
 
 SQLITE_READERS = 4
 SQLITE_BUSY_TIMEOUT_MS = 30_000
@@ -19,14 +20,6 @@ SQLITE_PRAGMAS = {
     "busy_timeout": SQLITE_BUSY_TIMEOUT_MS,
     "case_sensitive_like": "ON",  # as PostgreSQL
 }
-
-
-class Sealer(Protocol):
-    """Encrypts what must not lie readable in the database. ``context`` binds a secret to its row."""
-
-    def encrypt(self, secret: str, context: str) -> str: ...
-
-    def decrypt(self, sealed: str, context: str) -> str: ...
 
 
 class Database:

@@ -71,7 +71,7 @@ class PlacementFacts:
 
 def _users(systems: Sequence[System], owners: Collection[str]) -> set[str]:
     """Under whose names credentials may lie."""
-    return {*owners, *(system.effective_user_id for system in systems if not system.is_dynamic_user)}
+    return {system.credential_user(owner) for system in systems for owner in owners}
 
 
 def _may_execute(system: System, granted: frozenset[str]) -> frozenset[str]:
@@ -83,9 +83,7 @@ def _has_credential(
 ) -> frozenset[str]:
     if system.backend is BackendKind.LOCAL:
         return ANYONE
-    if not system.is_dynamic_user:
-        return ANYONE if system.id in credentials[system.effective_user_id] else frozenset()
-    return frozenset(owner for owner in owners if system.id in credentials[owner])
+    return frozenset(owner for owner in owners if system.id in credentials[system.credential_user(owner)])
 
 
 def _committed(job: Job) -> Committed:

@@ -123,7 +123,9 @@ class JobStore(JobLeases):
         query = query.where(or_(never_looked, *unseen)).order_by(jobs.c.id.desc())
         found: dict[str, list[Job]] = defaultdict(list)
         for row in (await self._db.execute(query.limit(MOST_COMMITTED))).mappings():
-            found[row["system_id"]].append(job_of(row))
+            job = job_of(row)
+            if job.place is not None:
+                found[job.place.system_id].append(job)
         return found
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -132,8 +134,7 @@ class JobStore(JobLeases):
         """Store jobs with the first line of their history, many in few statements; in the order given."""
         if not new:
             return []
-        made = await self._db.execute(insert(jobs).returning(jobs.c.id, jobs.c.uuid), [_new_row(job) for job in new])
-        ids = {uuid: job_id for job_id, uuid in made}
+        ids = await self._insert_jobs(new)
         first = [status_event(None, JobState.PENDING, job.message, job.at) for job in new]
         await self._write_history([(ids[job.uuid], line) for job, line in zip(new, first, strict=True)])
         return [_made(job, ids[job.uuid]) for job in new]
@@ -154,10 +155,11 @@ class JobStore(JobLeases):
 
     async def intend(self, job: Job, attempt: Attempt, at: datetime) -> Job:
         """STAGING_JOB -> SUBMITTING_JOB together with the new attempt: from here on a remote job may exist."""
-        values = job_values(job, Fact(Event.JOB_READY), at) | {"attempt": attempt.number}
+        words = f"handing attempt {attempt.number} to {attempt.system_id}"
+        values = job_values(job, Fact(Event.JOB_READY, message=words), at) | {"attempt": attempt.number}
         await self._write(job, values)
         await self._db.execute(insert(attempts).values({c.name: getattr(attempt, c.name) for c in ATTEMPT_COLUMNS}))
-        await self._write_history([(job.id, status_event(job.state, values["state"], "", at))])
+        await self._write_history([(job.id, status_event(job.state, values["state"], words, at))])
         return _after(job, values)
 
     async def note(self, job: Job, changes: Mapping[str, Any], at: datetime, event: HistoryEvent | None = None) -> Job:
@@ -195,6 +197,18 @@ class JobStore(JobLeases):
         if row is None:
             raise NotFound("job", name)
         return job_of(row)
+
+    async def _insert_jobs(self, new: Sequence[NewJob]) -> Mapping[str, int]:
+        """Row ids by uuid. Many are asked for afterwards: RETURNING them costs twice as much."""
+        rows = [_new_row(job) for job in new]
+        if len(rows) == 1:
+            made = await self._db.execute(insert(jobs).values(rows[0]).returning(jobs.c.uuid, jobs.c.id))
+        else:
+            await self._db.execute(insert(jobs), rows)
+            made = await self._db.execute(
+                select(jobs.c.uuid, jobs.c.id).where(jobs.c.uuid.in_([job.uuid for job in new]))
+            )
+        return {row.uuid: row.id for row in made}
 
     async def _write(self, job: Job, values: Mapping[str, Any]) -> None:
         """Write columns of the row as the caller saw it, neither written nor leased anew since."""

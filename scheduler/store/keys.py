@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from scheduler.model.errors import Unauthenticated
 from scheduler.model.users import RefreshGrant, SigningKey
 from scheduler.store import schema
-from scheduler.store.database import Sealer
+from scheduler.store.sealing import reseal, sealer_of
 from scheduler.store.statements import changed
 
 keys, refresh = schema.signing_keys, schema.refresh_tokens
@@ -26,7 +26,7 @@ class KeyStore:
 
     async def add(self, key: SigningKey) -> None:
         row = asdict(key)
-        row["private_pem_sealed"] = self._sealer.encrypt(row.pop("private_pem"), _context(key.kid))
+        row["private_pem_sealed"] = sealer_of(self._db).encrypt(row.pop("private_pem"), _context(key.kid))
         await self._db.execute(insert(keys).values(row))
 
     async def all(self) -> Sequence[SigningKey]:
@@ -35,7 +35,7 @@ class KeyStore:
         return [
             SigningKey(
                 kid=row.kid,
-                private_pem=self._sealer.decrypt(row.private_pem_sealed, _context(row.kid)),
+                private_pem=sealer_of(self._db).decrypt(row.private_pem_sealed, _context(row.kid)),
                 public_pem=row.public_pem,
                 created_at=row.created_at,
                 retired_at=row.retired_at,
@@ -47,10 +47,9 @@ class KeyStore:
         """Sign with it no more; tokens that it signed hold until they expire."""
         await self._db.execute(update(keys).where(keys.c.kid == kid, keys.c.retired_at.is_(None)).values(retired_at=at))
 
-    @property
-    def _sealer(self) -> Sealer:
-        sealer: Sealer = self._db.info["sealer"]
-        return sealer
+    async def reseal(self) -> int:
+        """Encrypt every private half anew, with the present key of the box; how many there were."""
+        return await reseal(self._db, keys, {"private_pem_sealed": lambda row: _context(row["kid"])})
 
 
 class RefreshStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from scheduler.model.pages import EVERYTHING, FIRST_PAGE, WHOLE_LIST, Page, Scop
 from scheduler.model.systems import Credential, System
 from scheduler.model.users import Permission
 from scheduler.store import schema
-from scheduler.store.database import Sealer
 from scheduler.store.grants import GrantStore, in_scope
 from scheduler.store.paging import Fields, narrowed, windowed
+from scheduler.store.sealing import reseal, sealer_of
 from scheduler.store.statements import changed, insert_new, put_row
 
 systems, credentials = schema.systems, schema.credentials
@@ -107,7 +107,7 @@ class CredentialStore:
         for secret in SECRETS:
             clear = row.pop(secret)
             context = _context(credential.tenant, credential.system_id, credential.user, secret)
-            row[f"{secret}_sealed"] = clear and self._sealer.encrypt(clear, context)
+            row[f"{secret}_sealed"] = clear and sealer_of(self._db).encrypt(clear, context)
         await put_row(self._db, credentials, row)
 
     async def get(self, tenant: str, system_id: str, user: str) -> Credential:
@@ -119,7 +119,7 @@ class CredentialStore:
         fields = dict(row)
         for secret in SECRETS:
             sealed = fields.pop(f"{secret}_sealed")
-            fields[secret] = sealed and self._sealer.decrypt(sealed, _context(tenant, system_id, user, secret))
+            fields[secret] = sealed and sealer_of(self._db).decrypt(sealed, _context(tenant, system_id, user, secret))
         return Credential(**fields)
 
     async def holders(self, tenant: str, user: str) -> frozenset[str]:
@@ -132,10 +132,13 @@ class CredentialStore:
         if changed(await self._db.execute(delete(credentials).where(_belongs(tenant, system_id, user)))) == 0:
             raise NotFound("credential", f"{system_id}/{user}")
 
-    @property
-    def _sealer(self) -> Sealer:
-        sealer: Sealer = self._db.info["sealer"]
-        return sealer
+    async def reseal(self) -> int:
+        """Encrypt every secret anew, with the present key of the box; how many credentials there were."""
+
+        def context_of(secret: str) -> Callable[[Mapping[str, Any]], str]:
+            return lambda row: _context(row["tenant"], row["system_id"], row["user"], secret)
+
+        return await reseal(self._db, credentials, {f"{secret}_sealed": context_of(secret) for secret in SECRETS})
 
 
 def _row(system: System) -> dict[str, Any]:

@@ -237,9 +237,19 @@ def test_a_missing_marker_directory_starts_nothing(host):
 
 def test_a_requeued_slurm_job_finds_its_own_claim_and_another_job_does_not(slurm_host):
     assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
-    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
+    requeued = {"SLURM_JOB_ID": "41", "SLURM_RESTART_COUNT": "1"}
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, **requeued).returncode == 0
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, **requeued).returncode == 119
     assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="42").returncode == 119
     assert (slurm_host.marker_dir / "claim" / "owner").read_text() == "41\n"
+
+
+def test_a_controller_that_forgot_the_start_starts_no_user_code_again(slurm_host):
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
+    again = slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41")
+    assert again.returncode == 119
+    assert b"started before" in again.stderr
+    assert (slurm_host.marker_dir / "exit").read_text() == "0\n"
 
 
 def test_every_task_of_an_array_has_a_claim_and_an_exit_of_its_own(slurm_host):
@@ -281,7 +291,7 @@ def test_podman_gets_names_on_the_command_line_and_values_by_environment(host):
     argv = host.argv()
     assert argv[:2] == ["run", "--rm"]
     assert {"--userns=keep-id", "--env=A", "--tls-verify=false", "--name"} <= set(argv)
-    assert argv[-2:] == ["busybox", "id"]
+    assert argv[-2:] == ["docker://busybox", "id"]
     assert host.environ()["A"] == "x\ny"
     assert (host.marker_dir / "engine").read_text() == f"{host.bin}/podman\n"
 
@@ -291,7 +301,24 @@ def test_docker_serves_where_podman_is_missing_as_the_same_user(host):
     done = host.start(replace(host.run, runtime=Runtime.DOCKER, image="busybox", plain_http_registry=True))
     assert (done.returncode, done.stderr) == (0, b"")
     assert f"--user={os.getuid()}:{os.getgid()}" in host.argv()
+    assert host.argv()[-1] == "busybox"
     assert "" not in host.argv()
+
+
+@pytest.mark.parametrize(
+    ("image", "seen"),
+    [
+        ("busybox", "docker://busybox"),
+        ("localhost:5000/a/b:1", "docker://localhost:5000/a/b:1"),
+        ("docker://a", "docker://a"),
+        ("oci:/x/y", "oci:/x/y"),
+        ("/images/x.sif", "/images/x.sif"),
+    ],
+)
+def test_apptainer_runs_docker_apps_by_their_own_references(host, image, seen):
+    host.install("apptainer")
+    host.start(replace(host.run, runtime=Runtime.DOCKER, image=image), launcher=Launcher.APPTAINER)
+    assert host.argv()[-1] == seen
 
 
 def test_bubblewrap_sees_the_images_own_environment_under_the_jobs(host):

@@ -17,7 +17,7 @@ from tests.contract.subjects import INTENDED_AT, eventually, run_spec
 
 WAIT_FOR_THE_WORD = """
 echo run >> "$1/runs"
-while [ ! -e "$1/word" ]; do sleep 0.02; done
+while [ -d "$1" ] && [ ! -e "$1/word" ]; do sleep 0.02; done
 cat "$1/output"
 exit "$(cat "$1/word")"
 """
@@ -105,6 +105,16 @@ class ForkSubject:
         for hand in (self.work / "hands").glob("*"):
             (hand / "output").touch()
             (hand / "word").write_text("0")
+
+    async def all_ended(self) -> None:
+        """Return when no watchdog works in the directory any more, so that it can be removed."""
+        self.end_everything()
+
+        async def quiet() -> bool:
+            started = (self.work / ".berth" / "markers").glob("*/id")
+            return all((id_file.parent / "ended").exists() for id_file in started)
+
+        await eventually(quiet, "every job ends", timeout_s=60)
 
     def _hand(self, marker: Marker) -> Path:
         return self.work / "hands" / marker

@@ -10,13 +10,11 @@ from typing import Any
 
 from backends.slurm.backend import SlurmBackend
 from backends.ssh.connection import Completed, SshConnection
-from backends.ssh.storage import SftpStorage
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.ids import Marker
 from scheduler.model.runs import SubmitIntent
 from scheduler.model.systems import System
 from tests.contract.fork import CuttableCommands, ForkSubject
-from tests.contract.subjects import StorageSubject
 from tests.slurm.ssh_server import USER, TestServer, ssh_server
 
 TOY = Path(__file__).parents[1] / "slurm" / "toy_slurm.py"
@@ -113,28 +111,3 @@ async def slurm_subject(tmp_path: Path, **settings: Any) -> AsyncIterator[SlurmS
                 while any("pid" in job and not job.keys() & {"code", "cancelled"} for job in subject.jobs()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             await connection.aclose()
-
-
-class SftpSubject:
-    """A storage whose root is a directory of this machine."""
-
-    def __init__(self, storage: SftpStorage, root: Path, outside: str) -> None:
-        self.storage, self._root, self.outside = storage, root, outside
-
-    def plant_link(self, path: str, target: str) -> None:
-        link = self._root / path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target)
-
-
-@contextlib.asynccontextmanager
-async def sftp_subject(tmp_path: Path) -> AsyncIterator[StorageSubject]:
-    root, outside = tmp_path / "root", tmp_path / "outside" / "passwd"
-    root.mkdir()
-    outside.parent.mkdir()
-    outside.write_text("secret")
-    async with ssh_server(tmp_path) as server:
-        connection = server.connection()
-        system = System(tenant="t", id="s", uuid="u", owner="o", host="127.0.0.1", root_dir=str(root))
-        yield SftpSubject(SftpStorage(system, connection), root, str(outside))
-        await connection.aclose()

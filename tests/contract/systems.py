@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from backends.local.commands import LocalCommands
-from backends.ssh.backend import SshBackend
-from scheduler.model.systems import System
+from backends.local.storage import LocalStorage
+from backends.ssh.storage import SftpStorage
+from tests.contract.directory import DirectorySubject
 from tests.contract.fake import FakeStorageSubject, FakeSubject
-from tests.contract.fork import CuttableCommands, ForkSubject
-from tests.contract.slurm import sftp_subject, slurm_subject
+from tests.contract.local import LocalSubject, unprivileged_directory
+from tests.contract.slurm import slurm_subject
+from tests.contract.sshd import SshSubject, host_system, sshd
 from tests.contract.subjects import StorageSubject, Subject
 
 
@@ -22,13 +23,24 @@ async def fake(tmp_path: Path) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def ssh(tmp_path: Path) -> AsyncIterator[Subject]:
-    commands = CuttableCommands(LocalCommands())
-    system = System(tenant="t", id="host", uuid="u", owner="o", host="localhost", root_dir=str(tmp_path))
-    subject = ForkSubject(SshBackend(system, "me", commands), commands, tmp_path)
-    try:
-        yield subject
-    finally:
-        subject.end_everything()
+    async with sshd(tmp_path) as server:
+        connection = server.connection()
+        subject = SshSubject(connection, tmp_path)
+        try:
+            yield subject
+        finally:
+            await subject.all_ended()
+            await connection.aclose()
+
+
+@asynccontextmanager
+async def local(tmp_path: Path) -> AsyncIterator[Subject]:
+    with unprivileged_directory() as work:
+        subject = LocalSubject(work, tmp_path / "state")
+        try:
+            yield subject
+        finally:
+            await subject.all_ended()
 
 
 @asynccontextmanager
@@ -36,13 +48,32 @@ async def fake_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
     yield FakeStorageSubject()
 
 
+@asynccontextmanager
+async def local_storage(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    subject = DirectorySubject(tmp_path, LocalStorage)
+    yield subject
+    await subject.storage.aclose()
+
+
+@asynccontextmanager
+async def sftp(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    async with sshd(tmp_path) as server:
+        connection = server.connection()
+        try:
+            yield DirectorySubject(tmp_path, lambda root: SftpStorage(host_system(root), connection))
+        finally:
+            await connection.aclose()
+
+
 BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] = {
     "fake": fake,
+    "local": local,
     "ssh": ssh,
     "slurm": slurm_subject,
 }
 
 STORAGES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StorageSubject]]] = {
     "fake": fake_storage,
-    "sftp": sftp_subject,
+    "local": local_storage,
+    "sftp": sftp,
 }

@@ -38,7 +38,7 @@ async def live(world: World, job: Job, fuse: Fuse) -> None:
     ports = world.ports(
         connections=FusedConnections(world.connections, fuse),
         transaction=fused_transactions(world.database.transaction, fuse),
-        reading=fused_transactions(world.database.reading, fuse),
+        reads=fused_transactions(world.database.reading, fuse),
     )
     world.loops = Process(ports)
     try:
@@ -72,7 +72,14 @@ async def finish(world: World, job: Job) -> Job:
     raise AssertionError(f"job is {now.state}: {now.last_message}")
 
 
-@pytest.mark.parametrize("fault", [None, Fault.BEFORE_ACCEPT, Fault.AFTER_ACCEPT])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        None,
+        pytest.param(Fault.BEFORE_ACCEPT, marks=pytest.mark.slow),
+        pytest.param(Fault.AFTER_ACCEPT, marks=pytest.mark.slow),
+    ],
+)
 async def test_a_process_that_dies_at_any_moment_leaves_exactly_one_job(make_world, fault):
     for at in range(1, MOST_MOMENTS):
         world, fuse = make_world(), Fuse(at)

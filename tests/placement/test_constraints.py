@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement.constraints import ATTRIBUTES, Comparison, Conjunction, Disjunction, Negation, like, parse, validate
+from placement.clauses import ATTRIBUTES, Comparison, Conjunction, Disjunction, Negation, like
+from placement.constraints import parse, validate
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.systems import Capability
 from tests.placement.worlds import cluster, queue

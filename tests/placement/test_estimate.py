@@ -117,13 +117,23 @@ def test_a_look_from_the_future_counts_as_new():
     assert wait(place(snapshot(age_s=-500))).p90_s == 60
 
 
-def test_a_job_on_a_host_starts_at_once_unless_the_host_is_full():
-    elm = view(host("elm"), snapshot(nodes(partition="", cores=8, free_cores=8, free=1, total=1)))
-    assert wait(PlaceOption(elm), job_type=JobType.FORK).p90_s == 5
-    busy = view(
-        host("elm"), snapshot(nodes(partition="", free_cores=0, free=0, total=1), jobs=(running(partition=""),))
-    )
-    assert wait(PlaceOption(busy), job_type=JobType.FORK).source == "a replay of 1 visible job"
+IDLE_HOST = snapshot(nodes("fork", total=1, free=1, free_cores=4))
+BUSY_HOST = snapshot(nodes("fork", total=1, free=0, free_cores=0), jobs=(running(partition="fork"),))
+THIS_MACHINE = host("elm", notes={"berth": {"backend": "local"}})
+
+
+def test_a_job_on_a_host_starts_at_once_however_busy_it_is():
+    assert wait(view(host("elm"), IDLE_HOST).host_place).source == "it starts at once on the host"
+    assert wait(view(host("elm"), BUSY_HOST).host_place).source.endswith("beside what keeps it busy")
+    assert wait(view(cluster("alder"), full()).host_place, job_type=JobType.FORK).p90_s == 5
+
+
+def test_this_machine_queues_jobs_when_its_slots_are_taken_and_says_itself_how_long():
+    assert wait(view(THIS_MACHINE, IDLE_HOST).host_place).p90_s == 5
+    assert wait(view(THIS_MACHINE, BUSY_HOST).host_place).source == "a replay of 1 visible job"
+    answered = replace(BUSY_HOST, starts=((StartProbe("fork", Resources()), NOW + timedelta(minutes=3)),))
+    term = wait(view(THIS_MACHINE, answered).host_place)
+    assert (term.p50_s, term.source) == (180, "the site's scheduler")
 
 
 def test_a_partition_without_nodes_is_no_error():
@@ -156,6 +166,11 @@ def test_without_runs_the_asked_walltime_is_the_bound():
 
 def test_no_run_lasts_longer_than_was_asked():
     assert whole(place(), [finished(run_s=9999)] * 3, walltime_s=1000).run.p90_s == 1000
+
+
+def test_only_the_most_recent_runs_speak():
+    old = [finished(run_s=9, ended_at=NOW - timedelta(days=9))] * 99
+    assert whole(place(), [finished(run_s=100)] * 20 + old, walltime_s=3600).run.p90_s == 100
 
 
 def test_failed_runs_teach_no_run_time():

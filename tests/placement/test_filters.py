@@ -135,7 +135,7 @@ REJECTED = [
         "tags = 'gpu'",
         "tags is cpu and old",
     ),
-    ("an array where none run", {"array": ArraySpec((1, 2))}, view(arrays=False), Reason.ARRAY, "", ""),
+    ("an array on a host", {"array": ArraySpec((1, 2))}, view(host()), Reason.ARRAY, "", ""),
 ]
 
 
@@ -220,6 +220,14 @@ def test_capabilities_answer_constraints():
     wanting = ask(constraints=("gpu_model = 'A100'",))
     assert screened(wanting, view(tagged)).candidates
     assert screened(wanting, view(cluster())).rejections[0].limit == "gpu_model is not known"
+
+
+def test_constraints_that_cannot_be_read_reject_their_own_job_only():
+    good, bad = ask("good"), ask("bad", constraints=("id = ",))
+    screenings = screen(problem((good, bad), view()))
+    assert screenings["good"].candidates
+    assert screenings["bad"].rejections[0].reason is Reason.CONSTRAINT
+    assert "expected a value" in screenings["bad"].rejections[0].limit
 
 
 def test_screening_costs_neither_numpy_nor_the_solver():

@@ -68,6 +68,12 @@ def test_a_queue_that_is_mostly_hidden_gives_no_forecast():
     assert forecast(place(), NOW.timestamp(), 1.0) is None
 
 
+def test_jobs_of_nodes_that_two_partitions_share_free_no_more_than_is_busy():
+    shared = tuple(running(cores=16, walltime_s=3600, since_s=600, remote_id=str(n)) for n in range(2))
+    assert starts(place(*shared), cores=16) == 3000
+    assert starts(place(*shared), cores=17) is None
+
+
 def test_a_job_larger_than_what_ever_gets_free_has_no_start():
     assert starts(place(*FULL), cores=17) is None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from placement.engine import place
+from placement.engine import place, probes_for
 from placement.problem import SolveLimits
 from scheduler.model.ids import new_job_uuid
 from scheduler.model.jobs import Attempt, HistoryEvent, Job, JobSpec, NewJob, Place
@@ -20,6 +20,7 @@ from scheduler.ports import Ports
 from scheduler.reconcile.advance import Advance
 from scheduler.reconcile.fetch import WebRules
 from scheduler.reconcile.place import Placing
+from scheduler.reconcile.snapshot import Snapshots
 from scheduler.reconcile.submit import Submit
 from scheduler.reconcile.watch import Pace, Watch
 from scheduler.store.database import Database
@@ -32,6 +33,7 @@ from tests.fakes.system import FakeSystem
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LEASE_S = 60.0
 LOST_AFTER_S = 600.0
+SNAPSHOT_INTERVAL_S = 30.0
 
 CLUSTER = System(
     tenant="dev",
@@ -72,7 +74,7 @@ class World:
         return Ports(
             **{
                 "transaction": self.database.transaction,
-                "reading": self.database.reading,
+                "reads": self.database.reading,
                 "connections": self.connections,
                 "clock": self.clock,
                 **changes,
@@ -140,7 +142,8 @@ class Process:
         self.ports = ports
         self.watch = Watch(ports, lost_after_s=LOST_AFTER_S, pace=Pace())
         self.submit = Submit(ports, lease_s=LEASE_S, batch=100, accepted=self.watch.soon)
-        self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100)
+        self.snapshots = Snapshots(ports, probes_for, interval_s=SNAPSHOT_INTERVAL_S)
+        self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh)
         self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=16)
 
     async def tick(self) -> None:

@@ -66,10 +66,9 @@ async def test_storing_no_jobs_is_no_error(database):
 
 async def test_what_was_rolled_back_was_never_there(database):
     new = a_new_job()
-    with pytest.raises(ZeroDivisionError):
-        async with database.transaction() as db:
-            await JobStore(db).add([new])
-            raise ZeroDivisionError
+    async with database.transaction() as db:
+        await JobStore(db).add([new])
+        await db.rollback()
     async with database.reading() as db:
         with pytest.raises(NotFound):
             await JobStore(db).get("dev", new.uuid)
@@ -187,9 +186,7 @@ async def test_the_intent_and_the_move_are_one_write(database):
 
 async def test_a_second_attempt_under_one_number_is_refused_by_the_database(database):
     job = await submitting(database)
-    back = await recorded(
-        database, job, E.NEVER_ARRIVED, E.PLACED, E.INPUTS_LISTED, E.INPUTS_READY
-    )
+    back = await recorded(database, job, E.NEVER_ARRIVED, E.PLACED, E.INPUTS_LISTED, E.INPUTS_READY)
     with pytest.raises(Exception, match=r"(?i)unique"):
         async with database.transaction() as db:
             await JobStore(db).intend(back, an_attempt(job), NOW)

@@ -6,9 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from testbed import Cluster
-from testbed.pytest_plugin import cluster
-
-__all__ = ["cluster"]
 
 Ssh = Callable[..., str]
 

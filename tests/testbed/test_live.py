@@ -1,5 +1,6 @@
 """The testbed itself, live: jobs, containers, limits, and the faults that other suites rely on."""
 
+import hashlib
 import json
 import os
 import signal
@@ -12,10 +13,9 @@ import pytest
 from testbed import Cluster, Spec, TestbedError, network
 from testbed.cluster import STATE
 from testbed.host import run, wait_until
+from testbed.pytest_plugin import shared_cluster
 
 pytestmark = pytest.mark.testbed
-
-IMAGE = "docker://login:5000/demo/busybox:1"
 
 
 def test_a_job_runs_on_all_nodes_at_once(ssh):
@@ -52,15 +52,25 @@ def test_an_account_one_does_not_have_is_refused(cluster):
         cluster.sh("login", "sbatch --account=teaching --wrap true", user="bob")
 
 
-def test_the_demo_image_runs_from_the_registry_on_every_node(ssh):
-    hello = ssh(f"srun -N4 env APPTAINER_NOHTTPS=1 apptainer -q run {IMAGE}")
+def test_the_demo_image_runs_from_the_registry_on_every_node(cluster, ssh):
+    image = cluster.info()["demo_image"]["reference"]
+    hello = ssh(f"srun -N4 env APPTAINER_NOHTTPS=1 apptainer -q run {image}")
     assert sorted(line.split()[2] for line in hello.splitlines()) == ["n1,", "n2,", "n3,", "n4,"]
-    shown = ssh(f"APPTAINER_NOHTTPS=1 apptainer -q run --no-eval {IMAGE} sh -c 'echo $DEMO_IMAGE $DEMO_ENTRYPOINT'")
+    shown = ssh(f"APPTAINER_NOHTTPS=1 apptainer -q run --no-eval {image} sh -c 'echo $DEMO_IMAGE $DEMO_ENTRYPOINT'")
     assert shown.strip() == "busybox passed"
 
 
 def test_the_demo_image_has_the_same_digest_whenever_it_is_made(cluster):
     assert cluster.push_demo_image() == cluster.info()["demo_image"]["digest"]
+
+
+def test_an_image_has_one_name_on_the_host_and_on_every_machine(cluster):
+    address, digest = cluster.info()["registry"]["address"], cluster.info()["demo_image"]["digest"]
+    ask = ["curl", "-sf", "-H", "Accept: application/vnd.oci.image.manifest.v1+json"]
+    manifest = run([*ask, f"http://{address}/v2/demo/busybox/manifests/1"]).stdout
+    assert f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}" == digest
+    shown = cluster.sh("n2", f"skopeo inspect --format '{{{{.Digest}}}}' docker://{address}/demo/busybox:1")
+    assert shown.strip() == digest
 
 
 def test_slurmrestd_answers_with_a_token_only(cluster, ssh):
@@ -110,7 +120,7 @@ def test_a_cut_link_is_silence_and_a_healed_one_goes_on(cluster, ssh):
 @pytest.mark.slow
 def test_jobs_on_lost_nodes_end_as_node_fail(cluster, ssh):
     jobs = [ssh(f"sbatch --parsable --no-requeue -w {node} --wrap 'sleep 300'").strip() for node in ("n2", "n3")]
-    wait_until(lambda: ssh("squeue -h -t R -o %i").split().count(jobs[0]) == 1, "the job runs")
+    wait_until(lambda: set(ssh("squeue -h -t R -o %i").split()) >= set(jobs), "both jobs run")
     cluster.crash("n2")
     cluster.cut("n3")
     try:
@@ -169,9 +179,78 @@ def test_the_command_line_tells_a_program_everything(cluster):
     assert json.loads(run(argv).stdout) == cluster.info()
 
 
+def test_a_second_cluster_stands_beside_the_first_with_options_of_its_own(cluster, ssh):
+    beside = Cluster(
+        Spec(
+            nodes=2,
+            name=f"{cluster.spec.name}b",
+            ssh_port=cluster.spec.ssh_port + 50,
+            cgroup="none",
+            gpus=2,
+            rate="400mbit",
+            tmpfs=True,
+            dbd=False,
+        )
+    )
+    try:
+        beside.up()
+        assert beside.sh("login", "srun -N1 --gres=gpu:1 printenv CUDA_VISIBLE_DEVICES", user="bob").strip() == "0"
+        assert beside.sh("n1", "stat -f -c %T /scratch").strip() == "tmpfs"
+        assert "rate 400Mbit" in beside.sh("n1", "tc qdisc show dev eth0")
+        assert sorted(ssh("srun -N4 hostname").split()) == ["n1", "n2", "n3", "n4"]
+    finally:
+        beside.down()
+    assert leftovers(beside.spec.name) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suite", "version"), [("sid", "26.05"), ("bookworm", "22.05")])
+def test_the_other_suites_run_limited_and_accounted_jobs(cluster, suite, version):
+    other = Cluster(Spec(nodes=2, name=f"{cluster.spec.name}s", suite=suite, ssh_port=cluster.spec.ssh_port + 50))
+    try:
+        info = other.up()
+        assert info["slurm_version"].startswith(version)
+        assert sorted(other.sh("login", "srun -N2 hostname", user="alice").split()) == ["n1", "n2"]
+        if info["cgroup"] != "none":
+            eat = "python3 -c 'bytearray(300 << 20)'"
+            other.sh("login", f'sbatch --wait --mem=50 -J eater --wrap "{eat}" || true', user="alice")
+            state = "sacct -X -n -P --name eater -o state"
+            wait_until(lambda: other.sh("login", state, user="alice").strip() == "OUT_OF_MEMORY", "sacct knows the end")
+        if "apptainer" in info["versions"]:
+            run_image = f"APPTAINER_NOHTTPS=1 srun -w n2 apptainer -q run {info['demo_image']['reference']}"
+            assert other.sh("login", run_image, user="alice").startswith("hello from n2")
+    finally:
+        other.down()
+    assert leftovers(other.spec.name) == []
+
+
+def test_a_taken_port_is_named(cluster):
+    too_close = Cluster(Spec(nodes=1, name=f"{cluster.spec.name}p", ssh_port=cluster.spec.ssh_port))
+    with pytest.raises(TestbedError, match=rf"127\.0\.0\.1:{cluster.spec.ssh_port}: Address already in use"):
+        too_close.up()
+    too_close.down()
+    assert leftovers(too_close.spec.name) == []
+
+
+def test_a_test_session_that_was_killed_is_cleared_away_by_the_next():
+    killed = """
+import os, signal
+from testbed.pytest_plugin import shared_cluster
+with shared_cluster(f"killed {os.getpid()}") as running:
+    print(running.spec.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    name = run([sys.executable, "-c", killed], check=False).stdout.strip()
+    assert (STATE / name / "info.json").exists()
+    with shared_cluster(f"next {os.getpid()}") as running:
+        assert running.spec.name != name
+        assert leftovers(name) == []
+    assert leftovers(running.spec.name) == []
+
+
 def test_down_leaves_nothing_even_after_up_was_killed(cluster):
     """Kill ``up`` at several moments of its life, then look for whatever could be left."""
-    spec = Spec(nodes=2, name="cutshort", ssh_port=cluster.spec.ssh_port + 50)
+    spec = Spec(nodes=2, name=f"{cluster.spec.name}k", ssh_port=cluster.spec.ssh_port + 50)
     argv = [sys.executable, "-m", "testbed", "up", "2", "--name", spec.name, "--ssh-port", str(spec.ssh_port)]
     for reached in ("setup.json", "relay.log", "machines/login/init.pid", "info.json"):
         starting = subprocess.Popen(argv, stderr=subprocess.DEVNULL)

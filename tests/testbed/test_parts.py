@@ -10,6 +10,7 @@ import pytest
 from testbed import Spec, TestbedError, network, rootfs, slurm_conf
 from testbed.host import run
 from testbed.oci import layer_tar, write_layout
+from testbed.pytest_plugin import cannot_run
 from testbed.services import DAEMONS, daemons_of
 
 
@@ -69,7 +70,7 @@ def test_without_slurmdbd_nothing_asks_for_it():
     spec = Spec(dbd=False)
     assert "slurmdbd" not in slurm_conf.slurm_conf(spec, "none")
     assert "/etc/slurm/slurmdbd.conf" not in slurm_conf.files(spec, "none")
-    assert "slurmdbd" not in daemons_of("login", dbd=False)
+    assert daemons_of("login", dbd=False) == ("munged", "sshd", "registry", "registrydoor", "slurmctld")
 
 
 def test_every_daemon_that_a_machine_starts_is_in_the_table():
@@ -114,3 +115,12 @@ def test_a_failed_program_is_reported_in_its_own_words():
 def test_a_program_that_does_not_end_is_reported():
     with pytest.raises(TestbedError, match=r"no end after 0\.1 s: sleep 5"):
         run(["sleep", "5"], timeout_s=0.1)
+
+
+def test_a_suite_that_cannot_run_fails_in_ci_and_is_skipped_elsewhere(monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="CI must run the testbed: no root"):
+        cannot_run("no root")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="no testbed here: no root"):
+        cannot_run("no root")

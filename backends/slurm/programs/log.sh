@@ -2,4 +2,4 @@
 [ -e "$1" ] || exit 0
 tail -c "+$(($2 + 1))" -- "$1" | head -c "$3"
 status=${PIPESTATUS[0]}
-((status == 141)) || exit "$status" # 141: head had enough
+((status == 141)) || exit "$status" # 141: head had enough and hung up

@@ -12,7 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 SBATCH_TIMEOUT_S = 30
-hung: list = []
+hung = []
 
 
 def intents(stream):
@@ -28,9 +28,11 @@ def intents(stream):
         return data
 
     found = []
-    while (directory := word()) is not None:
+    directory = word()
+    while directory is not None:
         fields = [os.fsdecode(directory), *(os.fsdecode(word()) for _ in range(3)), word(), word()]
         found.append((*fields, [os.fsdecode(word()) for _ in range(int(word()))]))
+        directory = word()
     return found
 
 
@@ -75,7 +77,8 @@ def locked(directory, exec_dir, fence, script, env, command):
         return "stale", str(known)
     if fence > known:
         keep(directory + "/fence", str(fence))
-    if job_id := read(directory + "/id"):
+    job_id = read(directory + "/id")
+    if job_id:
         return "id", job_id
     if os.path.exists(directory + "/void"):
         return "void", ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from berth.cli.render import Format, Output, document, print_document, print_table, safe
+from berth.cli.systems import is_local
 from berth.errors import ApiError, BerthError, ExitCode, Unauthenticated
 from berth.units import duration
 
@@ -119,7 +120,7 @@ def _systems(client: Client) -> Iterator[Finding]:
         name = f"system {raw['id']}"
         if raw.get("enabled") is False:
             yield Finding(name, "wrong", "is disabled", f"berth systems enable {raw['id']}")
-        elif ((raw.get("notes") or {}).get("berth") or {}).get("backend") == "local":
+        elif is_local(raw):
             yield Finding(name, "ok", "runs jobs on the server's own machine")
         else:
             yield _credential(client, name, raw["id"])

@@ -21,9 +21,12 @@ def print_explanation(explanation: Explanation, output: Format) -> None:
         print_document(document("Explanation", item=explanation.raw), output)
         return
     print(safe(explanation.sentence))
+    seen = explanation.sentence
     for name, label in (("state", "state"), ("lastMessage", "message"), ("siteReason", "the site says")):
-        if explanation.raw.get(name):
-            print(f"{label}: {safe(explanation.raw[name])}")
+        said = str(explanation.raw.get(name) or "")
+        if said and said not in seen:
+            seen += said
+            print(f"{label}: {safe(said)}")
     places = [*([explanation.winner] if explanation.winner else []), *explanation.losers]
     if places:
         print()

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import Annotated, Any
 
 import typer
 
 from berth.cli.connect import connect
-from berth.cli.render import Column, Format, Output, document, print_document, print_list, print_one, print_table, say
+from berth.cli.render import (
+    Column,
+    Format,
+    Output,
+    document,
+    draws,
+    print_document,
+    print_list,
+    print_one,
+    print_table,
+    say,
+)
 from berth.cli.watching import exit_code_of, place_of, state_line, state_of, summary_of
 from berth.errors import ExitCode, UsageError
+from berth.records import Job, JobEvent, instant
 from berth.units import duration, parse_time_s
-
-if TYPE_CHECKING:
-    from berth.records import Job
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,7 +34,7 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job: uuid, the 
 JobsArgument = Annotated[list[str], typer.Argument(metavar="JOB", help="Jobs: uuids, beginnings or numbers.")]
 
 COLUMNS = (
-    Column("JOB", lambda raw: raw["uuid"]),
+    Column("JOB", lambda raw: raw["uuid"][:8] if draws() else raw["uuid"]),
     Column("NAME", lambda raw: raw.get("name") or ""),
     Column("STATUS", lambda raw: raw.get("status") or ""),
     Column("SYSTEM", lambda raw: raw.get("execSystemId") or "-"),
@@ -31,6 +42,14 @@ COLUMNS = (
     Column("RAN", lambda raw: _ran(raw.get("remoteStarted"), raw.get("ended"))),
     Column("CONDITION", lambda raw: raw.get("condition") or ""),
 )
+
+EVERYONES_COLUMNS = (
+    Column("JOB", lambda raw: raw["uuid"]),
+    COLUMNS[1],
+    Column("OWNER", lambda raw: raw.get("owner") or ""),
+    *COLUMNS[2:],
+)
+"""Jobs of others are found by their whole uuid only."""
 
 
 @app.command()
@@ -66,7 +85,7 @@ def ps(
         if all_ or wanted
         else "no jobs under way; berth ps --all shows those that ended"
     )
-    columns = (*COLUMNS[:2], Column("OWNER", lambda raw: raw.get("owner") or ""), *COLUMNS[2:]) if everyone else COLUMNS
+    columns = EVERYONES_COLUMNS if everyone else COLUMNS
     print_list("Job", [job.raw for job in jobs], columns, lambda raw: raw["uuid"], output, empty)
     if more:
         say(f"berth: the newest {limit} are shown; -n 0 shows all")
@@ -95,10 +114,7 @@ def show(
     print_one("Job", found.raw, _rows(found), found.uuid, output)
     if output is Format.TABLE and events:
         print()
-        print_table(
-            ("WHEN", "STATUS", "WHAT"),
-            [(_clock(event.at), event.detail, event.description) for event in events],
-        )
+        print_table(("WHEN", "TOOK", "STATUS", "WHAT"), _timeline(events))
 
 
 @app.command()
@@ -218,6 +234,23 @@ def _rows(job: Job) -> Iterable[tuple[str, Any]]:
     )
 
 
+def _timeline(events: Sequence[JobEvent]) -> list[tuple[str, ...]]:
+    """Each status with how long it lasted. Events that carry data for programs are left to ``-o json``."""
+    shown = [event for event in events if not event.description.startswith("{")]
+    ends = [event.at for event in shown[1:]]
+    return [
+        (_clock(event.at), _seconds(event.at, end), event.detail, event.description)
+        for event, end in zip_longest(shown, ends)
+    ]
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> str:
+    if begin is None or end is None:
+        return ""
+    lasted_s = (end - begin).total_seconds()
+    return f"{lasted_s:.1f}s" if lasted_s < 60 else duration(lasted_s)
+
+
 def _resources(raw: Any) -> str:
     if not raw.get("nodeCount"):
         return ""
@@ -226,23 +259,15 @@ def _resources(raw: Any) -> str:
     )
 
 
-def _clock(at: Any) -> str:
+def _clock(at: datetime | None) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
 
 
 def _age(created: Any) -> str:
-    from datetime import UTC, datetime
-
-    from berth.records import instant
-
     at = instant(created)
     return duration((datetime.now(UTC) - at).total_seconds()) if at else ""
 
 
 def _ran(started: Any, ended: Any) -> str:
-    from datetime import UTC, datetime
-
-    from berth.records import instant
-
     begun, done = instant(started), instant(ended)
     return duration(((done or datetime.now(UTC)) - begun).total_seconds()) if begun else ""

@@ -190,7 +190,8 @@ def sbatch(
       next=$(berth sbatch --parsable job.sh) && berth sbatch -d afterok:$next report.sh
       berth sbatch --image docker://busybox --wrap 'echo hello'
     """
-    from berth.sbatch import parse_command_line, submission
+    from berth.sbatch.reading import parse_command_line
+    from berth.sbatch.script import submission
 
     line = parse_command_line(words)
     if line.wrapped is not None:
@@ -294,7 +295,7 @@ def _variables(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _input(text: str) -> dict[str, str]:
-    from berth.sbatch import split_input
+    from berth.sbatch.values import split_input
 
     source, target = split_input(text)
     return _given(source=source, target=target)

@@ -125,9 +125,10 @@ def create(
     definition = read_definition(file)
     with connect() as client:
         client.systems.create(definition)
-    say(
-        f"berth: system {definition.get('id')} is added; give it a credential: {_credential_hint(definition.get('id'))}"
-    )
+    system_id = definition.get("id")
+    say(f"berth: system {system_id} is added")
+    if definition.get("effectiveUserId", "${apiUserId}") == "${apiUserId}" and not is_local(definition):
+        say(f"berth: now your credential: berth systems credential {system_id} --identity KEYFILE")
 
 
 @app.command()
@@ -343,8 +344,10 @@ def _credential(user: str, identity: str | None, password_stdin: bool, prompt: s
     return {"loginUser": user, "password": password}
 
 
-def _credential_hint(system_id: Any) -> str:
-    return f"berth systems credential {system_id} --identity KEYFILE"
+def is_local(definition: Mapping[str, Any]) -> bool:
+    """Whether a system is the server's own machine, which takes no credential."""
+    own = (definition.get("notes") or {}).get("berth") or {}
+    return isinstance(own, Mapping) and own.get("backend") == "local"
 
 
 def _rows(raw: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

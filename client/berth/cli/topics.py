@@ -133,7 +133,7 @@ def _schema() -> str:
 
 
 def _sbatch() -> str:
-    from berth.sbatch import OPTIONS, How
+    from berth.sbatch.options import OPTIONS, How
 
     lines = ["Options of berth sbatch, on the command line or in #SBATCH lines; what each becomes in a job file:"]
     for how in How:

@@ -31,10 +31,10 @@ def follow_to_end(client: Client, uuid: str, *, quiet: bool = False) -> Job:
         return client.jobs.wait(uuid)
     with state_line() as show:
         job = client.jobs.wait(uuid, on_change=show, until=lambda job: job.status not in NOT_STARTED)
-    if job.started_at is not None or not job.has_ended:
+    if job.status == "FINISHED" or job.started_at is not None or not job.has_ended:
         print_logs(client, uuid)
     with state_line() as show:
-        return client.jobs.wait(uuid, on_change=lambda job: None if job.has_ended else show(job))
+        return client.jobs.wait(uuid, on_change=show)
 
 
 def print_logs(client: Client, uuid: str) -> None:
@@ -57,14 +57,17 @@ def _copy(client: Client, uuid: str, stream: str, target: object) -> None:
 
 @contextmanager
 def state_line() -> Iterator[Callable[[Job], None]]:
-    """A function that shows a job's state: in one moving line on a terminal, a line for each change elsewhere."""
+    """A function that shows a job's state: in one moving line on a terminal, a line for each change elsewhere.
+
+    How a job ended is left to the summary.
+    """
     if not draws(sys.stderr):
-        yield lambda job: say(f"berth: {state_of(job)}")
+        yield lambda job: None if job.has_ended else say(f"berth: {state_of(job)}")
         return
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True).status("waiting for the server") as status:
         yield lambda job: status.update(escape(safe(state_of(job))))
 
 

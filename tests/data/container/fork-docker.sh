@@ -7,17 +7,27 @@ input_dir=/work/jobs/0b8f
 output_dir=/work/jobs/0b8f/output
 task=${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}
 owner="$(cat /proc/sys/kernel/random/boot_id).$$"
+restart=${SLURM_RESTART_COUNT:-0}
 
-# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on.
+# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on; a
+# controller that lost its state starts a job again without counting that as a restart, and then nothing may run.
 claim=$marker_dir/claim$task
+fresh=
 if [ ! -d "$claim" ] && mine=$(mktemp -d "$marker_dir/claiming.XXXXXX"); then
-    { printf '%s\n' "$owner" > "$mine/owner" && mv -T "$mine" "$claim"; } 2>/dev/null || rm -rf "$mine"
+    { printf '%s\n' "$owner" > "$mine/owner" && printf '%s\n' "$restart" > "$mine/restart" &&
+        mv -T "$mine" "$claim" && fresh=yes; } 2>/dev/null || rm -rf "$mine"
 fi
 holder=$(cat "$claim/owner" 2>/dev/null)
+before=$(cat "$claim/restart" 2>/dev/null)
 if [ "$holder" != "$owner" ] || [ -e "$marker_dir/void" ]; then
     echo "tapisjob: this run belongs to ${holder:-nobody}, not to $owner; nothing was started" >&2
     exit 119
 fi
+if [ -z "$fresh" ] && [ "$restart" -le "${before:-0}" ]; then
+    echo "tapisjob: $owner was started before, and this is no requeue; nothing was started" >&2
+    exit 119
+fi
+printf '%s\n' "$restart" > "$claim/restart"
 
 record() {
     printf '%s\n' "$1" > "$2.$$" && mv -f "$2.$$" "$2"
@@ -37,18 +47,19 @@ trap : HUP INT TERM USR1 USR2
 mkdir -p "$exec_dir" "$input_dir" "$output_dir" && cd "$exec_dir" || refuse "cannot use the directories of the job"
 env_file=$exec_dir/tapisjob.env
 [ -r "$env_file" ] || refuse "$env_file cannot be read"
+image=docker://registry.example.org/tools/hello:1
 if runtime=$(command -v podman); then
     podman=yes user=--userns=keep-id
 elif runtime=$(command -v docker); then
-    podman= user=--user=$(id -u):$(id -g)
+    podman= user=--user=$(id -u):$(id -g) image=${image#docker://}
 else
     refuse "neither podman nor docker was found in PATH=$PATH"
 fi
 name=$(basename "$marker_dir")
 record "$runtime" "$marker_dir/engine"  # the container is no child of ours: ending it takes the engine and its name
 (
-    set -- "" "$runtime" "$user" "$name" "$podman"
+    set -- "" "$runtime" "$user" "$name" "$podman" "$image"
     . "$env_file"
-    exec "$2" run --rm "$3" --name "$4" --workdir /TapisExec ${5:+--tls-verify=false} --env=GREETING --mount type=bind,src=/work/jobs/0b8f,dst=/TapisExec --mount type=bind,src=/work/jobs/0b8f,dst=/TapisInput --mount type=bind,src=/work/jobs/0b8f/output,dst=/TapisOutput docker://registry.example.org/tools/hello:1 --greeting 'it'"'"'s $HOME'
+    exec "$2" run --rm "$3" --name "$4" --workdir /TapisExec ${5:+--tls-verify=false} --env=GREETING --mount type=bind,src=/work/jobs/0b8f,dst=/TapisExec --mount type=bind,src=/work/jobs/0b8f,dst=/TapisInput --mount type=bind,src=/work/jobs/0b8f/output,dst=/TapisOutput "$6" --greeting 'it'"'"'s $HOME'
 ) </dev/null
 finish "$?"

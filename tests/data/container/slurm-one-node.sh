@@ -7,17 +7,27 @@ input_dir=/work/jobs/0b8f
 output_dir=/work/jobs/0b8f/output
 task=${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}
 owner="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+restart=${SLURM_RESTART_COUNT:-0}
 
-# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on.
+# The claim appears whole, with its owner inside, or not at all. A requeued job finds its own claim and goes on; a
+# controller that lost its state starts a job again without counting that as a restart, and then nothing may run.
 claim=$marker_dir/claim$task
+fresh=
 if [ ! -d "$claim" ] && mine=$(mktemp -d "$marker_dir/claiming.XXXXXX"); then
-    { printf '%s\n' "$owner" > "$mine/owner" && mv -T "$mine" "$claim"; } 2>/dev/null || rm -rf "$mine"
+    { printf '%s\n' "$owner" > "$mine/owner" && printf '%s\n' "$restart" > "$mine/restart" &&
+        mv -T "$mine" "$claim" && fresh=yes; } 2>/dev/null || rm -rf "$mine"
 fi
 holder=$(cat "$claim/owner" 2>/dev/null)
+before=$(cat "$claim/restart" 2>/dev/null)
 if [ "$holder" != "$owner" ] || [ -e "$marker_dir/void" ]; then
     echo "tapisjob: this run belongs to ${holder:-nobody}, not to $owner; nothing was started" >&2
     exit 119
 fi
+if [ -z "$fresh" ] && [ "$restart" -le "${before:-0}" ]; then
+    echo "tapisjob: $owner was started before, and this is no requeue; nothing was started" >&2
+    exit 119
+fi
+printf '%s\n' "$restart" > "$claim/restart"
 
 record() {
     printf '%s\n' "$1" > "$2.$$" && mv -f "$2.$$" "$2"

@@ -1,0 +1,142 @@
+"""Logging in, keys, and the users of a tenant."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from api.context import BaseUrl, Caller, MayRepeat, TheEdge, ThePorts, TheTenant
+from api.envelope import Envelope, answer
+from api.schemas.auth import PasswordBody, ProfileBody, TokenBody, profile_view, token_view
+from api.strict import StrictRoute
+from scheduler.model.errors import SpecInvalid
+from scheduler.model.users import User
+from scheduler.services import auth
+
+router = APIRouter(prefix="/v3/oauth2", tags=["authenticator"], route_class=StrictRoute)
+
+FORM = "application/x-www-form-urlencoded"
+
+TOKEN_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": TokenBody.model_json_schema()} for kind in ("application/json", FORM)},
+    }
+}
+
+
+@router.post(
+    "/tokens",
+    operation_id="create_token",
+    status_code=201,
+    response_model=Envelope[dict[str, Any]],
+    openapi_extra=TOKEN_BODY,
+)
+async def create_token(request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl) -> Response:
+    """An access token and a refresh token, for a password or for a refresh token (which is good once)."""
+    body = await _token_body(request)
+    if body.grant_type == "password":
+        pair = await auth.log_in(edge.ports, edge.tokens, tenant.id, body.username or "", body.password or "", base_url)
+    else:
+        pair = await auth.refresh(edge.ports, edge.tokens, tenant.id, body.refresh_token or "", base_url)
+    return answer(token_view(pair), "Token created successfully.", status_code=201)
+
+
+@router.get("/jwks", operation_id="get_jwks")
+async def jwks(edge: TheEdge) -> dict[str, Any]:
+    """The public keys that verify tokens, as a bare JSON Web Key Set (no envelope)."""
+    return edge.tokens.jwks()
+
+
+@router.get(
+    "/.well-known/oauth-authorization-server",
+    operation_id="get_server_metadata",
+    response_model=Envelope[dict[str, Any]],
+)
+async def server_metadata(base_url: BaseUrl) -> Response:
+    """Where what is (RFC 8414)."""
+    return answer(_metadata(base_url), "OAuth server metadata retrieved")
+
+
+@router.get("/userinfo", operation_id="get_userinfo", response_model=Envelope[dict[str, Any]])
+async def userinfo(ports: ThePorts, caller: Caller) -> Response:
+    """The caller's own profile."""
+    return answer(profile_view(await auth.profile(ports, caller, caller.username)), "User profile retrieved")
+
+
+@router.get("/profiles", operation_id="list_profiles", response_model=Envelope[list[dict[str, Any]]])
+async def list_profiles(
+    ports: ThePorts,
+    caller: Caller,
+    limit: Annotated[int, Query(ge=-1, le=2_147_483_647)] = 1000,
+    offset: Annotated[int, Query(ge=0, le=2_147_483_647)] = 0,
+) -> Response:
+    """The users of the tenant, by name."""
+    users = await auth.profiles(ports, caller, limit if limit > 0 else None, offset)
+    metadata = {"limit": limit, "offset": offset, "count": len(users)}
+    return answer([profile_view(user) for user in users], "Profiles retrieved", metadata=metadata)
+
+
+@router.post("/profiles", operation_id="create_profile", status_code=201, response_model=Envelope[dict[str, Any]])
+async def create_profile(ports: ThePorts, caller: Caller, body: ProfileBody, repeatable: MayRepeat) -> Response:
+    """Make a user (admins only). Without a password one is made up; it is in this answer and never again."""
+    given_name, _, last_name = (body.name or "").partition(" ")
+    user = User(
+        tenant=caller.tenant,
+        username=body.username,
+        email=body.email or "",
+        given_name=given_name,
+        last_name=last_name,
+        is_admin=body.admin,
+    )
+    made, told = await auth.create_user(ports, caller, user, body.password, repeatable)
+    result = profile_view(made) | ({"password": told} if told else {})
+    return answer(result, "User created", status_code=201)
+
+
+@router.get("/profiles/{username}", operation_id="get_profile", response_model=Envelope[dict[str, Any]])
+async def get_profile(ports: ThePorts, caller: Caller, username: str) -> Response:
+    """Any user of the tenant."""
+    return answer(profile_view(await auth.profile(ports, caller, username)), "User profile retrieved")
+
+
+@router.delete("/profiles/{username}", operation_id="delete_profile", response_model=Envelope[dict[str, Any]])
+async def delete_profile(ports: ThePorts, caller: Caller, username: str) -> Response:
+    """Delete a user (admins only)."""
+    await auth.delete_user(ports, caller, username)
+    return answer({"changes": 1}, f"User '{username}' deleted")
+
+
+@router.post("/profiles/{username}/password", operation_id="set_password", response_model=Envelope[dict[str, Any]])
+async def set_password(ports: ThePorts, caller: Caller, username: str, body: PasswordBody) -> Response:
+    """Set one's own password, or as an admin anyone's. All logins of the user end."""
+    told = await auth.set_password(ports, caller, username, body.password)
+    return answer({"username": username} | ({"password": told} if told else {}), "Password set")
+
+
+async def _token_body(request: Request) -> TokenBody:
+    """The grant, from JSON or from a form as OAuth clients send it."""
+    try:
+        if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
+            text = (await request.body()).decode()
+            return TokenBody.model_validate(dict(parse_qsl(text, keep_blank_values=True, max_num_fields=50)))
+        return TokenBody.model_validate(await request.json())
+    except ValidationError as wrong:
+        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in wrong.errors()]) from None
+    except ValueError as unreadable:
+        raise SpecInvalid.of("body", f"is neither JSON nor a form ({unreadable})", "send JSON") from None
+
+
+def _metadata(base_url: str) -> dict[str, Any]:
+    return {
+        "issuer": f"{base_url}/v3/tokens",
+        "authorization_endpoint": f"{base_url}/v3/oauth2/authorize",
+        "token_endpoint": f"{base_url}/v3/oauth2/tokens",
+        "jwks_uri": f"{base_url}/v3/oauth2/jwks",
+        "registration_endpoint": f"{base_url}/v3/oauth2/clients",
+        "grant_types_supported": ["password", "refresh_token"],
+    }

@@ -1,0 +1,93 @@
+"""Tokens and profiles on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from api.schemas.base import Body, Flag, Line, UserName
+from scheduler.model.units import zulu
+from scheduler.model.users import User
+from scheduler.security.tokens import Issued
+from scheduler.services.auth import TokenPair
+
+Password = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+def _long_enough(password: str) -> str:
+    if len(password) < 8:
+        raise ValueError("must have at least 8 characters")
+    return password
+
+
+NewPassword = Annotated[Password, AfterValidator(_long_enough)]
+
+
+class TokenBody(Body):
+    """A grant: password, or refresh_token."""
+
+    grant_type: Literal["password", "refresh_token"]
+    username: Annotated[str, Field(max_length=255)] | None = None
+    password: Password | None = None
+    refresh_token: Annotated[str, Field(max_length=16_384)] | None = None
+    client_id: Line | None = None
+    client_key: Line | None = None
+    redirect_uri: Line | None = None
+    code: Line | None = None
+    device_code: Line | None = None
+    scope: Line | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> TokenBody:
+        needed = ("refresh_token",) if self.grant_type == "refresh_token" else ("username", "password")
+        missing = [name for name in needed if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"{', '.join(missing)}: needed for grant_type {self.grant_type}")
+        return self
+
+
+class ProfileBody(Body):
+    """A new user. Without a password one is made up and told once."""
+
+    username: UserName
+    password: NewPassword | None = None
+    email: Annotated[Line, Field(max_length=254)] | None = None
+    name: Annotated[Line, Field(max_length=254)] | None = None
+    admin: Flag = False
+
+
+class PasswordBody(Body):
+    password: NewPassword | None = None
+
+
+def token_view(pair: TokenPair) -> dict[str, Any]:
+    """A pair of tokens in Tapis's words."""
+    return {
+        "access_token": {"access_token": pair.access.token, **_when(pair.access)},
+        "refresh_token": {"refresh_token": pair.refresh.token, **_when(pair.refresh)},
+    }
+
+
+def profile_view(user: User) -> dict[str, Any]:
+    """A user as others may see them: the union of what Tapis's servers and documents show."""
+    return {
+        "username": user.username,
+        "email": user.email,
+        "name": f"{user.given_name} {user.last_name}".strip(),
+        "given_name": user.given_name,
+        "last_name": user.last_name,
+        "phone": None,
+        "mobile_phone": None,
+        "create_time": zulu(user.created_at) if user.created_at else None,
+        "dn": f"cn={user.username},ou=tenants.{user.tenant},dc=berth",
+        "admin": user.is_admin,
+    }
+
+
+def _when(issued: Issued) -> dict[str, Any]:
+    return {
+        "expires_at": issued.expires_at.isoformat(),
+        "expires_in": issued.expires_in_s,
+        "jti": issued.jti,
+    }

@@ -1,0 +1,143 @@
+"""How long placement takes: ``python -m bench.placement``. Screening is on the submit path, placing is not."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from placement.engine import place
+from placement.filters import screen
+from placement.problem import Ask, Problem, SystemView
+from scheduler.model.jobs import FinishedRun, JobSpec
+from scheduler.model.runs import Resources, Runtime
+from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
+from scheduler.model.systems import LogicalQueue, System, SystemRuntime
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+PARTITIONS = ("cpu", "gpu", "debug")
+
+
+def cluster(number: int, visible_jobs: int, dice: random.Random) -> SystemView:
+    """A cluster of three queues: each with 64 nodes of 32 cores, of which 60 are busy, and a visible queue."""
+    name = f"cluster{number}"
+    queues = tuple(LogicalQueue(name=each, partition=each, max_walltime_s=86_400) for each in PARTITIONS)
+    jobs = tuple(
+        VisibleJob(
+            remote_id=str(n),
+            partition=PARTITIONS[n % 3],
+            running=n < 180,
+            nodes=1,
+            cores=32,
+            walltime_s=dice.randrange(600, 86_400),
+            submitted_at=NOW - timedelta(hours=9),
+            started_at=NOW - timedelta(minutes=dice.randrange(1, 400)) if n < 180 else None,
+            priority=dice.random(),
+        )
+        for n in range(visible_jobs)
+    )
+    kinds = [NodeKind(partition=each, cores=32, memory_mib=128_000, total=64, free=4, gpus=4) for each in PARTITIONS]
+    look = SystemSnapshot(
+        taken_at=NOW - timedelta(seconds=30),
+        partitions=tuple(PartitionState(name=each, up=True) for each in PARTITIONS),
+        nodes=tuple(kinds),
+        jobs=jobs,
+    )
+    system = System(
+        tenant="dev",
+        id=name,
+        uuid=name,
+        owner="admin",
+        host=f"{name}.example.org",
+        can_exec=True,
+        can_run_batch=True,
+        runtimes=(SystemRuntime(Runtime.SINGULARITY),),
+        queues=queues,
+        default_queue="cpu",
+    )
+    return SystemView(system=system, snapshot=look)
+
+
+def problem(jobs: int, systems: int, visible_jobs: int = 400, seed: int = 1) -> Problem:
+    """Jobs of many shapes and users on alike clusters with a thousand finished runs."""
+    dice = random.Random(seed)
+    asks = tuple(
+        Ask(
+            job_uuid=f"job-{n:05}",
+            owner=f"user{dice.randrange(20)}",
+            spec=JobSpec(
+                name="bench",
+                app_id="bench",
+                app_version="1",
+                image=f"docker://registry.example.org/image{dice.randrange(40)}",
+                runtime=Runtime.SINGULARITY,
+                dynamic=True,
+                constraints=("canRunBatch = true AND maxMinutes >= 10",),
+                resources=Resources(
+                    nodes=dice.choice((1, 1, 2, 8)),
+                    cores_per_node=dice.choice((1, 8, 32)),
+                    memory_mib=4000,
+                    walltime_s=dice.choice((600, 3600, 4 * 3600, 24 * 3600)),
+                ),
+            ),
+            waiting_since=NOW - timedelta(seconds=dice.randrange(600)),
+        )
+        for n in range(jobs)
+    )
+    history = tuple(_finished(dice, systems) for _ in range(1000))
+    views = tuple(cluster(n, visible_jobs, dice) for n in range(systems))
+    return Problem(now=NOW, asks=asks, systems=views, history=history)
+
+
+def _finished(dice: random.Random, systems: int) -> FinishedRun:
+    ended_at = NOW - timedelta(minutes=dice.randrange(1, 9999))
+    started_at = ended_at - timedelta(seconds=dice.randrange(30, 9000))
+    return FinishedRun(
+        tenant="dev",
+        owner=f"user{dice.randrange(20)}",
+        app_id="bench",
+        image=f"docker://registry.example.org/image{dice.randrange(40)}",
+        system_id=f"cluster{dice.randrange(systems)}",
+        queue=dice.choice(PARTITIONS),
+        resources=Resources(walltime_s=10_000),
+        submitted_at=started_at - timedelta(seconds=dice.randrange(1, 9000)),
+        started_at=started_at,
+        ended_at=ended_at,
+        completed=True,
+    )
+
+
+def fresh(asked: Problem) -> Problem:
+    """The same problem as it comes from the store: nothing worked out yet."""
+    return replace(asked, systems=tuple(replace(view) for view in asked.systems))
+
+
+def measure(name: str, run: Callable[[], object], times: int) -> None:
+    """Print the processor time that a run costs, and how long it took on the clock."""
+    cpu_ms, wall_ms = [], []
+    for _ in range(times):
+        cpu, wall = time.process_time(), time.perf_counter()
+        run()
+        cpu_ms.append((time.process_time() - cpu) * 1000)
+        wall_ms.append((time.perf_counter() - wall) * 1000)
+    cpu, wall = statistics.median(cpu_ms), statistics.median(wall_ms)
+    print(f"{name:<56} cpu {cpu:9.2f} ms   clock {wall:9.2f} ms   (median of {times})")
+
+
+def main() -> None:
+    one = problem(1, 10)
+    screen(one)
+    measure("screen   1 job  x 10 systems (30 queues), submit path", lambda: screen(fresh(one)), 200)
+    measure("place    1 job  x 10 systems of 400 visible jobs", lambda: place(fresh(one)), 5)
+    for jobs in (100, 1000):
+        several = problem(jobs, 10)
+        plan = place(several)
+        measure(f"place {jobs:4} jobs x 10 systems of 400 visible jobs", lambda asked=several: place(fresh(asked)), 2)
+        print(f"{'':>6}proven optimal: {plan.proven_optimal}")
+
+
+if __name__ == "__main__":
+    main()

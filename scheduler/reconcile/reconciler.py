@@ -1,0 +1,68 @@
+"""All loops of one process: built from ports and settings, run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from placement.engine import place, probes_for
+from placement.problem import SolveLimits
+from scheduler.ports import Ports
+from scheduler.reconcile.advance import Advance
+from scheduler.reconcile.fetch import WebRules
+from scheduler.reconcile.loop import Bell, Crew, run_every
+from scheduler.reconcile.place import Placing
+from scheduler.reconcile.snapshot import Snapshots
+from scheduler.reconcile.submit import Submit
+from scheduler.reconcile.watch import Pace, Watch
+from scheduler.settings import Settings
+
+MIB = 1024 * 1024
+
+WATCH_TICK_S = 0.5
+SNAPSHOT_TICK_S = 5.0
+
+
+class Reconciler:
+    """Everything that moves jobs along in this process."""
+
+    def __init__(self, ports: Ports, settings: Settings, bell: Bell) -> None:
+        lease_s = settings.lease_s
+        web = WebRules(settings.input_private_allow, settings.input_limit_mib * MIB)
+        self._settings, self._bell = settings, bell
+        self.snapshots = Snapshots(ports, probes_for, interval_s=settings.snapshot_interval_s)
+        self.placing = Placing(
+            ports,
+            place,
+            SolveLimits(deterministic_time=settings.solve_limit_s),
+            lease_s=lease_s,
+            batch=settings.submit_batch,
+            refresh=self.snapshots.refresh,
+        )
+        self.watch = Watch(
+            ports, lost_after_s=settings.lost_after_s, pace=Pace(settings.watch_min_s, settings.watch_max_s)
+        )
+        self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
+        self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
+
+    @property
+    def crews(self) -> tuple[Crew, ...]:
+        return self.snapshots.crew, self.advance.crew, self.submit.crew, self.watch.crew
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run every loop until ``stop`` is set; then let go of what is in hand. A kill loses nothing either."""
+        settings = self._settings
+        loops: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (SNAPSHOT_TICK_S, self.snapshots.tick),
+            (settings.place_interval_s, self.placing.tick),
+            (settings.advance_interval_s, self.advance.tick),
+            (settings.advance_interval_s, self.submit.tick),
+            (WATCH_TICK_S, self.watch.tick),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for interval_s, tick in loops:
+                    group.create_task(run_every(interval_s, self._bell.listen(), tick, stop))
+        finally:
+            for crew in self.crews:
+                await crew.aclose()

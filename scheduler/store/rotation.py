@@ -1,0 +1,13 @@
+"""Every secret of a database under a new key, in one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from scheduler.store.keys import KeyStore
+from scheduler.store.systems import CredentialStore
+
+
+async def reseal_everything(db: AsyncSession) -> int:
+    """Seal every secret anew, with the present key of the box that the database was opened with; how many rows."""
+    return await CredentialStore(db).reseal() + await KeyStore(db).reseal()

@@ -1,0 +1,230 @@
+"""From settings to ports: the only place that names concrete backends. Nothing is opened before it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from backends.base import Backend, Storage
+from backends.local.backend import LocalBackend
+from backends.local.commands import account_for
+from backends.local.storage import LocalStorage
+from backends.slurm.backend import SlurmBackend
+from backends.slurm.pacing import TokenBucket
+from backends.slurm.probe import probe
+from backends.ssh.backend import SshBackend
+from backends.ssh.connection import SshConnection, verify
+from backends.ssh.storage import SftpStorage
+from scheduler.model.errors import CredentialRefused, NotAuthorised, NotFound
+from scheduler.model.ids import LoginKey
+from scheduler.model.probes import ProbeAsk, ProbeReport
+from scheduler.model.runs import JobType
+from scheduler.model.systems import BackendKind, Credential, System
+from scheduler.ports import Ports
+from scheduler.security.secrets import SecretBox, box_at, parse_key
+from scheduler.settings import Network, Settings, SettingsInvalid
+from scheduler.store.database import Database
+from scheduler.store.group_commit import GroupCommit
+from scheduler.store.systems import CredentialStore, SystemStore
+
+log = structlog.get_logger()
+
+REREAD_S = 10.0
+"""How long a definition or a credential that another process changed may go on being used."""
+
+IDLE_S = 15 * 60.0
+"""After this long without use a connection is closed."""
+
+
+@dataclass
+class Opened:
+    """What is open for one login: at most one connection, and what stands on it."""
+
+    system: System
+    credential: Credential | None
+    connection: SshConnection | None
+    read_at: float
+    used_at: float
+    backends: dict[JobType, Backend] = field(default_factory=dict)
+    storage: Storage | None = None
+
+    async def aclose(self) -> None:
+        for one in (*self.backends.values(), self.storage, self.connection):
+            if one is not None:
+                await one.aclose()
+
+
+class SystemConnections:
+    """Backends and storages of real systems; one SSH connection per login carries all of them."""
+
+    def __init__(
+        self,
+        reading: Callable[[], AbstractAsyncContextManager[Any]],
+        *,
+        state_dir: Path,
+        images_dir: Path,
+        allowed: Sequence[Network],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reading, self._allowed, self._monotonic = reading, allowed, monotonic
+        self._state_dir, self._images_dir = state_dir, images_dir
+        self._opened: dict[LoginKey, Opened] = {}
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        self._opening = asyncio.Lock()
+
+    async def backend(self, login: LoginKey, job_type: JobType) -> Backend:
+        opened = await self._open(login)
+        if job_type not in opened.backends:
+            opened.backends[job_type] = self._backend(opened, login, job_type)
+        return opened.backends[job_type]
+
+    async def storage(self, login: LoginKey) -> Storage:
+        opened = await self._open(login)
+        if opened.storage is None:
+            opened.storage = _storage(opened)
+        return opened.storage
+
+    async def verify(self, system: System, credential: Credential) -> str:
+        await self._check_address(system.host)
+        return await verify(system, credential)
+
+    async def probe(self, ask: ProbeAsk) -> ProbeReport:
+        await self._check_address(ask.host)
+        return await probe(ask)
+
+    async def forget(self, login: LoginKey) -> None:
+        async with self._opening:
+            for key in [key for key in self._opened if key[:2] == login[:2]]:
+                self._opened[key].read_at = -REREAD_S  # others look whether the system itself changed
+            if (opened := self._opened.pop(login, None)) is not None:
+                await opened.aclose()
+
+    async def aclose(self) -> None:
+        async with self._opening:
+            for opened in self._opened.values():
+                await opened.aclose()
+            self._opened.clear()
+
+    # -- below -------------------------------------------------------------------------------------------------------
+
+    async def _open(self, login: LoginKey) -> Opened:
+        """What is open for a login, opened anew when its system or its credential changed."""
+        now = self._monotonic()
+        async with self._opening:
+            opened = self._opened.get(login)
+            if opened is None or now - opened.read_at >= REREAD_S:
+                opened = await self._reread(login, opened, now)
+            opened.used_at = now
+            await self._close_idle(now)
+            return opened
+
+    async def _reread(self, login: LoginKey, opened: Opened | None, now: float) -> Opened:
+        system, credential = await self._definition(login)
+        if opened is not None and (opened.system.version, opened.credential) == (system.version, credential):
+            opened.read_at = now
+            return opened
+        if opened is not None:
+            await opened.aclose()
+        connection = _connection(system, credential) if credential is not None else None
+        self._opened[login] = Opened(system, credential, connection, read_at=now, used_at=now)
+        return self._opened[login]
+
+    async def _definition(self, login: LoginKey) -> tuple[System, Credential | None]:
+        async with self._reading() as db:
+            system = await SystemStore(db).get(login.tenant, login.system_id, deleted=True)
+            if system.backend is BackendKind.LOCAL:
+                return system, None
+            try:
+                return system, await CredentialStore(db).get(login.tenant, login.system_id, login.owner)
+            except NotFound:
+                self._opened.pop(login, None)
+                words = f"there is no credential of {login.owner} for system '{login.system_id}'; register one"
+                raise NotAuthorised(words) from None
+
+    async def _close_idle(self, now: float) -> None:
+        for key in [key for key, opened in self._opened.items() if now - opened.used_at > IDLE_S]:
+            await self._opened.pop(key).aclose()
+
+    def _backend(self, opened: Opened, login: LoginKey, job_type: JobType) -> Backend:
+        system = opened.system
+        if opened.connection is None or opened.credential is None:
+            state_dir = self._state_dir / "local" / system.tenant / system.id
+            return LocalBackend(system, state_dir, owner=login.owner, images_dir=self._images_dir)
+        login_user = opened.credential.login_user
+        if job_type is JobType.BATCH and system.backend is BackendKind.SLURM:
+            bucket = self._buckets.setdefault(login[:2], TokenBucket(system.berth_notes.get("submitRatePerS")))
+            return SlurmBackend(system, login_user, opened.connection, bucket=bucket)
+        return SshBackend(system, login_user, opened.connection)
+
+    async def _check_address(self, host: str) -> None:
+        """CredentialRefused when the operator does not let users make Berth talk to this host."""
+        if all(network.prefixlen == 0 for network in self._allowed):
+            return
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            raise CredentialRefused(f"{host}: {error}") from None
+        for address in {ip_address(str(entry[4][0]).partition("%")[0]) for entry in found}:
+            if not any(address in network for network in self._allowed if network.version == address.version):
+                raise CredentialRefused(f"{host} ({address}) is outside the addresses that BERTH_PROBE_ALLOW names")
+
+
+def _connection(system: System, credential: Credential) -> SshConnection:
+    return SshConnection(
+        system.host,
+        system.port,
+        credential.login_user,
+        private_key=credential.private_key,
+        password=credential.password,
+        host_key=system.host_key,
+    )
+
+
+def _storage(opened: Opened) -> Storage:
+    if opened.connection is None:
+        return LocalStorage(Path(opened.system.root_dir), account_for(opened.system.berth_notes.get("runAs")))
+    return SftpStorage(opened.system, opened.connection)
+
+
+def secret_box(settings: Settings) -> SecretBox:
+    """What seals secrets: the key of the settings, else the one in home, made at the first start."""
+    try:
+        if settings.secrets_key is not None:
+            return SecretBox(parse_key(settings.secrets_key.get_secret_value()))
+        return box_at(settings.home / "secrets.key")
+    except ValueError as error:
+        raise SettingsInvalid(f"BERTH_SECRETS_KEY: {error}") from None
+    except PermissionError as error:
+        raise SettingsInvalid(str(error)) from None
+
+
+def database(settings: Settings, box: SecretBox) -> Database:
+    """The store that the settings name."""
+    return Database(settings.effective_database_url, sealer=box)
+
+
+def ports(opened: Database, settings: Settings, wake: Callable[[], None], process_id: str) -> Ports:
+    """The bundle that services and reconcilers get."""
+    connections = SystemConnections(
+        opened.reading,
+        state_dir=settings.home,
+        images_dir=settings.effective_images_dir,
+        allowed=settings.probe_allow,
+    )
+    return Ports(
+        transaction=opened.transaction,
+        reads=opened.reading,
+        group=GroupCommit(opened.transaction),
+        connections=connections,
+        wake=wake,
+        process_id=process_id,
+    )

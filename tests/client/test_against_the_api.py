@@ -1,0 +1,258 @@
+"""The command as a process against the real API over a socket: store and tokens are real, systems are in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from tests.api.world import PASSWORD, World, open_world
+
+ROOT = Path(__file__).parents[2]
+SAID = b"hello from memory\n"
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Shell:
+    """Runs commands in a home of their own, against one server."""
+
+    home: Path
+    url: str
+
+    async def __call__(self, *words: str, given: str = "", **environment: str) -> Ended:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "berth",
+            *words,
+            cwd=self.home,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("BERTH_")},
+                "PYTHONPATH": str(ROOT / "client"),
+                "XDG_CONFIG_HOME": str(self.home / "config"),
+                **environment,
+            },
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(given.encode()), 60)
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode(), err.decode())
+
+    async def ok(self, *words: str, given: str = "") -> str:
+        """Standard output of a command that must end with 0."""
+        ended = await self(*words, given=given)
+        assert ended.code == 0, f"berth {' '.join(words)} ended with {ended.code}:\n{ended.out}{ended.err}"
+        return ended.out
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(f"sqlite+aiosqlite:///{tmp_path}/berth.sqlite") as world:
+        world.clock.now = datetime.now(UTC)  # the client looks at the wall clock
+        yield world
+
+
+@pytest.fixture
+async def berth(world: World, tmp_path: Path) -> AsyncIterator[Shell]:
+    """The command, logged in as ada."""
+    async with served(world) as url:
+        (tmp_path / "home").mkdir()
+        shell = Shell(tmp_path / "home", url)
+        await shell.ok("login", url, "--user", "ada", "--password-stdin", given=f"{PASSWORD}\n")
+        yield shell
+
+
+@asynccontextmanager
+async def served(world: World) -> AsyncIterator[str]:
+    """The world's application on a port of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(world.app, log_level="warning", lifespan="off"))
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running
+
+
+async def test_a_job_is_run_followed_explained_and_fetched(berth: Shell, world: World) -> None:
+    world.finish_every_job(output=SAID)
+    ran = await berth("run", "--cores", "2", "--time", "10", "docker://busybox", "--", "sh", "-c", "echo 'a b'; date")
+    assert ran.code == 0, ran.err
+    assert ran.out.encode() == SAID
+    assert "FINISHED on " in ran.err
+    job = json.loads(await berth.ok("ps", "--all", "-o", "json"))["items"][0]
+    stored = await world.job(job["uuid"])
+    assert stored.spec.args == ("sh", "-c", "echo 'a b'; date")
+    assert (stored.spec.resources.cores_per_node, stored.spec.resources.walltime_s) == (2, 600)
+    shown = json.loads(await berth.ok("show", "--history", "-o", "json", job["uuid"][:8]))
+    assert shown["history"][-1]["eventDetail"] == "FINISHED"
+    assert (await berth.ok("why", str(stored.id))).strip()
+    assert "tapisjob.out" in (await berth.ok("output", "ls", "-r", "-o", "id", job["uuid"])).split()
+    assert (await berth.ok("output", "get", job["uuid"], "tapisjob.out", "--to", "-")).encode() == SAID
+    await berth.ok("output", "get", job["uuid"], "--to", "here")
+    assert (berth.home / "here/tapisjob.out").read_bytes() == SAID
+    assert (await berth.ok("wait", job["uuid"])) == ""
+
+
+WHOLE = """\
+name: whole
+image: docker://python:3.12-slim
+command: [python3, -c, "print(1)\\nprint(2)"]
+env: {GREETING: hello, COUNT: 3}
+resources: {nodes: 2, cores: 4, memory: 1.5G, time: 45, gpus: 2}
+system: alder
+queue: short
+inputs: [{source: https://example.org/b, target: data/b, env: B}]
+outputs: {when: on-success, include: ["*.csv"], stdout: out.txt, stderr: err.txt}
+array: 0-9%2
+weight: 2
+options: {account: lab, exclusive: true}
+tags: [one]
+notes: {mine: [1, 2]}
+"""
+
+
+async def test_every_field_of_a_job_file_is_understood_by_the_server(berth: Shell, world: World) -> None:
+    (berth.home / "job.yaml").write_text(WHOLE)
+    uuid = (await berth.ok("submit", "-o", "id", "job.yaml")).strip()
+    spec = (await world.job(uuid)).spec
+    resources = spec.resources
+    assert (resources.nodes, resources.cores_per_node, resources.memory_mib) == (2, 4, 1536)
+    assert (resources.walltime_s, resources.gpus_per_node) == (2700, 2)
+    assert (spec.exec_system_id, spec.queue, spec.weight) == ("alder", "short", 2.0)
+    assert (spec.args, spec.use_entrypoint) == (("python3", "-c", "print(1)\nprint(2)"), False)
+    assert spec.env == {"GREETING": "hello", "COUNT": "3"}
+    assert (spec.stdout, spec.stderr, spec.archive_filter.includes) == ("out.txt", "err.txt", ("*.csv",))
+    assert spec.array is not None
+    assert (len(spec.array.indices), spec.array.limit) == (10, 2)
+    assert {(option.name, option.value) for option in spec.scheduler_options} >= {
+        ("--account", "lab"),
+        ("--exclusive", None),
+    }
+    again = (await berth.ok("resubmit", "-o", "id", uuid)).strip()
+    assert (await world.job(again)).spec.env == spec.env
+
+
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name=chain --time=5 --nodes=1 -n 3 --mem-per-cpu=100M
+#BERTH image=docker://debian:12
+\techo "$1"  # with a tab
+"""
+
+
+async def test_batch_scripts_are_chained_by_the_numbers_that_were_printed(berth: Shell, world: World) -> None:
+    (berth.home / "job.sh").write_text(SCRIPT)
+    assert (await berth.ok("sbatch", "job.sh", "one")).startswith("Submitted batch job ")
+    number = (await berth.ok("sbatch", "--parsable", "job.sh")).strip()
+    last = (await berth.ok("sbatch", "--parsable", "-d", f"afterany:{number}", "job.sh")).strip()
+    uuids = {
+        number: (await berth.ok("show", "-o", "id", which)).strip() for number, which in (("1", number), ("2", last))
+    }
+    spec = (await world.job(uuids["2"])).spec
+    assert (spec.after[0].uuid, spec.after[0].condition) == (uuids["1"], "any")
+    assert (spec.name, spec.resources.cores_per_node, spec.resources.memory_mib) == ("chain", 3, 300)
+    assert spec.args == ("/bin/bash", "-c", SCRIPT, "job.sh")
+
+
+async def test_several_jobs_are_taken_together_or_not_at_all(berth: Shell, world: World) -> None:
+    good, bad = "image: docker://a", "image: docker://b\nqueue: nowhere\nsystem: alder"
+    refused = await berth("submit", "-", given=f"{good}\n---\n{bad}\n")
+    assert refused.code == 5
+    assert await world.count_jobs() == 0
+    taken = await berth.ok("submit", "-", given=f"{good}\n---\n{good}\n")
+    assert len(set(taken.split())) == await world.count_jobs() == 2
+
+
+async def test_what_no_system_can_run_is_refused_with_the_reasons(berth: Shell, world: World) -> None:
+    refused = await berth("run", "--nodes", "5000", "docker://busybox")
+    assert refused.code == 5
+    first, *reasons = refused.err.splitlines()
+    assert first.startswith("berth: JOBS_NO_MATCHING_SYSTEM")
+    assert any(line.startswith("  alder/long  NODES: asked") for line in reasons), refused.err
+    assert await world.count_jobs() == 0
+
+
+async def test_a_plan_stores_nothing(berth: Shell, world: World) -> None:
+    plan = json.loads(await berth.ok("run", "--plan", "-o", "json", "docker://busybox"))
+    assert plan["kind"] == "Explanation"
+    assert set(plan["item"]) >= {"sentence", "winner", "losers", "rejections"}
+    assert await world.count_jobs() == 0
+
+
+async def test_a_job_is_cancelled_before_it_runs(berth: Shell, world: World) -> None:
+    uuid = (await berth.ok("run", "-d", "-o", "id", "docker://busybox")).strip()
+    await berth.ok("cancel", uuid)
+    assert (await berth("wait", uuid)).code == 1
+    assert await berth.ok("ps", "-o", "id") == ""
+
+
+async def test_a_log_is_followed_while_the_job_runs(berth: Shell, world: World) -> None:
+    uuid = (await berth.ok("run", "-d", "-o", "id", "--system", "alder", "docker://busybox")).strip()
+    await world.start(uuid, output="grüße \u2028 one\n".encode())
+    assert await berth.ok("logs", uuid) == "grüße \u2028 one\n"
+
+
+async def test_systems_apps_users_and_credentials_have_their_commands(berth: Shell, world: World) -> None:
+    assert set((await berth.ok("systems", "ls", "-o", "id")).split()) == {"alder", "birch"}
+    assert "short" in await berth.ok("systems", "show", "alder")
+    assert await berth.ok("systems", "match", "batchScheduler = 'SLURM'", "-o", "id") == "alder\n"
+    definition = json.loads(await berth.ok("systems", "show", "-o", "json", "alder"))["item"]
+    (berth.home / "new.json").write_text(json.dumps({**definition, "id": "copy"}))
+    await berth.ok("systems", "create", "new.json")
+    await berth.ok("systems", "disable", "copy")
+    await berth.ok("systems", "enable", "copy")
+    assert (await berth("systems", "create", "new.json")).code == 5
+    await berth.ok("systems", "rm", "copy")
+    assert (await berth("systems", "show", "copy")).code == 3
+    public = await berth.ok("systems", "credential", "birch", "--generate")
+    assert public.startswith("ssh-ed25519 ")
+    app = {"id": "mine", "version": "1.0", "containerImage": "docker://busybox", "runtime": "SINGULARITY"}
+    (berth.home / "app.yaml").write_text(json.dumps(app))
+    await berth.ok("apps", "create", "app.yaml")
+    uuid = (await berth.ok("submit", "-o", "id", "-", given="app: mine:1.0\nargs: [a b, $HOME]\n")).strip()
+    assert (await world.job(uuid)).spec.args == ("a b", "$HOME")
+    await berth.ok("apps", "rm", "mine")
+    assert (await berth("user", "add", "eve")).code == 5
+
+
+async def test_an_administrator_adds_users_who_can_log_in(berth: Shell) -> None:
+    await berth.ok("login", berth.url, "--user", "admin", "--password-stdin", given=f"{PASSWORD}\n")
+    password = (await berth.ok("user", "add", "eve", "--name", "Eve Adams")).strip()
+    assert "eve" in (await berth.ok("user", "ls", "-o", "id")).split()
+    await berth.ok("login", berth.url, "--user", "eve", "--password-stdin", given=f"{password}\n")
+    assert await berth.ok("whoami", "-o", "id") == "eve\n"
+    await berth.ok("user", "passwd", "--password-stdin", given="another long one\n")
+    assert (await berth("login", berth.url, "-u", "eve", "--password-stdin", given=f"{password}\n")).code == 4
+    await berth.ok("login", berth.url, "-u", "eve", "--password-stdin", given="another long one\n")
+
+
+async def test_the_doctor_and_the_errors_speak_the_servers_words(berth: Shell) -> None:
+    checked = json.loads((await berth("doctor", "-o", "json")).out)["items"]
+    assert {item["check"] for item in checked} >= {"server", "clock", "login", "system alder"}
+    missing = await berth("show", "00000000-0000-4000-8000-000000000000-007")
+    assert (missing.code, missing.err.count("\n")) == (3, 1)
+    expired = await berth("ps", BERTH_URL=berth.url, BERTH_TOKEN="a.e30.c")
+    assert expired.code == 4

@@ -1,0 +1,76 @@
+"""A whole Berth as a process: it starts, says so, stops when asked, and leaves its home to the next one."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed.server import ROOT, Server, ServerError, running
+from tests.end_to_end.wire import Wire
+
+
+def test_the_first_start_prints_a_password_once_and_it_works(tmp_path: Path):
+    server = Server(tmp_path / "home", admin_password="")
+    server.start()
+    try:
+        [password] = re.findall(r"password \(shown once\): (\S+)", server.tail())
+        Wire(server.url, password=password)
+        server.stop()
+        server.start()
+        Wire(server.url, password=password)
+        assert server.tail().count("password") == 1
+    finally:
+        server.stop()
+
+
+def test_tokens_and_secrets_outlive_a_kill(tmp_path: Path):
+    with running(tmp_path / "home") as server:
+        wire = Wire(server.url)
+        server.kill()
+        server.start()
+        assert wire.get("/v3/oauth2/profiles/admin")["username"] == "admin"
+
+
+def test_a_second_process_is_told_what_is_taken(tmp_path: Path):
+    with running(tmp_path / "home") as server:
+        same_home = said(Server(tmp_path / "home"), "up")
+        assert f"in use by process {server.pid}: on SQLite exactly one" in same_home
+        same_port = said(Server(tmp_path / "other", port=server.port), "up")
+        assert "berth: BERTH_HOST, BERTH_PORT: 127.0.0.1" in same_port
+        assert "Traceback" not in same_home + same_port
+        assert server.answers()
+
+
+def test_a_wrong_setting_stops_the_start_with_its_name(tmp_path: Path):
+    with pytest.raises(ServerError, match="berth: BERTH_LEASE_S: "):
+        Server(tmp_path / "home", lease_s="never").start()
+
+
+def test_sigterm_ends_it_cleanly(tmp_path: Path):
+    server = Server(tmp_path / "home")
+    server.start()
+    process = server._process
+    server.stop()
+    assert process is not None
+    assert process.returncode == 0
+    assert "Traceback" not in server.tail()
+
+
+def test_upgrade_brings_an_empty_database_up_to_date(tmp_path: Path):
+    assert "the database is at revision" in said(Server(tmp_path), "db", "upgrade", status=0)
+
+
+def said(server: Server, *command: str, status: int = 1) -> str:
+    """What a command that ends by itself says in the environment of a server."""
+    done = subprocess.run(
+        [sys.executable, "-m", "berth", *command],
+        env=server.environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr

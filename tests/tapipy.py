@@ -1,0 +1,29 @@
+"""Environments that hold one release of tapipy each: it pins libraries that ours do not share."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+RELEASES = ("25.4.0", "1.6.0")
+"""The newest, and the last one that sends every field of old."""
+
+
+@pytest.fixture(params=RELEASES)
+def tapipy_python(request: pytest.FixtureRequest) -> Path:
+    """The Python of an environment that holds one release of tapipy; made once, then used again."""
+    home = REPOSITORY / ".cache" / f"tapipy-{request.param}"
+    python = home / "bin" / "python"
+    known = [str(python), "-c", f"import importlib.metadata as m; assert m.version('tapipy') == '{request.param}'"]
+    if not python.exists() or subprocess.run(known, check=False, timeout=60).returncode != 0:
+        shutil.rmtree(home, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=300)
+        install = [str(python), "-m", "pip", "install", "--quiet", f"tapipy=={request.param}"]
+        subprocess.run(install, check=True, timeout=900)
+    return python
