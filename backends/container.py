@@ -55,7 +55,6 @@ class UnpackedImage:
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    working_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +292,7 @@ def _bubblewrap(run: RunSpec, claim: Claim, image: UnpackedImage | None) -> str:
             for mount in _mounts(run)
             for word in ("--ro-bind" if mount.read_only else "--bind", mount.source, mount.target)
         ),
-        *_quoted(("--chdir", image.working_dir or run.container_dir)),
+        *_quoted(("--chdir", run.container_dir)),
         *_quoted(_options(run.container_args)),
         "--",
         *_quoted(command),

@@ -165,7 +165,6 @@ def _described(home: Path) -> UnpackedImage:
         entrypoint=tuple(config.get("Entrypoint") or ()),
         command=tuple(config.get("Cmd") or ()),
         env=dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry),
-        working_dir=config.get("WorkingDir") or None,
     )
 
 

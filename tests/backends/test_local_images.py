@@ -43,7 +43,7 @@ def test_layers_are_laid_over_each_other_with_links_and_modes(tmp_path):
     assert (tree / "bin" / "tool2").read_text() == "two"
     assert (tree / "bin" / "tool2").stat().st_mode & 0o7777 == 0o755
     image = unpacked(f"oci:{tmp_path / 'image'}", tmp_path / "cache")
-    assert (image.entrypoint, image.env, image.working_dir) == (("/bin/tool",), {"A": "1=2"}, "/srv")
+    assert (image.entrypoint, image.env) == (("/bin/tool",), {"A": "1=2"})
     assert image.top == {"bin": None, "sbin": "bin"}
 
 
