@@ -259,11 +259,21 @@ class SlurmBackend:
                 raise BackendUnavailable(rest.strip())
         raise UnexpectedReply("the search for a marker was not understood", said)
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
-        """``scancel`` by id and name together, so that an id issued again for another's job is left alone."""
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """``scancel`` by id and name together, so that an id issued again for another's job is left alone.
+
+        Then the marker is given up: a controller that comes back with an older state may start the job once more.
+        """
         (said,), _ = await ask_commands(self._connection, [text.scancel_argv(remote_id, marker)], both=True)
         if said.exit_status != 0 and not text.already_gone(said.text):
             raise BackendUnavailable(said.text.strip() or f"scancel ended with {said.exit_status}")
+        match (await ask(self._connection, "void", [self._marker_dir(marker)])).partition(text.US):
+            case ("begun" | "unbegun") as verdict, _, "":
+                return verdict == "begun"
+            case "broken", _, why:
+                raise BackendUnavailable(why.strip())
+            case answer:
+                raise UnexpectedReply("the end of a marker was not understood", "".join(answer))
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         """At most LOG_CHUNK_BYTES from an offset on."""

@@ -155,6 +155,15 @@ async def test_a_job_lost_before_it_started_is_placed_again_under_a_new_marker(w
     assert job.state is S.QUEUED
 
 
+async def test_a_lost_job_that_began_while_nobody_looked_never_runs_again(world: World):
+    job, attempt = await queued(world)
+    world.system.start(attempt.marker)
+    world.system.forget(attempt.marker)
+    job = await world.run_until(job, S.FAILED, step_s=60)
+    assert job.condition is Condition.JOB_EXECUTION_MONITORING_ERROR
+    assert list(world.system.jobs) == [attempt.marker]
+
+
 async def test_a_job_lost_while_it_ran_fails(world: World):
     job, attempt = await running(world)
     world.system.forget(attempt.marker)

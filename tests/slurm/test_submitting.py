@@ -82,6 +82,18 @@ async def test_a_refusal_is_said_again_and_starts_nothing(toy, marker):
     assert toy.jobs() == []
 
 
+async def test_a_cancelled_job_that_never_began_can_begin_no_more(toy, marker):
+    toy.marker_dir(marker).mkdir(parents=True)
+    assert await toy.backend.cancel("7", marker) is False  # the controller lost it
+    assert isinstance(await answer(toy, marker), SubmitUncertain)
+    assert await toy.backend.find(marker, datetime.now(UTC)) is None
+    assert toy.jobs() == []
+
+
+async def test_a_marker_directory_that_is_gone_proves_nothing_about_its_job(toy, marker):
+    assert await toy.backend.cancel("7", marker) is True
+
+
 async def test_a_job_that_the_controller_forgot_is_found_by_its_claim(toy, marker):
     remote_id = await answer(toy, marker)
     await toy.running(marker)
