@@ -264,6 +264,23 @@ async def test_a_dead_processs_work_is_taken_over_when_its_lease_ends(world: Wor
     await world.run_until(job, S.QUEUED)
 
 
+async def test_work_that_takes_longer_than_a_lease_is_not_begun_anew(world: World):
+    [job] = await world.submit()
+    world.system.fail("stage", Fault.SLOW)
+    await world.loops.place.tick()
+    await world.loops.advance.tick()
+    async with asyncio.timeout(10):
+        while "stage" not in world.system.calls:  # noqa: ASYNC110 - the fake tells nobody
+            await asyncio.sleep(0.01)
+    for _ in range(5):
+        world.later(LEASE_S * 0.4)
+        await world.loops.advance.tick()
+    world.system.release()
+    await world.loops.advance.crew.settle()
+    assert world.system.calls.count("stage") == 1
+    assert (await world.job(job)).state is S.SUBMITTING_JOB
+
+
 async def test_an_unexpected_error_is_tried_again_and_ends_nothing(world: World):
     def broken(intent):
         raise RuntimeError("a bug")
