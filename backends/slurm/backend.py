@@ -30,7 +30,7 @@ from scheduler.model.errors import (
     SubmitUncertain,
     UnexpectedReply,
 )
-from scheduler.model.ids import Marker, RemoteId, checked_marker
+from scheduler.model.ids import MARKER_BEGINS, Marker, RemoteId, checked_marker
 from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
 from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
@@ -107,8 +107,12 @@ class SlurmBackend:
         return await self._follow_strays(ids, observations, traces)
 
     def _queue_rows(self, shown: str, ids: Mapping[RemoteId, Marker]) -> dict[RemoteId, list[text.QueueRow]]:
-        """Rows by job, only those under the right name. A line like one of the last time is not parsed again."""
-        lines = {line: self._rows.get(line) or text.parse_squeue_line(line) for line in shown.splitlines()}
+        """Rows by job, only those under the right name. A line like one of the last time is not parsed again.
+
+        What is called nothing like a marker is a stranger's, and nothing in it may keep us from seeing our own.
+        """
+        ours = (line for line in shown.splitlines() if MARKER_BEGINS in line)
+        lines = {line: self._rows.get(line) or text.parse_squeue_line(line) for line in ours}
         self._rows = lines
         queue: dict[RemoteId, list[text.QueueRow]] = {}
         for row in lines.values():

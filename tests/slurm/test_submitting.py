@@ -148,6 +148,14 @@ async def test_what_squeue_no_longer_shows_is_told_by_sacct_or_by_the_job_itself
     assert [(seen.ending, seen.exit_code) for seen in (by_sacct, by_itself)] == [(Ending.FAILED, 3)] * 2
 
 
+async def test_a_strangers_job_of_the_same_login_hides_none_of_ours(toy, marker):
+    remote_id = await answer(toy, marker)
+    await toy.running(marker)
+    toy.add_job("98", "by hand", state="GONE_FISHING")
+    toy.add_job("99", "two\x1fcolumns\nand lines")
+    assert (await toy.backend.observe({remote_id: marker}))[remote_id].state is RemoteState.RUNNING
+
+
 async def test_a_running_job_that_nobody_shows_is_left_out(toy, marker):
     remote_id = await answer(toy, marker)
     await toy.running(marker)
