@@ -110,7 +110,7 @@ class Watch:
         began_at = self._ports.clock()
         try:
             backend = await self._ports.connections.backend(target.login, target.job_type)
-            answers = await backend.observe({f.remote_id: f.marker for f in flights if f.remote_id is not None})
+            answers = await _observed(backend, flights)
         except NothingLearnt as error:
             await self._unreachable(flights, outlook, error)
             answers = None
@@ -121,12 +121,12 @@ class Watch:
             await self._learn_all(backend, flights, answers, outlook)
 
     async def _learn_all(
-        self, backend: Backend, flights: Sequence[InFlight], answers: Mapping[RemoteId, Observation], outlook: Outlook
+        self, backend: Backend, flights: Sequence[InFlight], answers: Mapping[Marker, Observation], outlook: Outlook
     ) -> None:
         if outlook.unreachable_since is not None:
             outlook.unreachable_since = None
             outlook.seen.clear()  # so that every job says again why it waits
-        looks = [(flight, answers.get(flight.remote_id) if flight.remote_id else None) for flight in flights]
+        looks = [(flight, answers.get(flight.marker)) for flight in flights]
         told = 0
         for flight, seen in sorted(looks, key=lambda look: not _moved(*look)):
             try:
@@ -221,6 +221,19 @@ class Watch:
             job = await store.get(flight.tenant, flight.uuid)
             if job.version == flight.version and not job.last_message.startswith(UNREACHABLE):
                 await store.note(job, {"last_message": words}, at)
+
+
+async def _observed(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker, Observation]:
+    """What is seen of each job. A controller that lost its state gives an id twice: such jobs are asked for apart."""
+    answers: dict[Marker, Observation] = {}
+    waiting = {flight.marker: flight.remote_id for flight in flights if flight.remote_id is not None}
+    while waiting:
+        asked = {remote_id: marker for marker, remote_id in waiting.items()}
+        seen = await backend.observe(asked)
+        answers |= {asked[remote_id]: observation for remote_id, observation in seen.items()}
+        for marker in asked.values():
+            del waiting[marker]
+    return answers
 
 
 def interval_s(flights: Sequence[InFlight], began_at: datetime, now: datetime, pace: Pace) -> float:

@@ -164,6 +164,18 @@ async def test_a_lost_job_that_began_while_nobody_looked_never_runs_again(world:
     assert list(world.system.jobs) == [attempt.marker]
 
 
+async def test_jobs_to_which_a_controller_gave_the_same_id_are_told_apart(world: World):
+    first, earlier = await queued(world)
+    forgotten = world.system.jobs.pop(earlier.marker)  # and with it the id
+    second, later = await queued(world)
+    assert later.remote_id == earlier.remote_id
+    world.system.jobs[earlier.marker] = forgotten
+    world.system.end(earlier.marker)
+    world.system.end(later.marker, exit_code=3)
+    await world.run_until(first, S.FINISHED)
+    assert (await world.run_until(second, S.FAILED)).remote_result == "3"
+
+
 async def test_a_job_lost_while_it_ran_fails(world: World):
     job, attempt = await running(world)
     world.system.forget(attempt.marker)
