@@ -11,7 +11,7 @@ import structlog
 
 from backends.base import Backend
 from scheduler.model.errors import NotFound, NothingLearnt, StaleJob
-from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.ids import Marker
 from scheduler.model.jobs import InFlight
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import S
