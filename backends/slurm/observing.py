@@ -96,7 +96,8 @@ def job_end(
     ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
     if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
         ending = Ending.OUT_OF_MEMORY
-    if done and done.exit_code == DUPLICATE_EXIT_CODE and code is not None:
+    in_vain = done and (done.exit_code == DUPLICATE_EXIT_CODE or _cancelled_by_its_node(done))
+    if in_vain and code is not None:
         ending = Ending.FAILED if code else Ending.COMPLETED  # started again by mistake; what counts is the first run
     if code is None and done and (done.exit_code or ending is Ending.COMPLETED):
         code = done.exit_code

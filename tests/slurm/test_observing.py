@@ -1,5 +1,6 @@
 """squeue, sacct and the job's own files, put together."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -118,6 +119,18 @@ def test_tasks_that_the_controller_forgot_still_count():
     memory = ArrayMemory()
     array(queue(("RUNNING", "1", "None"), ("COMPLETED", "0", "None")), memory=memory)
     assert array(queue(("RUNNING", "1", "None")), memory=memory).tasks.completed == 1
+
+
+@pytest.mark.parametrize(("code", "ending"), [(0, Ending.COMPLETED), (3, Ending.FAILED)])
+def test_a_run_that_ended_is_not_cancelled_by_being_started_again_in_vain(code, ending):
+    again = replace(accounts(("7", "CANCELLED by 0", "0:0"))[0], ended_at=datetime.fromtimestamp(201, UTC))
+    seen = observe_job(JOB, queue(("CANCELLED", None, "None")), again, Traces(JOB, {None: code}))
+    assert (seen.ending, seen.exit_code) == (ending, code)
+
+
+def test_a_job_that_someone_cancelled_while_it_ran_is_cancelled():
+    by_root = accounts(("7", "CANCELLED by 0", "0:15"))[0]
+    assert observe_job(JOB, [], by_root, Traces(JOB, {None: 143})).ending is Ending.CANCELLED
 
 
 def test_a_task_that_failed_while_nobody_looked_is_told_by_its_own_code():
