@@ -132,9 +132,9 @@ class ArrayMemory:
     seen_at: datetime | None = None
 
     def learn(
-        self, job_id: RemoteId, queue: Iterable[QueueRow], accounts: Iterable[AccountRow], traces: Traces
+        self, job_id: RemoteId, queue: Sequence[QueueRow], accounts: Iterable[AccountRow], traces: Traces
     ) -> None:
-        """Take in every ending that is shown now."""
+        """Take in every ending that is shown now, by the tasks' own codes where nobody else speaks of them."""
         known = {index: account for account in accounts for index in account.tasks or ()}
         for row in queue:
             if row.state is RemoteState.ENDED:
@@ -143,6 +143,10 @@ class ArrayMemory:
         for index, account in known.items():
             if account.state is RemoteState.ENDED and index not in self.ended:
                 self._end(job_id, index, account.ending, account, traces)
+        alive = {index for row in queue if row.state is not RemoteState.ENDED for index in row.tasks or ()}
+        for index in traces.codes.keys() - alive - self.ended.keys() - known.keys():
+            if index is not None and traces.owner == job_id:
+                self._end(job_id, index, None, None, traces)
 
     def _end(
         self, job_id: RemoteId, index: int, ending: Ending | None, account: AccountRow | None, traces: Traces

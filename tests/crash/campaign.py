@@ -38,9 +38,13 @@ SETTINGS = {"lost_after_s": "20", "watch_min_s": "1", "watch_max_s": "3", "lease
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the campaign found. ``strikes`` counts what was done to the system, by kind."""
+    """What the campaign found. ``strikes`` counts what was done to the system, by kind.
+
+    strangers: what ran or is listed without having been answered to anybody, like a request that was taken twice.
+    """
 
     states: Mapping[str, Sequence[str]]
+    strangers: frozenset[str]
     runs: Mapping[str, int]
     endings: Mapping[str, int]
     ran_user_code: Mapping[str, int]
@@ -194,8 +198,10 @@ class Campaign:
             for uuid, lines in histories.items()
         }
         runs = Counter(line.split()[0] for line in self.cluster.sh("login", f"cat {RUNS}").splitlines())
+        listed = {job["uuid"] for job in wire.get("/v3/jobs/list", limit=2 * self.jobs)}
         return Verdict(
             states=states,
+            strangers=frozenset(runs.keys() | listed) - frozenset(uuids),
             runs={uuid: runs[uuid] for uuid in uuids},
             endings={uuid: sum(moves[uuid][state] for state in TERMINAL) for uuid in uuids},
             ran_user_code=self._accounted(),

@@ -24,8 +24,11 @@ def test_every_job_runs_exactly_once_while_everything_is_killed(cluster: Any, tm
     assert set(verdict.states) == {"FINISHED"}, {
         uuid: verdict.messages[uuid] for state, uuids in verdict.states.items() if state != "FINISHED" for uuid in uuids
     }
+    assert verdict.strangers == set()
     assert set(verdict.runs.values()) == {1}
     assert set(verdict.endings.values()) == {1}
     assert max(verdict.ran_user_code.values()) == 1
     assert verdict.strikes["berth SIGKILL"] >= 3
     assert verdict.strikes["link cut"] >= 3
+    assert verdict.strikes["slurmctld SIGTERM"] >= (1 if jobs >= 200 else 0)
+    assert verdict.strikes["slurmctld SIGKILL"] >= (1 if jobs >= 200 else 0)
