@@ -102,7 +102,7 @@ class Campaign:
             "name": f"crash-{number}",
             "notes": {"berth": {"image": self.cluster.info()["demo_image"]["from_nodes"]}},
             "memoryMB": 50,
-            "maxMinutes": 5,
+            "maxMinutes": 2,
             "parameterSet": {"appArgs": words, "containerArgs": [{"name": "b", "arg": "--bind /shared"}]},
         }
         key = f"{self.seed}-{number}"
