@@ -11,7 +11,7 @@ import structlog
 
 from backends.base import Backend
 from scheduler.model.errors import NotFound, NothingLearnt, StaleJob
-from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.ids import Marker
 from scheduler.model.jobs import InFlight
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import S
@@ -110,7 +110,7 @@ class Watch:
         began_at = self._ports.clock()
         try:
             backend = await self._ports.connections.backend(target.login, target.job_type)
-            answers = await backend.observe({f.remote_id: f.marker for f in flights if f.remote_id is not None})
+            answers = await _ask(backend, flights)
         except NothingLearnt as error:
             await self._unreachable(flights, outlook, error)
             answers = None
@@ -121,12 +121,12 @@ class Watch:
             await self._learn_all(backend, flights, answers, outlook)
 
     async def _learn_all(
-        self, backend: Backend, flights: Sequence[InFlight], answers: Mapping[RemoteId, Observation], outlook: Outlook
+        self, backend: Backend, flights: Sequence[InFlight], answers: Mapping[Marker, Observation], outlook: Outlook
     ) -> None:
         if outlook.unreachable_since is not None:
             outlook.unreachable_since = None
             outlook.seen.clear()  # so that every job says again why it waits
-        looks = [(flight, answers.get(flight.remote_id) if flight.remote_id else None) for flight in flights]
+        looks = [(flight, answers.get(flight.marker)) for flight in flights]
         told = 0
         for flight, seen in sorted(looks, key=lambda look: not _moved(*look)):
             try:
@@ -221,6 +221,18 @@ class Watch:
             job = await store.get(flight.tenant, flight.uuid)
             if job.version == flight.version and not job.last_message.startswith(UNREACHABLE):
                 await store.note(job, {"last_message": words}, at)
+
+
+async def _ask(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker, Observation]:
+    """One question for all; another one only for ids that the system has issued twice, having lost its state."""
+    answers: dict[Marker, Observation] = {}
+    rest = {flight.marker: flight.remote_id for flight in flights if flight.remote_id is not None}
+    while rest:
+        asked = {remote_id: marker for marker, remote_id in rest.items()}
+        seen = await backend.observe(asked)
+        answers |= {marker: seen[remote_id] for remote_id, marker in asked.items() if remote_id in seen}
+        rest = {marker: remote_id for marker, remote_id in rest.items() if asked[remote_id] != marker}
+    return answers
 
 
 def interval_s(flights: Sequence[InFlight], began_at: datetime, now: datetime, pace: Pace) -> float:

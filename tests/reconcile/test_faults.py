@@ -172,6 +172,18 @@ async def test_a_job_lost_while_it_ran_fails(world: World):
     assert (job.state, job.condition) == (S.FAILED, Condition.JOB_EXECUTION_MONITORING_ERROR)
 
 
+async def test_an_id_that_the_system_issued_twice_speaks_for_the_job_of_its_name_alone(world: World):
+    forgotten, first = await queued(world)
+    world.system.forget(first.marker)
+    world.system.next_id -= 1  # the controller came back with an older state
+    told, second = await running(world)
+    assert first.remote_id == second.remote_id
+    assert (await world.job(forgotten)).state is S.QUEUED
+    world.system.end(second.marker)
+    await world.run_until(told, S.FINISHED)
+    assert (await world.job(forgotten)).state is S.QUEUED
+
+
 async def test_one_late_answer_after_a_long_pause_does_not_lose_a_job(world: World):
     job, attempt = await queued(world)
     world.system.forget(attempt.marker)
@@ -196,6 +208,15 @@ async def test_a_job_that_the_site_started_and_could_not_launch_is_placed_again(
     world.system.jobs[attempt.marker].exit_code = None
     await world.run(ticks=3)
     assert (await world.job(job)).state is S.QUEUED, "its traces may show late"
+    await world.run(ticks=20, step_s=10)
+    first, second = await world.attempts(job)
+    assert (first.state, second.state) == (AttemptState.LOST, AttemptState.QUEUED)
+
+
+async def test_a_job_that_was_called_running_and_could_not_be_launched_is_placed_again(world: World):
+    job, attempt = await running(world)
+    world.system.end(attempt.marker, ending=Ending.LAUNCH_FAILURE)
+    world.system.jobs[attempt.marker].exit_code = None
     await world.run(ticks=20, step_s=10)
     first, second = await world.attempts(job)
     assert (first.state, second.state) == (AttemptState.LOST, AttemptState.QUEUED)
