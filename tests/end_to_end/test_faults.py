@@ -18,6 +18,7 @@ from tests.end_to_end.wire import TERMINAL, Wire
 pytestmark = pytest.mark.testbed
 
 FULL_DIR = "/home/alice/full"
+_LEAVE = "pkill -KILL -u alice '^sshd' || true"
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_hostile_text_reaches_the_job_as_text(cluster: Cluster, wire: Wire, imag
         "ignored",
         image=image,
         execSystemId="alder",
-        name=texts["name"],
+        name=texts["name"][:64],
         description=texts["description"],
         tags=[texts["note"]],
         notes={"note": texts["note"]},
@@ -156,12 +157,12 @@ def test_hostile_text_in_a_word_for_slurm_or_a_path_is_refused_or_stays_text(
 
 def hostile(field: str) -> str:
     """Text that makes a canary named after the field wherever a shell evaluates it."""
-    touch = f"touch /shared/canary.{field}"
-    return f"a';{touch};'\"; {touch}; \" $({touch}) `{touch}` & {touch} | {touch} #*?~ ${{HOME}} %j\\"
+    canary = f">/shared/ran.{field}"
+    return f"';{canary};\";{canary};$({canary})`{canary}`|{canary}&*?~${{HOME}}%j\\"
 
 
 def canaries(cluster: Cluster) -> str:
-    return cluster.sh("login", "ls -d /shared/canary* 2>/dev/null", check=False)
+    return cluster.sh("login", "ls -d /shared/ran.* 2>/dev/null", check=False)
 
 
 # -- what is watched -----------------------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ def finished_once(wire: Wire, job: dict[str, Any]) -> bool:
 @contextmanager
 def locked_out(cluster: Cluster) -> Iterator[None]:
     """alice's key opens nothing, and who was in is out."""
-    cluster.sh("login", "mv ~alice/.ssh/authorized_keys ~alice/.ssh/put_away; pkill -KILL -u alice '^sshd'", check=False)
+    cluster.sh("login", f"mv ~alice/.ssh/authorized_keys ~alice/.ssh/put_away; {_LEAVE}")
     try:
         yield
     finally:
@@ -202,9 +203,8 @@ def locked_out(cluster: Cluster) -> Iterator[None]:
 def another_host_key(cluster: Cluster) -> Iterator[None]:
     """sshd on the login machine shows a new key; its log begins anew. Who was in is out."""
     key = "/etc/ssh/ssh_host_ed25519_key"
-    leave = "pkill -KILL -u alice '^sshd'; true"
     cluster.stop("login", "sshd")
-    cluster.sh("login", f"{leave}; mkdir /root/away; mv {key} {key}.pub /root/away; : > /var/log/sshd.log")
+    cluster.sh("login", f"{_LEAVE}; mkdir /root/away; mv {key} {key}.pub /root/away; : > /var/log/sshd.log")
     cluster.sh("login", f"ssh-keygen -q -t ed25519 -N '' -f {key}")
     cluster.start("login", "sshd")
     try:
