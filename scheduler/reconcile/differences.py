@@ -22,6 +22,8 @@ MOST_LAUNCHES = 3
 TRACES_SETTLE = timedelta(seconds=60)
 """How late a job's own traces may show on the login node, over a shared file system that caches."""
 
+UNKNOWN = "the system has not known the job since"
+
 SAME_START_S = 60
 SAME_START_SHARE = 0.1
 """Expected starts that differ by less, in seconds or as a share of the wait, are the same news."""
@@ -88,9 +90,14 @@ def not_due(job: Job) -> dict[str, Any]:
     return {"next_look_at": None} if job.cancel_requested_at is None else {}
 
 
+def unknown_in_words(since: datetime) -> str:
+    """What people read of a job that the system leaves out of its answers."""
+    return f"{UNKNOWN} {since:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def lost(job: Job, since: datetime) -> Fact:
     """A remote job that is proven gone: placed again when it never started, failed when it had."""
-    words = f"the system has not known the job since {since:%Y-%m-%d %H:%M:%S} UTC"
+    words = unknown_in_words(since)
     if job.cancel_requested_at is not None:
         return Fact(Event.CANCELLED, attempt_event=Event.LOST, message=f"cancelled as asked; {words}")
     if job.state is S.QUEUED:

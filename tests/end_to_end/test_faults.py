@@ -23,7 +23,7 @@ _LEAVE = "pkill -KILL -u alice '^sshd' || true"
 
 @pytest.fixture(scope="module")
 def wire(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
-    with running(tmp_path_factory.mktemp("berth"), watch_min_s="1", place_interval_s="1") as server:
+    with running(tmp_path_factory.mktemp("berth"), watch_min_s="1", watch_max_s="3", place_interval_s="1") as server:
         wire = Wire(server.url)
         wire.register(cluster.info(), "alder")
         wire.register(cluster.info(), "full", jobWorkingDir=FULL_DIR)
@@ -95,8 +95,8 @@ def test_without_slurmctld_a_queued_job_stays_queued_and_says_since_when(cluster
     later = {"schedulerOptions": [{"name": "later", "arg": "--begin=now+10", "inputMode": "INCLUDE_BY_DEFAULT"}]}
     job = wire.submit("true", image=image, execSystemId="alder", parameterSet=later)
     wire.await_state(job["uuid"], {"QUEUED"})
-    with killed(cluster, "slurmctld"):
-        waiting = await_words(wire, job, "not reachable since")
+    with stopped(cluster, "slurmctld"):
+        waiting = await_words(wire, job, "not reachable since", timeout_s=90)
         assert waiting["status"] == "QUEUED"
         assert "squeue" in waiting["lastMessage"]
     assert finished_once(wire, job)
@@ -106,7 +106,7 @@ def test_a_login_node_without_power_costs_no_running_job(cluster: Cluster, wire:
     job = wire.submit("sleep 20; echo survived", image=image, execSystemId="alder")
     wire.await_state(job["uuid"], {"RUNNING"})
     with powerless(cluster, "login"):
-        waiting = await_words(wire, job, "not reachable since")
+        waiting = await_words(wire, job, "not reachable since", timeout_s=90)
         assert waiting["status"] == "RUNNING"
     assert finished_once(wire, job)
     assert wire.output(job["uuid"]) == "survived\n"
@@ -124,7 +124,6 @@ def test_hostile_text_reaches_the_job_as_text(cluster: Cluster, wire: Wire, imag
         name=texts["name"][:64],
         description=texts["description"],
         tags=[texts["note"]],
-        notes={"note": texts["note"]},
         berth={"command": ["sh", "-c", 'printf "%s\\n" "$1" "$HOSTILE"', "sh", texts["argument"]]},
         parameterSet={"envVariables": [{"key": "HOSTILE", "value": texts["variable"]}]},
     )
@@ -158,7 +157,7 @@ def test_hostile_text_in_a_word_for_slurm_or_a_path_is_refused_or_stays_text(
 def hostile(field: str) -> str:
     """Text that makes a canary named after the field wherever a shell evaluates it."""
     canary = f">/shared/ran.{field}"
-    return f"';{canary};\";{canary};$({canary})`{canary}`|{canary}&*?~${{HOME}}%j\\"
+    return f"';{canary};\";{canary};$({canary})`{canary}`|{canary}&*?~$HOME%j\\"
 
 
 def canaries(cluster: Cluster) -> str:
@@ -237,15 +236,6 @@ def full_file_system(cluster: Cluster, limit: str) -> Iterator[None]:
 @contextmanager
 def stopped(cluster: Cluster, daemon: str) -> Iterator[None]:
     cluster.stop("login", daemon)
-    try:
-        yield
-    finally:
-        cluster.start("login", daemon)
-
-
-@contextmanager
-def killed(cluster: Cluster, daemon: str) -> Iterator[None]:
-    cluster.kill("login", daemon)
     try:
         yield
     finally:
