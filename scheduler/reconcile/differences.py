@@ -24,6 +24,7 @@ TRACES_SETTLE = timedelta(seconds=60)
 
 PUT_BACK = "the site put the job back in its queue"
 NOT_RUNNING = "the site called the job running, and it was not"
+UNKNOWN = "the system has not known the job since"
 
 SAME_START_S = 60
 SAME_START_SHARE = 0.1
@@ -92,9 +93,14 @@ def not_due(job: Job) -> dict[str, Any]:
     return {"next_look_at": None} if job.cancel_requested_at is None else {}
 
 
+def unknown_in_words(since: datetime) -> str:
+    """What people read of a job that the system leaves out of its answers."""
+    return f"{UNKNOWN} {since:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def lost(job: Job, since: datetime, *, begun: bool) -> Fact:
     """A remote job that is proven gone: placed again when it never began, failed when it may have."""
-    words = f"the system has not known the job since {since:%Y-%m-%d %H:%M:%S} UTC"
+    words = unknown_in_words(since)
     if job.cancel_requested_at is not None:
         return Fact(Event.CANCELLED, attempt_event=Event.LOST, message=f"cancelled as asked; {words}")
     if job.state is S.QUEUED and not begun:

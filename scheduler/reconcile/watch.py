@@ -16,7 +16,7 @@ from scheduler.model.jobs import InFlight
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import S
 from scheduler.ports import Ports
-from scheduler.reconcile.differences import facts_of, lost, news_of, same_news
+from scheduler.reconcile.differences import UNKNOWN, facts_of, lost, news_of, same_news, unknown_in_words
 from scheduler.reconcile.learn import finished_run
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target, Targets
@@ -185,6 +185,8 @@ class Watch:
             except NothingLearnt:
                 return
         elif since is not None:
+            if outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS:
+                await self._say(flight, unknown_in_words(since), UNKNOWN)
             return
         async with self._ports.transaction() as db:
             store = JobStore(db)
@@ -211,16 +213,17 @@ class Watch:
         words = f"{UNREACHABLE} {outlook.unreachable_since:%Y-%m-%d %H:%M:%S} UTC: {error}"
         for flight in flights:
             try:
-                await self._say(flight, words, now)
+                await self._say(flight, words, UNREACHABLE)
             except (StaleJob, NotFound):
                 continue
 
-    async def _say(self, flight: InFlight, words: str, at: datetime) -> None:
+    async def _say(self, flight: InFlight, words: str, opening: str) -> None:
+        """Write ``words`` unless people read words that open like them already."""
         async with self._ports.transaction() as db:
             store = JobStore(db)
             job = await store.get(flight.tenant, flight.uuid)
-            if job.version == flight.version and not job.last_message.startswith(UNREACHABLE):
-                await store.note(job, {"last_message": words}, at)
+            if job.version == flight.version and not job.last_message.startswith(opening):
+                await store.note(job, {"last_message": words}, self._ports.clock())
 
 
 async def _ask(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker, Observation]:

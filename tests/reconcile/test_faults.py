@@ -144,6 +144,20 @@ async def test_a_job_unseen_for_a_while_is_not_lost(world: World):
     assert (job.state, attempt.missing_since) == (S.QUEUED, None)
 
 
+async def test_a_job_unseen_after_an_outage_no_longer_says_that_the_system_is_away(world: World):
+    job, attempt = await queued(world)
+    world.system.fail("observe", Fault.UNAVAILABLE, times=20)
+    await world.run(ticks=10)
+    assert (await world.job(job)).last_message.startswith("not reachable since")
+    world.system.heal()
+    world.system.forget(attempt.marker)
+    await world.run(ticks=6, step_s=10)
+    assert (await world.job(job)).last_message.startswith("the system has not known the job since")
+    world.system.jobs[attempt.marker].visible = True
+    await world.run(ticks=3, step_s=10)
+    assert (await world.job(job)).last_message == "waiting in queue normal"
+
+
 async def test_a_job_lost_before_it_started_is_placed_again_under_a_new_marker(world: World):
     job, attempt = await queued(world)
     world.system.forget(attempt.marker)
