@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -62,7 +64,7 @@ class World:
     def moved_at(self, uuid: str) -> Mapping[str, float]:
         """State to the instant, in seconds since the epoch, at which Berth wrote that the job came there."""
         moves = [one for one in self.get(f"/v3/jobs/{uuid}/history") if one["event"] == "JOB_NEW_STATUS"]
-        return {one["eventDetail"]: datetime.fromisoformat(one["created"]).timestamp() for one in moves}
+        return {one["eventDetail"]: instant(one["created"]) for one in moves}
 
     def seen_here(self, path: str) -> Path:
         """Where this host sees a file of the cluster's shared folders."""
@@ -72,6 +74,7 @@ class World:
 @contextlib.contextmanager
 def world(name: str, ssh_port: int, *, nodes: int = 1, **settings: str) -> Iterator[World]:
     """Bring all up, and everything down again however it ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that being told to end takes all down too
     cluster = Cluster(Spec(nodes, name, ssh_port=ssh_port))
     with contextlib.ExitStack() as stack:
         stack.callback(cluster.down)
@@ -110,6 +113,11 @@ def wait_for(question: Callable[[], Any], timeout_s: float, what: str, every_s: 
     return answer
 
 
+def instant(text: str) -> float:
+    """An instant of the API, in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
+
+
 def has_content(path: Path) -> bool:
     """Whether a file is there and not empty."""
     with contextlib.suppress(FileNotFoundError):
@@ -121,8 +129,3 @@ def _result(answer: httpx.Response) -> Any:
     if not answer.is_success:
         raise RuntimeError(f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}")
     return answer.json()["result"]
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile, by nearest rank."""
-    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
