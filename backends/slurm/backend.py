@@ -67,7 +67,7 @@ class SlurmBackend:
         self._clock = clock
         self._version: tuple[str, tuple[int, int]] | None = None
         self._rows: dict[str, text.QueueRow] = {}
-        self._arrays: dict[RemoteId, ArrayMemory] = {}
+        self._arrays: dict[Marker, ArrayMemory] = {}
         self._submissions = Gathering(self._submit_some, most=INTENTS_PER_CALL, calls_at_once=1)
         self._stagings = Gathering(self._stage_some, most=PLANS_PER_CALL, calls_at_once=2)
 
@@ -95,12 +95,12 @@ class SlurmBackend:
             return {}
         (shown,) = await self._outputs([text.squeue_argv()])
         queue = self._queue_rows(shown, ids)
-        doubtful = [job_id for job_id in ids if self._in_doubt(queue.get(job_id, []), job_id)]
+        doubtful = [job_id for job_id in ids if self._in_doubt(queue.get(job_id, []), ids[job_id])]
         accounts, traces = await self._second_look({job_id: ids[job_id] for job_id in doubtful})
         observations: dict[RemoteId, Observation] = {}
         for job_id, marker in ids.items():
             seen = self._observe_one(
-                job_id, queue.get(job_id, []), accounts.get(job_id, []), traces.get(marker, observing.NO_TRACES)
+                job_id, marker, queue.get(job_id, []), accounts.get(job_id, []), traces.get(marker, observing.NO_TRACES)
             )
             if seen is not None:
                 observations[job_id] = seen
@@ -120,12 +120,12 @@ class SlurmBackend:
                 queue.setdefault(row.job_id, []).append(row)
         return queue
 
-    def _in_doubt(self, rows: Sequence[text.QueueRow], job_id: RemoteId) -> bool:
+    def _in_doubt(self, rows: Sequence[text.QueueRow], marker: Marker) -> bool:
         if not any(row.state is not RemoteState.ENDED for row in rows):
             return True
         if rows[0].tasks is None:
             return False
-        memory = self._arrays.get(job_id)
+        memory = self._arrays.get(marker)
         began = any(row.state is not RemoteState.QUEUED for row in rows)
         if memory is None:
             return began
@@ -157,18 +157,25 @@ class SlurmBackend:
         return dict(observing.parse_traces(await ask(self._connection, "markers", stdin=stdin)))
 
     def _observe_one(
-        self, job_id: RemoteId, queue: list[text.QueueRow], accounts: list[text.AccountRow], traces: Traces
+        self,
+        job_id: RemoteId,
+        marker: Marker,
+        queue: list[text.QueueRow],
+        accounts: list[text.AccountRow],
+        traces: Traces,
     ) -> Observation | None:
         shown = [row.tasks for row in queue] + [row.tasks for row in accounts]
-        is_array = job_id in self._arrays or any(tasks is not None for tasks in shown)
+        is_array = marker in self._arrays or any(tasks is not None for tasks in shown)
         if not is_array:
+            if observing.waits_for_accounting(queue, accounts[0] if accounts else None, traces, self._clock()):
+                return None
             return observing.observe_job(job_id, queue, accounts[0] if accounts else None, traces)
-        memory = self._arrays.setdefault(job_id, ArrayMemory())
+        memory = self._arrays.setdefault(marker, ArrayMemory())
         memory.learn(job_id, queue, accounts, traces)
         memory.seen_at = self._clock()
         seen = observing.observe_array(queue, accounts, memory)
         if seen is None or seen.state is RemoteState.ENDED:
-            del self._arrays[job_id]
+            del self._arrays[marker]
         return seen
 
     async def _follow_strays(

@@ -21,6 +21,12 @@ FAILED_INDICES_SHOWN = 100
 
 
 LAUNCH_REFUSED_WITHIN = timedelta(seconds=2)
+"""How soon after its start a node ends a job that it cannot launch."""
+
+NOT_BY_A_USER = frozenset({"CANCELLED", "CANCELLED by 0"})
+
+ACCOUNTS_SETTLE = timedelta(seconds=60)
+"""How late accounting may tell who cancelled a job; a site that keeps no accounts never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +102,10 @@ def job_end(
     ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
     if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
         ending = Ending.OUT_OF_MEMORY
-    in_vain = done and (done.exit_code == DUPLICATE_EXIT_CODE or _cancelled_by_its_node(done))
-    if in_vain and code is not None:
-        ending = Ending.FAILED if code else Ending.COMPLETED  # started again by mistake; what counts is the first run
+    again = done is not None and (done.exit_code == DUPLICATE_EXIT_CODE or _cancelled_by_its_node(done))
+    if code is not None and (again or ending is Ending.NODE_FAILURE):
+        # Started again by mistake, or its node was lost after its last line: what counts is what it wrote.
+        ending = Ending.FAILED if code else Ending.COMPLETED
     if code is None and done and (done.exit_code or ending is Ending.COMPLETED):
         code = done.exit_code
     if code is None and ending is Ending.COMPLETED:
@@ -110,12 +117,25 @@ def job_end(
     return TaskEnd(ending, code, done.signal or None if done else None)
 
 
+def waits_for_accounting(queue: Sequence[QueueRow], account: AccountRow | None, traces: Traces, now: datetime) -> bool:
+    """Whether a job was cancelled so soon that its node may have done it, and only accounting can tell: not yet."""
+    if not queue or queue[0].ending is not Ending.CANCELLED or traces.owner is not None:
+        return False
+    if account is not None and account.state is RemoteState.ENDED:
+        return False
+    row = queue[0]
+    if not row.nodes or row.starts_at is None or row.ended_at is None:
+        return False
+    return row.ended_at - row.starts_at <= LAUNCH_REFUSED_WITHIN and now - row.ended_at < ACCOUNTS_SETTLE
+
+
 def _cancelled_by_its_node(account: AccountRow) -> bool:
-    """Whether root cancelled a job as soon as it was started: what slurmd does when it cannot launch it.
+    """Whether no user cancelled a job as soon as it was started: what slurmd does when it cannot launch it.
 
     It happens after slurmctld lost its last seconds and issues job ids again that a node still knows as running.
+    Accounting names root, or nobody when slurmctld was restarted meanwhile.
     """
-    if account.started_at is None or account.ended_at is None or not account.raw_state.endswith(" by 0"):
+    if account.started_at is None or account.ended_at is None or account.raw_state not in NOT_BY_A_USER:
         return False
     return account.ended_at - account.started_at <= LAUNCH_REFUSED_WITHIN
 

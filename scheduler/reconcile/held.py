@@ -30,6 +30,18 @@ class Held:
         self.job = job
         self._ports.wake()
 
+    async def hand_on(self, fact: Fact, event: HistoryEvent | None = None, after_s: float | None = None) -> None:
+        """``record`` and ``let_go`` in one transaction: whoever is woken can claim the job at once."""
+        at = self._ports.clock()
+        due_at = None if after_s is None else at + timedelta(seconds=after_s)
+        async with self._ports.transaction() as db:
+            store = JobStore(db)
+            job = self.job if event is None else await store.note(self.job, {}, at, event)
+            job = await store.record(job, fact, at)
+            await store.release(job, due_at)
+        self.job = job
+        self._ports.wake()
+
     async def note(self, changes: Mapping[str, Any]) -> None:
         """Change what people read of the job, without a move."""
         async with self._ports.transaction() as db:

@@ -129,10 +129,10 @@ class Placing:
 
     async def _settle(self, held: Held, fact: Fact, event: HistoryEvent | None = None) -> None:
         try:
-            await held.record(fact, event=event)
+            await held.hand_on(fact, event)
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
-        await held.let_go()
+            await held.let_go()
 
     async def _keep_waiting(self, held: Held, words: str, again_s: float = 0, decision: Decision | None = None) -> None:
         changes: dict[str, Any] = {"last_message": words} | ({"decision": decision} if decision else {})

@@ -101,13 +101,12 @@ class Submit:
     async def _settle(self, backend: Backend, intent: Intent, outcome: RemoteId | SubmitError | None) -> None:
         try:
             fact = await fact_of(backend, intent, outcome, self._ports.clock())
-            await intent.held.record(fact)
+            again_s = NEVER_ARRIVED_WAIT_S if fact.event is Event.NEVER_ARRIVED else None
+            await intent.held.hand_on(fact, after_s=again_s)
         except NothingLearnt as error:
             await _keep_waiting(intent.held, error)
         except StaleJob:
             await intent.held.let_go()
-        else:
-            await intent.held.let_go(NEVER_ARRIVED_WAIT_S if fact.event is Event.NEVER_ARRIVED else None)
 
 
 async def fact_of(backend: Backend, intent: Intent, outcome: RemoteId | SubmitError | None, at: datetime) -> Fact:

@@ -16,7 +16,7 @@ from scheduler.model.jobs import InFlight
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import S
 from scheduler.ports import Ports
-from scheduler.reconcile.differences import facts_of, lost, news_of, same_news
+from scheduler.reconcile.differences import UNKNOWN, facts_of, lost, news_of, same_news, unknown_in_words
 from scheduler.reconcile.learn import finished_run
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target, Targets
@@ -110,7 +110,7 @@ class Watch:
         began_at = self._ports.clock()
         try:
             backend = await self._ports.connections.backend(target.login, target.job_type)
-            answers = await _observed(backend, flights)
+            answers = await _ask(backend, flights)
         except NothingLearnt as error:
             await self._unreachable(flights, outlook, error)
             answers = None
@@ -185,6 +185,8 @@ class Watch:
             except NothingLearnt:
                 return
         elif since is not None:
+            if outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS:
+                await self._say(flight, unknown_in_words(since), UNKNOWN)
             return
         async with self._ports.transaction() as db:
             store = JobStore(db)
@@ -211,28 +213,28 @@ class Watch:
         words = f"{UNREACHABLE} {outlook.unreachable_since:%Y-%m-%d %H:%M:%S} UTC: {error}"
         for flight in flights:
             try:
-                await self._say(flight, words, now)
+                await self._say(flight, words, UNREACHABLE)
             except (StaleJob, NotFound):
                 continue
 
-    async def _say(self, flight: InFlight, words: str, at: datetime) -> None:
+    async def _say(self, flight: InFlight, words: str, opening: str) -> None:
+        """Write ``words`` unless people read words that open like them already."""
         async with self._ports.transaction() as db:
             store = JobStore(db)
             job = await store.get(flight.tenant, flight.uuid)
-            if job.version == flight.version and not job.last_message.startswith(UNREACHABLE):
-                await store.note(job, {"last_message": words}, at)
+            if job.version == flight.version and not job.last_message.startswith(opening):
+                await store.note(job, {"last_message": words}, self._ports.clock())
 
 
-async def _observed(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker, Observation]:
-    """What is seen of each job. A controller that lost its state gives an id twice: such jobs are asked for apart."""
+async def _ask(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker, Observation]:
+    """One question for all; another one only for ids that the system has issued twice, having lost its state."""
     answers: dict[Marker, Observation] = {}
-    waiting = {flight.marker: flight.remote_id for flight in flights if flight.remote_id is not None}
-    while waiting:
-        asked = {remote_id: marker for marker, remote_id in waiting.items()}
+    rest = {flight.marker: flight.remote_id for flight in flights if flight.remote_id is not None}
+    while rest:
+        asked = {remote_id: marker for marker, remote_id in rest.items()}
         seen = await backend.observe(asked)
-        answers |= {asked[remote_id]: observation for remote_id, observation in seen.items()}
-        for marker in asked.values():
-            del waiting[marker]
+        answers |= {marker: seen[remote_id] for remote_id, marker in asked.items() if remote_id in seen}
+        rest = {marker: remote_id for marker, remote_id in rest.items() if asked[remote_id] != marker}
     return answers
 
 

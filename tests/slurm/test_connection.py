@@ -171,6 +171,7 @@ async def test_a_host_that_takes_the_call_and_says_nothing_is_noticed(monkeypatc
 
 async def test_a_link_that_drops_every_packet_is_noticed_by_keepalives(server, monkeypatch):
     monkeypatch.setattr(ssh, "KEEPALIVE_S", 0.1)
+    monkeypatch.setattr(ssh, "CONNECT_TIMEOUT_S", 2.0)
     async with black_hole(server) as (port, swallow):
         connection = SshConnection(
             "127.0.0.1", port, USER, private_key=server.private_key, host_key=server.public_host_key

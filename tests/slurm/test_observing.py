@@ -5,7 +5,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backends.slurm.observing import ArrayMemory, Traces, observe_array, observe_job, parse_traces
+from backends.slurm.observing import (
+    ACCOUNTS_SETTLE,
+    ArrayMemory,
+    Traces,
+    observe_array,
+    observe_job,
+    parse_traces,
+    waits_for_accounting,
+)
 from backends.slurm.text import SLURM_STATES, US, dialect, parse_sacct, parse_squeue
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.ids import RemoteId
@@ -78,6 +86,72 @@ def test_a_job_cancelled_while_it_waited_never_started():
     line = US.join(["7", "N/A", "n", "CANCELLED", "None", "100", "300", "300", ""])
     seen = observe_job(JOB, parse_squeue(line), None, Traces())
     assert (seen.ending, seen.started_at) == (Ending.CANCELLED, None)
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def cancelled(*, ran_s: int, by: str = " by 0", code: str = "0:15"):
+    """What squeue and sacct say of a job that was cancelled so many seconds after its start at 200."""
+    end = str(200 + ran_s)
+    row = parse_squeue(US.join(["7", "N/A", "n", "CANCELLED", "None", "100", "200", end, "n1"]))
+    line = US.join(["7", "n", f"CANCELLED{by}", code, "100", "200", end, "n1", "", "0"])
+    return row, parse_sacct(dialect((24, 11)), line)[0]
+
+
+@pytest.mark.parametrize(("by", "code"), [(" by 0", "0:15"), ("", "0:0")])
+def test_a_job_that_its_node_cancelled_at_once_was_not_launched(by, code):
+    row, account = cancelled(ran_s=1, by=by, code=code)
+    seen = observe_job(JOB, row, account, Traces())
+    assert (seen.ending, seen.exit_code, seen.started_at) == (Ending.LAUNCH_FAILURE, None, at(200))
+
+
+@pytest.mark.parametrize(
+    ("told", "traces", "why"),
+    [
+        (cancelled(ran_s=1, by=" by 2001"), Traces(), "its owner did it"),
+        (cancelled(ran_s=3), Traces(), "it came too late to be the node's doing"),
+        (cancelled(ran_s=1), CLAIMED, "it had begun"),
+    ],
+)
+def test_any_other_cancelled_job_is_cancelled(told, traces, why):
+    assert observe_job(JOB, *told, traces).ending is Ending.CANCELLED, why
+
+
+def test_who_cancelled_a_job_at_its_start_is_told_by_accounting_and_waited_for():
+    row, account = cancelled(ran_s=1)
+    soon, late = at(202), at(201) + ACCOUNTS_SETTLE
+    lagging = accounts(("7", "RUNNING", "0:0"))[0]
+    assert waits_for_accounting(row, None, Traces(), soon)
+    assert waits_for_accounting(row, lagging, Traces(), soon)
+    assert not waits_for_accounting(row, account, Traces(), soon), "accounting has told"
+    assert not waits_for_accounting(row, None, CLAIMED, soon), "it had begun, so it was not the node"
+    assert not waits_for_accounting(row, None, Traces(), late), "a site may keep no accounts"
+
+
+def test_only_a_cancellation_that_can_be_the_nodes_doing_waits_for_accounting():
+    assert not waits_for_accounting([], None, Traces(), at(202))
+    assert not waits_for_accounting(queue(("FAILED", None, "None")), None, Traces(), at(202))
+    assert not waits_for_accounting(cancelled(ran_s=9)[0], None, Traces(), at(210))
+    while_it_waited = parse_squeue(US.join(["7", "N/A", "n", "CANCELLED", "None", "100", "200", "200", ""]))
+    assert not waits_for_accounting(while_it_waited, None, Traces(), at(202))
+
+
+@pytest.mark.parametrize(("code", "ending"), [(0, Ending.COMPLETED), (3, Ending.FAILED)])
+def test_a_node_that_is_lost_after_the_jobs_last_line_takes_nothing_back(code, ending):
+    row, account = queue(("NODE_FAIL", None, "NodeDown")), accounts(("7", "NODE_FAIL", "1:0"))[0]
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: code}))
+    assert (seen.ending, seen.exit_code) == (ending, code)
+    assert observe_job(JOB, row, account, CLAIMED).ending is Ending.NODE_FAILURE
+
+
+def test_a_job_that_was_started_again_by_mistake_ended_as_its_first_run_did():
+    row, account = queue(("FAILED", None, "NonZeroExitCode")), accounts(("7", "FAILED", "119:0"))[0]
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: 0}))
+    assert (seen.ending, seen.exit_code) == (Ending.COMPLETED, 0)
+    unfinished = observe_job(JOB, row, account, CLAIMED)
+    assert (unfinished.ending, unfinished.exit_code) == (Ending.FAILED, 119)
 
 
 @pytest.mark.parametrize("word", SLURM_STATES)
