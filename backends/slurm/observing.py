@@ -165,9 +165,9 @@ class ArrayMemory:
             if account.state is RemoteState.ENDED and index not in self.ended:
                 self._end(job_id, index, account.ending, account, traces)
         alive = {index for row in queue if row.state is not RemoteState.ENDED for index in row.tasks or ()}
-        for index in traces.codes.keys() - alive - self.ended.keys() - known.keys():
-            if index is not None and traces.owner == job_id:
-                self._end(job_id, index, None, None, traces)
+        for task in traces.codes.keys() - alive - self.ended.keys() - known.keys():
+            if task is not None and traces.owner == job_id:
+                self._end(job_id, task, None, None, traces)
 
     def _end(
         self, job_id: RemoteId, index: int, ending: Ending | None, account: AccountRow | None, traces: Traces
