@@ -167,7 +167,7 @@ class SlurmBackend:
                 return None
             return observing.observe_job(job_id, queue, accounts[0] if accounts else None, traces)
         memory = self._arrays.setdefault(marker, ArrayMemory())
-        memory.learn(job_id, queue, accounts, traces)
+        memory.learn(queue, accounts, traces)
         memory.seen_at = self._clock()
         seen = observing.observe_array(queue, accounts, memory)
         if seen is None or seen.state is RemoteState.ENDED:
