@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-RUN    := $(BIN)/python -m pytest -p no:cacheprovider
+RUN    := $(BIN)/python -m pytest -p no:cacheprovider --durations=12
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full lint bench up down clean packages

@@ -30,7 +30,7 @@ from scheduler.model.errors import (
     SubmitUncertain,
     UnexpectedReply,
 )
-from scheduler.model.ids import Marker, RemoteId, checked_marker
+from scheduler.model.ids import MARKER_BEGINS, Marker, RemoteId, checked_marker
 from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
 from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
@@ -107,8 +107,12 @@ class SlurmBackend:
         return await self._follow_strays(ids, observations, traces)
 
     def _queue_rows(self, shown: str, ids: Mapping[RemoteId, Marker]) -> dict[RemoteId, list[text.QueueRow]]:
-        """Rows by job, only those under the right name. A line like one of the last time is not parsed again."""
-        lines = {line: self._rows.get(line) or text.parse_squeue_line(line) for line in shown.splitlines()}
+        """Rows by job, only those under the right name. A line like one of the last time is not parsed again.
+
+        What is called nothing like a marker is a stranger's, and nothing in it may keep us from seeing our own.
+        """
+        ours = (line for line in shown.splitlines() if MARKER_BEGINS in line)
+        lines = {line: self._rows.get(line) or text.parse_squeue_line(line) for line in ours}
         self._rows = lines
         queue: dict[RemoteId, list[text.QueueRow]] = {}
         for row in lines.values():
@@ -167,7 +171,7 @@ class SlurmBackend:
                 return None
             return observing.observe_job(job_id, queue, accounts[0] if accounts else None, traces)
         memory = self._arrays.setdefault(marker, ArrayMemory())
-        memory.learn(queue, accounts, traces)
+        memory.learn(job_id, queue, accounts, traces)
         memory.seen_at = self._clock()
         seen = observing.observe_array(queue, accounts, memory)
         if seen is None or seen.state is RemoteState.ENDED:
@@ -266,11 +270,21 @@ class SlurmBackend:
                 raise BackendUnavailable(rest.strip())
         raise UnexpectedReply("the search for a marker was not understood", said)
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
-        """``scancel`` by id and name together, so that an id issued again for another's job is left alone."""
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """``scancel`` by id and name together, so that an id issued again for another's job is left alone.
+
+        Then the marker is given up: a controller that comes back with an older state may start the job once more.
+        """
         (said,), _ = await ask_commands(self._connection, [text.scancel_argv(remote_id, marker)], both=True)
         if said.exit_status != 0 and not text.already_gone(said.text):
             raise BackendUnavailable(said.text.strip() or f"scancel ended with {said.exit_status}")
+        match (await ask(self._connection, "void", [self._marker_dir(marker)])).partition(text.US):
+            case ("begun" | "unbegun") as verdict, _, "":
+                return verdict == "begun"
+            case "broken", _, why:
+                raise BackendUnavailable(why.strip())
+            case answer:
+                raise UnexpectedReply("the end of a marker was not understood", "".join(answer))
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         """At most LOG_CHUNK_BYTES from an offset on."""

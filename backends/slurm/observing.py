@@ -182,8 +182,10 @@ class ArrayMemory:
     ended: dict[int, TaskEnd] = field(default_factory=dict)
     seen_at: datetime | None = None
 
-    def learn(self, queue: Iterable[QueueRow], accounts: Iterable[AccountRow], traces: Traces) -> None:
-        """Take in every ending that is shown now."""
+    def learn(
+        self, job_id: RemoteId, queue: Sequence[QueueRow], accounts: Iterable[AccountRow], traces: Traces
+    ) -> None:
+        """Take in every ending that is shown now, by the tasks' own codes where nobody else speaks of them."""
         known = {index: account for account in accounts for index in account.tasks or ()}
         for row in queue:
             if row.state is RemoteState.ENDED:
@@ -192,6 +194,10 @@ class ArrayMemory:
         for index, account in known.items():
             if account.state is RemoteState.ENDED and index not in self.ended:
                 self._end(index, account.ending, account, traces)
+        alive = {index for row in queue if row.state is not RemoteState.ENDED for index in row.tasks or ()}
+        for index in traces.codes.keys() - alive - self.ended.keys() - known.keys():
+            if index is not None and traces.owner == job_id:
+                self._end(index, None, None, traces)
 
     def _end(self, index: int, ending: Ending | None, account: AccountRow | None, traces: Traces) -> None:
         end = job_end(ending, account, traces.codes.get(index), traces)

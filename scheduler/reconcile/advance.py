@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -64,10 +65,14 @@ class Advance:
     def __init__(self, ports: Ports, web: WebRules, *, lease_s: float, in_hand: int) -> None:
         self._ports, self._web, self._lease_s = ports, web, lease_s
         self._misses: Counter[str] = Counter()
+        self._in_hand: set[Held] = set()
         self.crew = Crew(in_hand)
 
     async def tick(self) -> None:
-        """Claim what is due and start its steps, as many as there are hands."""
+        """Keep what is in hand; claim what is due and start its steps, as many as there are hands."""
+        for held in list(self._in_hand):
+            with contextlib.suppress(StaleJob):  # its step learns of it at its next write
+                await held.keep()
         if self.crew.free <= 0:
             return
         async with self._ports.transaction() as db:
@@ -80,11 +85,14 @@ class Advance:
     async def advance(self, held: Held) -> None:
         """Run the steps of one job until it waits for something, then give it back."""
         wait_s: float | None = None
+        self._in_hand.add(held)
         try:
             while state_of_step(held.job) in STEPS and wait_s is None:
                 wait_s = await self._one_step(held)
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
+        finally:
+            self._in_hand.discard(held)
         await held.let_go(wait_s)
 
     async def _one_step(self, held: Held) -> float | None:

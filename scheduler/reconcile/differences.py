@@ -92,12 +92,12 @@ def not_due(job: Job) -> dict[str, Any]:
     return {"next_look_at": None} if job.cancel_requested_at is None else {}
 
 
-def lost(job: Job, since: datetime) -> Fact:
-    """A remote job that is proven gone: placed again when it never started, failed when it had."""
+def lost(job: Job, since: datetime, *, begun: bool) -> Fact:
+    """A remote job that is proven gone: placed again when it never began, failed when it may have."""
     words = f"the system has not known the job since {since:%Y-%m-%d %H:%M:%S} UTC"
     if job.cancel_requested_at is not None:
         return Fact(Event.CANCELLED, attempt_event=Event.LOST, message=f"cancelled as asked; {words}")
-    if job.state is S.QUEUED:
+    if job.state is S.QUEUED and not begun:
         return Fact(Event.LOST, message=f"{words}, and it had not started; it is placed again")
     outcome = {"condition": Condition.JOB_EXECUTION_MONITORING_ERROR, "remote_outcome": "FAILED"}
     return Fact(Event.FAILED, outcome, attempt_event=Event.LOST, message=f"{words}, and it had started")

@@ -18,6 +18,7 @@ class Held:
         self.job = job
         self._ports = ports
         self._lease_s = lease_s
+        self._kept_at = ports.clock()
 
     async def record(self, fact: Fact, event: HistoryEvent | None = None) -> None:
         """Commit what happened, with a line of history about it, and wake the loops."""
@@ -39,6 +40,15 @@ class Held:
         async with self._ports.transaction() as db:
             self.job = await JobStore(db).intend(self.job, attempt, self._ports.clock())
         self._ports.wake()
+
+    async def keep(self) -> None:
+        """Make the lease last its whole length again, when a third of it has passed; StaleJob when it was lost."""
+        at = self._ports.clock()
+        if at - self._kept_at < timedelta(seconds=self._lease_s / 3):
+            return
+        self._kept_at = at
+        async with self._ports.transaction() as db:
+            await JobStore(db).extend(self.job, self._lease_s, at)
 
     async def say(self, message: str) -> None:
         """Tell people how it goes, and keep the lease: long work calls this now and then."""

@@ -170,15 +170,18 @@ class Watch:
             self._ports.wake()
 
     async def _missing(self, backend: Backend, flight: InFlight, outlook: Outlook) -> None:
-        """An answer left the job out. Only long enough, and often enough, is it proven gone."""
+        """An answer left the job out. Only long enough, and often enough, is it proven gone.
+
+        It may have begun while nobody looked; only one that provably did not, and cannot any more, is placed again.
+        """
         at = self._ports.clock()
         outlook.missed[flight.marker] += 1
         outlook.seen.pop(flight.marker, None)
-        since = flight.missing_since
+        since, begun = flight.missing_since, True
         proven = since is not None and at - since >= self._lost_after
         if proven and outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS and flight.remote_id is not None:
             try:
-                await backend.cancel(flight.remote_id, flight.marker)  # should it be there after all, it must not start
+                begun = await backend.cancel(flight.remote_id, flight.marker)
             except NothingLearnt:
                 return
         elif since is not None:
@@ -195,7 +198,7 @@ class Watch:
                 await store.note_attempt(attempt, {"missing_since": at})
                 return
             log.warning("remote job lost", job=job.uuid, remote_id=flight.remote_id, since=since)
-            await store.record(job, lost(job, since), at)
+            await store.record(job, lost(job, since, begun=begun), at)
         self._ports.wake()
 
     async def _unreachable(self, flights: Sequence[InFlight], outlook: Outlook, error: NothingLearnt) -> None:

@@ -157,10 +157,11 @@ class Campaign:
         since = f"now-{seconds + 60:.0f}seconds"
         columns = "JobName%100,JobID,Start,State,ExitCode"
         accounts = self.cluster.sh("login", f"sacct -a -X -n -P -D -S {since} -o {columns}")
+        listed = {job["uuid"] for job in self._wire.get("/v3/jobs/list", limit=2 * self.jobs)}
         return Verdict(
-            fates=[self._fate(uuid, runs.pop(uuid, 0)) for uuid in uuids],
+            fates=[self._fate(uuid, runs[uuid]) for uuid in uuids],
             jobs_by_attempt=jobs_by_attempt(accounts),
-            strangers=runs.total(),
+            strangers=frozenset(runs.keys() | listed) - frozenset(uuids),
             strikes=self.strikes,
             seconds=seconds,
         )

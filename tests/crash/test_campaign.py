@@ -29,4 +29,5 @@ def test_every_job_ends_once_and_runs_at_most_once_while_everything_is_killed(
     assert faults(verdict) == []
     assert verdict.strikes["berth SIGKILL"] >= 3
     assert verdict.strikes["link cut"] >= 3
-    assert verdict.strikes["slurmctld SIGTERM"] + verdict.strikes["slurmctld SIGKILL"] >= 1
+    for how in ("slurmctld SIGTERM", "slurmctld SIGKILL"):
+        assert verdict.strikes[how] >= (1 if jobs >= 200 else 0)

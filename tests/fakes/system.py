@@ -229,12 +229,14 @@ class FakeBackend:
             if (job := self._system.jobs.get(marker)) is not None and job.id == remote_id and job.visible
         }
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         await self._system.meet("cancel")
         job = self._system.jobs.get(marker)
-        if job is None or job.id != remote_id or job.state is RemoteState.ENDED:
-            return
-        job.state, job.ending, job.ended_at = RemoteState.ENDED, Ending.CANCELLED, self._system.clock()
+        if job is None or job.id != remote_id:
+            return True
+        if job.state is not RemoteState.ENDED:
+            job.state, job.ending, job.ended_at = RemoteState.ENDED, Ending.CANCELLED, self._system.clock()
+        return job.started_at is not None or job.restarts > 0
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         await self._system.meet("read_log")

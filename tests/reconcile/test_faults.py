@@ -155,6 +155,15 @@ async def test_a_job_lost_before_it_started_is_placed_again_under_a_new_marker(w
     assert job.state is S.QUEUED
 
 
+async def test_a_lost_job_that_began_while_nobody_looked_never_runs_again(world: World):
+    job, attempt = await queued(world)
+    world.system.start(attempt.marker)
+    world.system.forget(attempt.marker)
+    job = await world.run_until(job, S.FAILED, step_s=60)
+    assert job.condition is Condition.JOB_EXECUTION_MONITORING_ERROR
+    assert list(world.system.jobs) == [attempt.marker]
+
+
 async def test_a_job_lost_while_it_ran_fails(world: World):
     job, attempt = await running(world)
     world.system.forget(attempt.marker)
@@ -274,6 +283,23 @@ async def test_a_dead_processs_work_is_taken_over_when_its_lease_ends(world: Wor
     assert (await world.job(job)).state is S.STAGING_JOB
     world.later(LEASE_S)
     await world.run_until(job, S.QUEUED)
+
+
+async def test_work_that_takes_longer_than_a_lease_is_not_begun_anew(world: World):
+    [job] = await world.submit()
+    world.system.fail("stage", Fault.SLOW)
+    await world.loops.place.tick()
+    await world.loops.advance.tick()
+    async with asyncio.timeout(10):
+        while "stage" not in world.system.calls:  # noqa: ASYNC110 - the fake tells nobody
+            await asyncio.sleep(0.01)
+    for _ in range(5):
+        world.later(LEASE_S * 0.4)
+        await world.loops.advance.tick()
+    world.system.release()
+    await world.loops.advance.crew.settle()
+    assert world.system.calls.count("stage") == 1
+    assert (await world.job(job)).state is S.SUBMITTING_JOB
 
 
 async def test_an_unexpected_error_is_tried_again_and_ends_nothing(world: World):

@@ -1,6 +1,7 @@
 """One login on a real SSH server: its faults, told in ssh's words and always in time."""
 
 import asyncio
+import contextlib
 import time
 
 import asyncssh
@@ -177,8 +178,8 @@ async def test_a_link_that_drops_every_packet_is_noticed_by_keepalives(server, m
         await connection.run(["true"])
         swallow.set()
         with pytest.raises(BackendUnavailable) as raised:
-            await connection.run(["sleep", "3"], timeout_s=3)
-        assert "did not answer within 3 s" not in str(raised.value)
+            await connection.run(["sleep", "30"], timeout_s=30)
+        assert "did not answer within 30 s" not in str(raised.value)
         await connection.aclose()
 
 
@@ -201,7 +202,8 @@ class black_hole:  # noqa: N801 - used like a function
     async def _relay(self, reader, writer) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._server.port)
         self._writers += [writer, back]
-        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
 
     async def _pump(self, reader, writer) -> None:
         while data := await reader.read(65536):

@@ -176,7 +176,7 @@ def test_every_word_of_slurm_makes_an_observation(word):
 
 def array(rows, known=(), memory=None, traces=CLAIMED):
     memory = memory or ArrayMemory()
-    memory.learn(rows, known, traces)
+    memory.learn(JOB, rows, known, traces)
     return observe_array(rows, known, memory)
 
 
@@ -205,6 +205,17 @@ def test_tasks_that_the_controller_forgot_still_count():
     memory = ArrayMemory()
     array(queue(("RUNNING", "1", "None"), ("COMPLETED", "0", "None")), memory=memory)
     assert array(queue(("RUNNING", "1", "None")), memory=memory).tasks.completed == 1
+
+
+def test_a_task_that_failed_while_nobody_looked_is_told_by_its_own_code():
+    seen = array(queue(("COMPLETED", "2", "None")), traces=Traces(JOB, {0: 0, 1: 4, 2: 0}))
+    assert (seen.state, seen.ending, seen.exit_code) == (RemoteState.ENDED, Ending.FAILED, 4)
+    assert (seen.tasks.completed, seen.tasks.failed_indices) == (2, (1,))
+
+
+def test_the_code_of_a_task_that_runs_again_is_not_its_end():
+    seen = array(queue(("RUNNING", "1", "None"), ("COMPLETED", "0", "None")), traces=Traces(JOB, {0: 0, 1: 143}))
+    assert (seen.tasks.running, seen.tasks.completed, seen.tasks.failed) == (1, 1, 0)
 
 
 def test_an_array_cancelled_while_it_waited_is_cancelled():
