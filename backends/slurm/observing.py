@@ -195,9 +195,9 @@ class ArrayMemory:
             if account.state is RemoteState.ENDED and index not in self.ended:
                 self._end(index, account.ending, account, traces)
         alive = {index for row in queue if row.state is not RemoteState.ENDED for index in row.tasks or ()}
-        for index in traces.codes.keys() - alive - self.ended.keys() - known.keys():
-            if index is not None and traces.owner == job_id:
-                self._end(index, None, None, traces)
+        for task in traces.codes.keys() - alive - self.ended.keys() - known.keys():
+            if task is not None and traces.owner == job_id:
+                self._end(task, None, None, traces)
 
     def _end(self, index: int, ending: Ending | None, account: AccountRow | None, traces: Traces) -> None:
         end = job_end(ending, account, traces.codes.get(index), traces)
