@@ -37,6 +37,8 @@ SETTINGS = {"lost_after_s": "20", "watch_min_s": "1", "watch_max_s": "3", "lease
 ALMOST_ALL = 0.9
 """The disorder ends when so many of the jobs have ended; the last ones must come to their end by themselves."""
 
+BERTH, LINK, TERM, KILL = STRIKES = ("berth SIGKILL", "link cut", "slurmctld SIGTERM", "slurmctld SIGKILL")
+
 _RESUME = """
 for node in $(sinfo --noheader --Node --states=down,drain,fail --format=%n | sort -u); do
     scontrol update nodename="$node" state=resume
@@ -52,6 +54,8 @@ class Campaign:
     server: Server
     jobs: int = 200
     seed: int = 1
+    least_strikes: int = 3
+    """Of each kind, before the disorder may end."""
     disorder_s: float = 300.0
     finish_within_s: float = 240.0
     strikes: Counter[str] = field(default_factory=Counter)
@@ -87,7 +91,7 @@ class Campaign:
             disorder = [pool.submit(self._strike, calm, *numbered) for numbered in enumerate(strikes)]
             try:
                 uuids = [self._submitted(number) for number in range(self.jobs)]
-                while time.monotonic() < until and self._unfinished() > self.jobs * (1 - ALMOST_ALL):
+                while time.monotonic() < until and not self._is_enough():
                     time.sleep(1)
             finally:
                 calm.set()
@@ -108,6 +112,10 @@ class Campaign:
         key = f"{self.seed}-{number}"
         return str(_patiently(lambda: self._wire.post("/v3/jobs/submit", body, key=key))["uuid"])
 
+    def _is_enough(self) -> bool:
+        struck = min(self.strikes[kind] for kind in STRIKES)
+        return struck >= self.least_strikes and self._unfinished() <= self.jobs * (1 - ALMOST_ALL)
+
     def _unfinished(self) -> int:
         listed = _patiently(lambda: self._wire.get("/v3/jobs/list", limit=self.jobs + 10))
         return sum(job["status"] not in TERMINAL for job in listed)
@@ -126,21 +134,21 @@ class Campaign:
             strike(chance)
 
     def _kill_berth(self, chance: random.Random) -> None:
-        self.strikes["berth SIGKILL"] += 1
+        self.strikes[BERTH] += 1
         self.server.kill()
         time.sleep(chance.uniform(0.0, 1.0))
         self.server.start()
 
     def _cut(self, link: Link, chance: random.Random) -> None:
-        self.strikes["link cut"] += 1
+        self.strikes[LINK] += 1
         link.cut()
         time.sleep(chance.choice((0.0, 0.0, 0.5, 3.0)))
         link.heal()
 
     def _hit_slurmctld(self, chance: random.Random) -> None:
-        how = chance.choice(("SIGTERM", "SIGTERM", "SIGKILL"))
-        self.strikes[f"slurmctld {how}"] += 1
-        (self.cluster.kill if how == "SIGKILL" else self.cluster.stop)("login", "slurmctld")
+        how = chance.choice((TERM, TERM, KILL))
+        self.strikes[how] += 1
+        (self.cluster.kill if how == KILL else self.cluster.stop)("login", "slurmctld")
         time.sleep(chance.uniform(0.0, 2.0))
         self._slurmctld_back()
         time.sleep(chance.uniform(5.0, 15.0))
@@ -157,10 +165,11 @@ class Campaign:
         since = f"now-{seconds + 60:.0f}seconds"
         columns = "JobName%100,JobID,Start,State,ExitCode"
         accounts = self.cluster.sh("login", f"sacct -a -X -n -P -D -S {since} -o {columns}")
+        listed = {job["uuid"] for job in self._wire.get("/v3/jobs/list", limit=2 * self.jobs)}
         return Verdict(
-            fates=[self._fate(uuid, runs.pop(uuid, 0)) for uuid in uuids],
+            fates=[self._fate(uuid, runs[uuid]) for uuid in uuids],
             jobs_by_attempt=jobs_by_attempt(accounts),
-            strangers=runs.total(),
+            strangers=frozenset(runs.keys() | listed) - frozenset(uuids),
             strikes=self.strikes,
             seconds=seconds,
         )

@@ -38,8 +38,8 @@ class Verdict:
     fates: Sequence[Fate]
     jobs_by_attempt: Mapping[str, int]
     """Slurm jobs that ran user code, by the marker of the attempt."""
-    strangers: int
-    """Lines in the payloads' file of jobs that nobody submitted."""
+    strangers: frozenset[str]
+    """What ran or is listed without having been answered to anybody, like a request that was taken twice."""
     strikes: Mapping[str, int]
     seconds: float
 
@@ -54,8 +54,7 @@ def faults(verdict: Verdict) -> Sequence[str]:
     """Every broken promise, in words; nothing when all were kept."""
     found = [fault for fate in verdict.fates for fault in _faults_of(fate)]
     found += [f"attempt {name}: {jobs} Slurm jobs ran" for name, jobs in verdict.jobs_by_attempt.items() if jobs > 1]
-    if verdict.strangers:
-        found.append(f"{verdict.strangers} runs of jobs that nobody submitted")
+    found += [f"job {uuid} was made and answered to nobody" for uuid in sorted(verdict.strangers)]
     failed = [fate for fate in verdict.fates if fate.state == "FAILED"]
     if len(failed) > MOST_FAILED_SHARE * len(verdict.fates):
         found.append(f"{len(failed)} of {len(verdict.fates)} jobs failed: {'; '.join(fate.message for fate in failed)}")

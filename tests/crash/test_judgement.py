@@ -11,7 +11,9 @@ GOOD = Fate("a", "FINISHED", endings=1, runs=1)
 KILLED = Fate("a", "FAILED", endings=1, runs=1, message="a node failed while it ran")
 
 
-def judged(fate: Fate, *, attempts: Mapping[str, int] | None = None, strangers: int = 0) -> list[str]:
+def judged(
+    fate: Fate, *, attempts: Mapping[str, int] | None = None, strangers: frozenset[str] = frozenset()
+) -> list[str]:
     others = [replace(GOOD, uuid=f"other-{number}") for number in range(99)]
     return list(faults(Verdict([fate, *others], attempts or {"berth-a-1": 1}, strangers, {"link cut": 3}, 1.0)))
 
@@ -45,16 +47,16 @@ def test_two_slurm_jobs_of_one_attempt_are_wrong():
     assert judged(GOOD, attempts={"berth-a-1": 2, "berth-b-1": 1}) == ["attempt berth-a-1: 2 Slurm jobs ran"]
 
 
-def test_a_run_of_a_job_that_nobody_submitted_is_wrong():
-    assert judged(GOOD, strangers=1) == ["1 runs of jobs that nobody submitted"]
+def test_a_job_that_was_answered_to_nobody_is_wrong():
+    assert judged(GOOD, strangers=frozenset({"b"})) == ["job b was made and answered to nobody"]
 
 
 def test_failing_what_could_be_saved_is_wrong():
     some = [replace(KILLED, uuid=str(number)) for number in range(6)]
     rest = [replace(GOOD, uuid=str(number)) for number in range(6, 100)]
-    (fault,) = faults(Verdict([*some, *rest], {}, 0, {}, 1.0))
+    (fault,) = faults(Verdict([*some, *rest], {}, frozenset(), {}, 1.0))
     assert fault.startswith("6 of 100 jobs failed: a node failed")
-    assert faults(Verdict([*some[1:], *rest, GOOD], {}, 0, {}, 1.0)) == []
+    assert faults(Verdict([*some[1:], *rest, GOOD], {}, frozenset(), {}, 1.0)) == []
 
 
 def test_accounting_counts_jobs_that_ran_user_code_once_each():

@@ -146,6 +146,19 @@ def test_a_node_that_is_lost_after_the_jobs_last_line_takes_nothing_back(code, e
     assert observe_job(JOB, row, account, CLAIMED).ending is Ending.NODE_FAILURE
 
 
+@pytest.mark.parametrize(("code", "ending"), [(0, Ending.COMPLETED), (3, Ending.FAILED)])
+def test_a_job_whose_end_the_controller_forgot_ended_as_it_wrote(code, ending):
+    row, account = queue(("TIMEOUT", None, "TimeLimit")), accounts(("7", "TIMEOUT", "0:0"))[0]  # at 300
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: code}, {None: at(210)}))
+    assert (seen.ending, seen.exit_code) == (ending, code)
+
+
+def test_a_job_that_wrote_its_code_because_its_time_was_up_timed_out():
+    row, account = queue(("TIMEOUT", None, "TimeLimit")), accounts(("7", "TIMEOUT", "0:0"))[0]
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: 0}, {None: at(301)}))
+    assert (seen.ending, seen.exit_code) == (Ending.TIMEOUT, 0)
+
+
 def test_a_job_that_was_started_again_by_mistake_ended_as_its_first_run_did():
     row, account = queue(("FAILED", None, "NonZeroExitCode")), accounts(("7", "FAILED", "119:0"))[0]
     seen = observe_job(JOB, row, account, Traces(JOB, {None: 0}))
@@ -229,12 +242,17 @@ def test_marker_directories_tell_owner_and_codes_by_task():
     text = "\n".join(
         map(
             US.join,
-            [("m", "claim", "1", "7_1"), ("m", "exit", "1", "3"), ("o", "exit", "", "0"), ("p", "claim", "", "9")],
+            [
+                ("m", "claim", "1", "7_1", ""),
+                ("m", "exit", "1", "3", "250"),
+                ("o", "exit", "", "0", "260"),
+                ("p", "claim", "", "9", ""),
+            ],
         )
     )
     traces = parse_traces(text)
-    assert traces["m"] == Traces(RemoteId("7"), {1: 3})
-    assert traces["o"] == Traces(None, {None: 0})
+    assert traces["m"] == Traces(RemoteId("7"), {1: 3}, {1: at(250)})
+    assert traces["o"] == Traces(None, {None: 0}, {None: at(260)})
     assert traces["p"] == Traces(RemoteId("9"))
     with pytest.raises(UnexpectedReply):
-        parse_traces(US.join(["m", "exit", "", "what"]))
+        parse_traces(US.join(["m", "exit", "", "what", ""]))
