@@ -18,7 +18,7 @@ from bench.world import World, instant, wait_for, world
 
 BATCH = 1000
 TICKS_PER_S = 100.0
-ENTER_S = 1800
+ENTER_S = 3600
 """How long jobs may take to reach the queue."""
 
 SHORT = "sleep {seconds}; touch ended"
