@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,13 +116,22 @@ def test_a_login_node_without_power_costs_no_running_job(cluster: Cluster, wire:
 # -- hostile text --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_the_hostile_text_acts_wherever_a_shell_evaluates_it(cluster: Cluster, quote: str):
+    cluster.sh("login", f"echo {quote}{hostile('control')}{quote}", user="alice", check=False)
+    try:
+        assert canaries(cluster) == "/shared/ran.control\n"
+    finally:
+        cluster.sh("login", "rm -f /shared/ran.control")
+
+
 def test_hostile_text_reaches_the_job_as_text(cluster: Cluster, wire: Wire, image: str):
     texts = {field: hostile(field) for field in ("name", "description", "argument", "variable", "note")}
     job = wire.submit(
         "ignored",
         image=image,
         execSystemId="alder",
-        name=texts["name"][:64],
+        name=texts["name"][:63],
         description=texts["description"],
         tags=[texts["note"]],
         berth={"command": ["sh", "-c", 'printf "%s\\n" "$1" "$HOSTILE"', "sh", texts["argument"]]},
@@ -140,7 +150,9 @@ def test_hostile_text_in_a_word_for_slurm_or_a_path_is_refused_or_stays_text(
     changes: dict[str, Any] = {
         "queue": {"execSystemLogicalQueue": text},
         "account": {"parameterSet": {"schedulerOptions": [{"name": "account", "arg": f"--account={text}"}]}},
-        "comment": {"parameterSet": {"schedulerOptions": [{"name": "comment", "arg": f"--comment '{text}'"}]}},
+        "comment": {
+            "parameterSet": {"schedulerOptions": [{"name": "comment", "arg": f"--comment {shlex.quote(text)}"}]}
+        },
         "image": {"notes": {"berth": {"image": f"{image}{text}", "command": ["true"]}}},
         "directory": {"execSystemOutputDir": f"${{JobWorkingDir}}/{text}/${{JobUUID}}"},
         "stdout": {"parameterSet": {"logConfig": {"stdoutFilename": text}}},
@@ -157,7 +169,7 @@ def test_hostile_text_in_a_word_for_slurm_or_a_path_is_refused_or_stays_text(
 def hostile(field: str) -> str:
     """Text that makes a canary named after the field wherever a shell evaluates it."""
     canary = f">/shared/ran.{field}"
-    return f"';{canary};\";{canary};$({canary})`{canary}`|{canary}&*?~$HOME%j\\"
+    return f"$({canary})'$({canary})'\";{canary};\"`{canary}`;*?~$HOME%j\\*"
 
 
 def canaries(cluster: Cluster) -> str:
