@@ -27,6 +27,9 @@ LAUNCH_REFUSED_WITHIN = timedelta(seconds=2)
 BY_THE_SITE = frozenset({Ending.TIMEOUT, Ending.CANCELLED, Ending.DEADLINE, Ending.PREEMPTED})
 """Endings that need no doing of the job's own."""
 
+SIGNALLED = 128
+"""Exit codes above this say which signal ended a program."""
+
 FORGOTTEN_FOR = timedelta(seconds=60)
 """How long a job is over before its controller counts as having forgotten its end; epilogs take seconds."""
 
@@ -122,7 +125,10 @@ def job_end(
     ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
     if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
         ending = Ending.OUT_OF_MEMORY
-    again = done is not None and (done.exit_code == DUPLICATE_EXIT_CODE or _cancelled_by_its_node(done))
+    signalled = code is not None and code > SIGNALLED  # a cancellation reached the user's code: no start in vain
+    again = done is not None and (
+        done.exit_code == DUPLICATE_EXIT_CODE or (_cancelled_by_its_node(done) and not signalled)
+    )
     over = ending is Ending.NODE_FAILURE or (ending in BY_THE_SITE and _was_over(traces, ended_at))
     if code is not None and (again or over):
         # Started again by mistake, or ended by the site after its last line: what counts is what it wrote.
