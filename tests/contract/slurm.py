@@ -84,7 +84,8 @@ class SlurmSubject(ForkSubject):
     def jobs(self) -> list[dict[str, str]]:
         """Every job that the toy cluster was given."""
         return [
-            {file.name: file.read_text() for file in folder.iterdir()} for folder in (self.slurm / "jobs").iterdir()
+            {file.name: file.read_text() for file in folder.iterdir() if file.suffix != ".new"}
+            for folder in (self.slurm / "jobs").iterdir()
         ]
 
 
