@@ -38,7 +38,7 @@ def options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def fields_of(folder: Path) -> dict[str, str]:
-    return {file.name: file.read_text() for file in folder.iterdir() if file.name != "log"}
+    return {file.name: file.read_text() for file in folder.iterdir() if file.name != "log" and file.suffix != ".new"}
 
 
 def state_of(job: dict[str, str]) -> tuple[str, str]:
