@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,20 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         home = Path(folder)
         if chosen.only != "postgresql":
-            url = f"sqlite+aiosqlite:///{home / 'berth.sqlite'}"
-            asyncio.run(compare("SQLite", url, home, chosen.jobs, chosen.rounds))
+            files = [f"sqlite+aiosqlite:///{home / f'{number}.sqlite'}" for number in range(chosen.rounds)]
+            compare("SQLite", files, home, chosen.jobs)
         if chosen.only != "sqlite":
-            with postgresql() as cluster, database_in(cluster) as url:
-                asyncio.run(compare("PostgreSQL", url, home, chosen.jobs, chosen.rounds))
+            with postgresql() as cluster, contextlib.ExitStack() as stack:
+                urls = [stack.enter_context(database_in(cluster)) for _ in range(chosen.rounds)]
+                compare("PostgreSQL", urls, home, chosen.jobs)
 
 
-async def compare(name: str, url: str, home: Path, count: int, rounds: int) -> None:
-    """Rounds on one database, each with new jobs, and the table of them."""
-    database = Database(url, sealer=SecretBox(bytes(32)))
-    await database.create_tables()
-    await prepared(database)
-    seen = [await measure(database, home, count) for _ in range(rounds)]
-    await database.aclose()
+def compare(name: str, urls: Sequence[str], home: Path, count: int) -> None:
+    """A round on each of these empty databases, and the table of them."""
+    seen = [asyncio.run(measure(url, home, count)) for url in urls]
     rows = [
         Row("jobs/s", spread([count / wall_s for wall_s, _ in seen], "/s"), PLAIN_LOOP, ">= 0.9 of it"),
         Row("CPU of our process, a job", spread([1000 * cpu_s / count for _, cpu_s in seen], "ms"), "", "< 10 ms"),
@@ -65,8 +63,11 @@ async def compare(name: str, url: str, home: Path, count: int, rounds: int) -> N
     show(f"{count} jobs from PENDING to QUEUED, {name}", rows)
 
 
-async def measure(database: Database, home: Path, count: int) -> tuple[float, float]:
-    """Seconds on the clock, and of our processor, until every job of a round is on the system."""
+async def measure(url: str, home: Path, count: int) -> tuple[float, float]:
+    """Seconds on the clock, and of our processor, until every job is on the system."""
+    database = Database(url, sealer=SecretBox(bytes(32)))
+    await database.create_tables()
+    await prepared(database)
     world = World(database, FakeSystem(), now=utc_now() - timedelta(seconds=1))
     world.system.clock = utc_now
     await world.submit(count)
@@ -81,7 +82,7 @@ async def measure(database: Database, home: Path, count: int) -> tuple[float, fl
     took_s, used_s = time.perf_counter() - began, time.process_time() - used
     stop.set()
     await running
-    await _clear(database)
+    await database.aclose()
     return took_s, used_s
 
 
@@ -90,13 +91,6 @@ async def _unsettled(database: Database) -> bool:
     query: Any = sa.select(jobs.c.id).where(jobs.c.state != S.QUEUED).limit(1)
     async with database.reading() as db:
         return (await db.execute(query)).first() is not None
-
-
-async def _clear(database: Database) -> None:
-    """The next round starts with an empty table."""
-    async with database.transaction() as db:
-        for table in ("history", "attempts", "jobs"):
-            await db.execute(sa.text(f"DELETE FROM {table}"))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Advance:
     def __init__(self, ports: Ports, web: WebRules, *, lease_s: float, in_hand: int) -> None:
         self._ports, self._web, self._lease_s = ports, web, lease_s
         self._misses: Counter[str] = Counter()
-        self._writer = Writer(ports)
+        self.writer = Writer(ports)
         self._sides = Sides(ports)
         self._more = False
         self.crew = Crew(in_hand)
@@ -84,7 +84,7 @@ class Advance:
             )
         self._more = len(jobs) == self.crew.free
         for job in jobs:
-            held = Held(job, self._ports, self._lease_s, self._writer)
+            held = Held(job, self._ports, self._lease_s, self.writer)
             self.crew.start(job.uuid, self.advance(held), job=job.uuid)
 
     async def advance(self, held: Held) -> None:

@@ -58,7 +58,7 @@ class Placing:
         """refresh: bring what is known of a tenant's systems up to date, before choosing between them."""
         self._ports, self._planner, self._limits, self._refresh = ports, planner, limits, refresh
         self._lease_s, self._batch = lease_s, batch
-        self._writer, self._sides = Writer(ports), Sides(ports)
+        self.writer, self._sides = Writer(ports), Sides(ports)
 
     async def tick(self) -> None:
         """Claim what waits for a place and decide."""
@@ -67,7 +67,7 @@ class Placing:
             jobs = await JobStore(db).claim({S.PENDING}, self._ports.process_id, self._lease_s, self._batch, at)
         ready: dict[str, list[Held]] = defaultdict(list)
         for job in jobs:
-            held = Held(job, self._ports, self._lease_s, self._writer)
+            held = Held(job, self._ports, self._lease_s, self.writer)
             if await self._may_be_placed(held):
                 ready[job.tenant].append(held)
         for tenant, waiting in ready.items():

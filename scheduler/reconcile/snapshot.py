@@ -64,9 +64,11 @@ class Snapshots:
         now = self._ports.clock()
         async with self._ports.reading() as db:
             systems = [s for s in await SystemStore(db).list(tenant, WHOLE_LIST) if s.can_exec and s.enabled]
+            if not any(self._is_due(system, now, busy=True) for system in systems):
+                return
             waiting = await JobStore(db).list(tenant, None, WAITING)
             probes: Mapping[str, Sequence[StartProbe]] = {}
-            if waiting and any(self._is_due(system, now, busy=True) for system in systems):
+            if waiting:
                 asks = [
                     Ask(job_uuid=job.uuid, owner=job.owner, spec=job.spec, waiting_since=job.created_at)
                     for job in waiting

@@ -51,7 +51,7 @@ class Submit:
     ) -> None:
         self._ports, self._lease_s, self._batch, self._accepted = ports, lease_s, batch, accepted
         self._waiting: dict[Target, dict[str, Intent]] = defaultdict(dict)
-        self._writer = Writer(ports)
+        self.writer = Writer(ports)
         self.crew = Crew(64)
 
     async def tick(self) -> None:
@@ -73,7 +73,7 @@ class Submit:
             if (attempt := attempts.get(job.id)) is not None:
                 place = place_of_job(job)
                 target = await targets.of(job.tenant, place.system_id, job.owner, place.job_type)
-                claimed[target].append(Intent(Held(job, self._ports, self._lease_s, self._writer), attempt))
+                claimed[target].append(Intent(Held(job, self._ports, self._lease_s, self.writer), attempt))
         return claimed
 
     async def _drain(self, target: Target) -> None:

@@ -37,6 +37,11 @@ class Writer:
             self._committing = asyncio.create_task(self._commit_all(), name="writer")
         return await answer
 
+    async def settle(self) -> None:
+        """Wait until everything that was asked for is written."""
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+
     async def _commit_all(self) -> None:
         while self._queue:
             group = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_TOGETHER))]
