@@ -65,6 +65,11 @@ class JobStore(JobLeases):
         """The job with this row id, in any tenant; NotFound when there is none."""
         return await self._one(select(*JOB_COLUMNS).where(jobs.c.id == job_id), str(job_id))
 
+    async def some(self, job_ids: Sequence[int]) -> Mapping[int, Job]:
+        """Those of these jobs that exist, in any tenant, by row id."""
+        rows = await self._db.execute(select(*JOB_COLUMNS).where(jobs.c.id.in_(job_ids)))
+        return {job.id: job for job in map(job_of, rows.mappings())}
+
     async def list(self, tenant: str, owner: str | None, page: Page = FIRST_PAGE) -> Sequence[Job]:
         """Visible jobs, newest first or in the page's order. owner None: everyone's."""
         query = _listed(select(*JOB_COLUMNS), tenant, owner, page)
