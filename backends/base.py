@@ -62,8 +62,11 @@ class Backend(Protocol):
         """What the system says of these jobs, in one query for all. An id left out is unknown, not ended."""
         ...
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
-        """Ask for the end of a remote job; already gone is success. An id under another name is never touched."""
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """Ask for the end of a remote job; already gone is success. An id under another name is never touched.
+
+        From then on a job that had not begun begins nothing. Answers whether it may have begun; False is proof.
+        """
         ...
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:

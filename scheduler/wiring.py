@@ -57,6 +57,11 @@ class Opened:
     backends: dict[JobType, Backend] = field(default_factory=dict)
     storage: Storage | None = None
 
+    def is_idle(self, now: float) -> bool:
+        """Whether it was not asked for, nor used by a long transfer that began before, for so long."""
+        in_use = self.connection is not None and self.connection.idle_s <= IDLE_S
+        return now - self.used_at > IDLE_S and not in_use
+
     async def aclose(self) -> None:
         for one in (*self.backends.values(), self.storage, self.connection):
             if one is not None:
@@ -151,7 +156,7 @@ class SystemConnections:
                 raise NotAuthorised(words) from None
 
     async def _close_idle(self, now: float) -> None:
-        for key in [key for key, opened in self._opened.items() if now - opened.used_at > IDLE_S]:
+        for key in [key for key, opened in self._opened.items() if opened.is_idle(now)]:
             await self._opened.pop(key).aclose()
 
     def _backend(self, opened: Opened, login: LoginKey, job_type: JobType) -> Backend:

@@ -46,7 +46,8 @@ def plug_in(cluster: str, machine: str) -> None:
 
 
 def unplug(cluster: str, machine: str) -> None:
-    """Remove a machine's network namespace, and with it the cable."""
+    """Remove a machine's cable and its network namespace; with the latter alone the cable would go some time later."""
+    run(["ip", "-netns", netns_of(cluster, SWITCH), "link", "del", machine], check=False)
     run(["ip", "netns", "del", netns_of(cluster, machine)], check=False)
 
 

@@ -146,13 +146,15 @@ class LocalBackend:
             entry.id: _observation(entry, seen.get(marker), starts.get(entry.id)) for marker, entry in asked.items()
         }
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         """A waiting run leaves the queue; a started one is ended by its watchdog."""
         if await self._disk(self._queue.withdraw, marker, remote_id, self._clock()):
-            return
-        known = await self._disk(self._queue.entries, [marker])
-        if _is(known.get(marker), remote_id):
-            await self._runner.cancel(marker)
+            return False
+        entry = (await self._disk(self._queue.entries, [marker])).get(marker)
+        if entry is None or entry.id != remote_id:
+            return True
+        await self._runner.cancel(marker)
+        return entry.started_at is not None
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         return await self._runner.read_log(path, offset_bytes)

@@ -30,7 +30,7 @@ from scheduler.model.errors import (
     SubmitUncertain,
     UnexpectedReply,
 )
-from scheduler.model.ids import Marker, RemoteId, checked_marker
+from scheduler.model.ids import MARKER_BEGINS, Marker, RemoteId, checked_marker
 from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
 from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
@@ -67,7 +67,7 @@ class SlurmBackend:
         self._clock = clock
         self._version: tuple[str, tuple[int, int]] | None = None
         self._rows: dict[str, text.QueueRow] = {}
-        self._arrays: dict[RemoteId, ArrayMemory] = {}
+        self._arrays: dict[Marker, ArrayMemory] = {}
         self._submissions = Gathering(self._submit_some, most=INTENTS_PER_CALL, calls_at_once=1)
         self._stagings = Gathering(self._stage_some, most=PLANS_PER_CALL, calls_at_once=2)
 
@@ -95,20 +95,24 @@ class SlurmBackend:
             return {}
         (shown,) = await self._outputs([text.squeue_argv()])
         queue = self._queue_rows(shown, ids)
-        doubtful = [job_id for job_id in ids if self._in_doubt(queue.get(job_id, []), job_id)]
+        doubtful = [job_id for job_id in ids if self._in_doubt(queue.get(job_id, []), ids[job_id])]
         accounts, traces = await self._second_look({job_id: ids[job_id] for job_id in doubtful})
         observations: dict[RemoteId, Observation] = {}
         for job_id, marker in ids.items():
             seen = self._observe_one(
-                job_id, queue.get(job_id, []), accounts.get(job_id, []), traces.get(marker, observing.NO_TRACES)
+                job_id, marker, queue.get(job_id, []), accounts.get(job_id, []), traces.get(marker, observing.NO_TRACES)
             )
             if seen is not None:
                 observations[job_id] = seen
         return await self._follow_strays(ids, observations, traces)
 
     def _queue_rows(self, shown: str, ids: Mapping[RemoteId, Marker]) -> dict[RemoteId, list[text.QueueRow]]:
-        """Rows by job, only those under the right name. A line like one of the last time is not parsed again."""
-        lines = {line: self._rows.get(line) or text.parse_squeue_line(line) for line in shown.splitlines()}
+        """Rows by job, only those under the right name. A line like one of the last time is not parsed again.
+
+        What is called nothing like a marker is a stranger's, and nothing in it may keep us from seeing our own.
+        """
+        ours = (line for line in shown.splitlines() if MARKER_BEGINS in line)
+        lines = {line: self._rows.get(line) or text.parse_squeue_line(line) for line in ours}
         self._rows = lines
         queue: dict[RemoteId, list[text.QueueRow]] = {}
         for row in lines.values():
@@ -116,12 +120,12 @@ class SlurmBackend:
                 queue.setdefault(row.job_id, []).append(row)
         return queue
 
-    def _in_doubt(self, rows: Sequence[text.QueueRow], job_id: RemoteId) -> bool:
+    def _in_doubt(self, rows: Sequence[text.QueueRow], marker: Marker) -> bool:
         if not any(row.state is not RemoteState.ENDED for row in rows):
             return True
         if rows[0].tasks is None:
             return False
-        memory = self._arrays.get(job_id)
+        memory = self._arrays.get(marker)
         began = any(row.state is not RemoteState.QUEUED for row in rows)
         if memory is None:
             return began
@@ -153,18 +157,25 @@ class SlurmBackend:
         return dict(observing.parse_traces(await ask(self._connection, "markers", stdin=stdin)))
 
     def _observe_one(
-        self, job_id: RemoteId, queue: list[text.QueueRow], accounts: list[text.AccountRow], traces: Traces
+        self,
+        job_id: RemoteId,
+        marker: Marker,
+        queue: list[text.QueueRow],
+        accounts: list[text.AccountRow],
+        traces: Traces,
     ) -> Observation | None:
         shown = [row.tasks for row in queue] + [row.tasks for row in accounts]
-        is_array = job_id in self._arrays or any(tasks is not None for tasks in shown)
+        is_array = marker in self._arrays or any(tasks is not None for tasks in shown)
         if not is_array:
+            if observing.waits_for_accounting(queue, accounts[0] if accounts else None, traces, self._clock()):
+                return None
             return observing.observe_job(job_id, queue, accounts[0] if accounts else None, traces)
-        memory = self._arrays.setdefault(job_id, ArrayMemory())
+        memory = self._arrays.setdefault(marker, ArrayMemory())
         memory.learn(job_id, queue, accounts, traces)
         memory.seen_at = self._clock()
         seen = observing.observe_array(queue, accounts, memory)
         if seen is None or seen.state is RemoteState.ENDED:
-            del self._arrays[job_id]
+            del self._arrays[marker]
         return seen
 
     async def _follow_strays(
@@ -259,11 +270,21 @@ class SlurmBackend:
                 raise BackendUnavailable(rest.strip())
         raise UnexpectedReply("the search for a marker was not understood", said)
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
-        """``scancel`` by id and name together, so that an id issued again for another's job is left alone."""
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """``scancel`` by id and name together, so that an id issued again for another's job is left alone.
+
+        Then the marker is given up: a controller that comes back with an older state may start the job once more.
+        """
         (said,), _ = await ask_commands(self._connection, [text.scancel_argv(remote_id, marker)], both=True)
         if said.exit_status != 0 and not text.already_gone(said.text):
             raise BackendUnavailable(said.text.strip() or f"scancel ended with {said.exit_status}")
+        match (await ask(self._connection, "void", [self._marker_dir(marker)])).partition(text.US):
+            case ("begun" | "unbegun") as verdict, _, "":
+                return verdict == "begun"
+            case "broken", _, why:
+                raise BackendUnavailable(why.strip())
+            case answer:
+                raise UnexpectedReply("the end of a marker was not understood", "".join(answer))
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         """At most LOG_CHUNK_BYTES from an offset on."""

@@ -15,12 +15,25 @@ from backends.slurm.text import US, AccountRow, QueueRow
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId
 from scheduler.model.runs import Ending, Observation, RemoteState, TaskCounts
+from scheduler.model.units import utc
 
 FAILED_INDICES_SHOWN = 100
 """Most indices of failed tasks that an observation carries."""
 
 
 LAUNCH_REFUSED_WITHIN = timedelta(seconds=2)
+"""How soon after its start a node ends a job that it cannot launch."""
+
+BY_THE_SITE = frozenset({Ending.TIMEOUT, Ending.CANCELLED, Ending.DEADLINE, Ending.PREEMPTED})
+"""Endings that need no doing of the job's own."""
+
+FORGOTTEN_FOR = timedelta(seconds=60)
+"""How long a job is over before its controller counts as having forgotten its end; epilogs take seconds."""
+
+NOT_BY_A_USER = frozenset({"CANCELLED", "CANCELLED by 0"})
+
+ACCOUNTS_SETTLE = timedelta(seconds=60)
+"""How late accounting may tell who cancelled a job; a site that keeps no accounts never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,8 @@ class Traces:
 
     owner: RemoteId | None = None
     codes: Mapping[int | None, int] = field(default_factory=dict)
+    written_at: Mapping[int | None, datetime] = field(default_factory=dict)
+    """When each code was written, by the clock of the job's file system."""
 
 
 NO_TRACES = Traces()
@@ -47,16 +62,23 @@ def parse_traces(text: str) -> Mapping[Marker, Traces]:
     """The answer of ``markers.sh``."""
     owners: dict[Marker, RemoteId] = {}
     codes: dict[Marker, dict[int | None, int]] = {}
+    times: dict[Marker, dict[int | None, datetime]] = {}
     for line in text.splitlines():
         try:
-            name, kind, task, value = line.split(US)
+            name, kind, task, value, written = line.split(US)
             if kind == "claim":
                 owners.setdefault(Marker(name), RemoteId(value.partition("_")[0]))
             elif value:
-                codes.setdefault(Marker(name), {})[int(task) if task else None] = int(value)
+                index = int(task) if task else None
+                codes.setdefault(Marker(name), {})[index] = int(value)
+                if written:
+                    times.setdefault(Marker(name), {})[index] = utc(int(written))
         except ValueError:
             raise UnexpectedReply("a marker directory holds what no job of ours writes", line) from None
-    return {name: Traces(owners.get(name), codes.get(name, {})) for name in owners.keys() | codes.keys()}
+    return {
+        name: Traces(owners.get(name), codes.get(name, {}), times.get(name, {}))
+        for name in owners.keys() | codes.keys()
+    }
 
 
 def observe_job(
@@ -70,7 +92,7 @@ def observe_job(
     known = row or (account if account and account.state is RemoteState.ENDED else None)
     if known is None and code is None:
         return None
-    end = job_end(job_id, known.ending if known else None, account, code, traces)
+    end = job_end(known.ending if known else None, account, code, traces, known.ended_at if known else None)
     times = account if account and account.state is RemoteState.ENDED else None
     return Observation(
         state=RemoteState.ENDED,
@@ -89,15 +111,22 @@ def observe_job(
 
 
 def job_end(
-    job_id: RemoteId, said: Ending | None, account: AccountRow | None, code: int | None, traces: Traces
+    said: Ending | None,
+    account: AccountRow | None,
+    code: int | None,
+    traces: Traces,
+    ended_at: datetime | None = None,
 ) -> TaskEnd:
     """How it ended: the controller's word, made sharper by accounting and by the code that the job wrote."""
     done = account if account is not None and account.state is RemoteState.ENDED else None
     ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
     if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
         ending = Ending.OUT_OF_MEMORY
-    if done and done.exit_code == DUPLICATE_EXIT_CODE and code is not None:
-        ending = Ending.FAILED if code else Ending.COMPLETED  # started again by mistake; what counts is the first run
+    again = done is not None and (done.exit_code == DUPLICATE_EXIT_CODE or _cancelled_by_its_node(done))
+    over = ending is Ending.NODE_FAILURE or (ending in BY_THE_SITE and _was_over(traces, ended_at))
+    if code is not None and (again or over):
+        # Started again by mistake, or ended by the site after its last line: what counts is what it wrote.
+        ending = Ending.FAILED if code else Ending.COMPLETED
     if code is None and done and (done.exit_code or ending is Ending.COMPLETED):
         code = done.exit_code
     if code is None and ending is Ending.COMPLETED:
@@ -109,12 +138,34 @@ def job_end(
     return TaskEnd(ending, code, done.signal or None if done else None)
 
 
+def _was_over(traces: Traces, ended_at: datetime | None) -> bool:
+    """Whether a job had written its code long before Slurm ended it.
+
+    A controller that lost its last seconds shows a job whose end it forgot as running until its time is up.
+    """
+    written_at = traces.written_at.get(None)
+    return written_at is not None and ended_at is not None and ended_at - written_at >= FORGOTTEN_FOR
+
+
+def waits_for_accounting(queue: Sequence[QueueRow], account: AccountRow | None, traces: Traces, now: datetime) -> bool:
+    """Whether a job was cancelled so soon that its node may have done it, and only accounting can tell: not yet."""
+    if not queue or queue[0].ending is not Ending.CANCELLED or traces.owner is not None:
+        return False
+    if account is not None and account.state is RemoteState.ENDED:
+        return False
+    row = queue[0]
+    if not row.nodes or row.starts_at is None or row.ended_at is None:
+        return False
+    return row.ended_at - row.starts_at <= LAUNCH_REFUSED_WITHIN and now - row.ended_at < ACCOUNTS_SETTLE
+
+
 def _cancelled_by_its_node(account: AccountRow) -> bool:
-    """Whether root cancelled a job as soon as it was started: what slurmd does when it cannot launch it.
+    """Whether no user cancelled a job as soon as it was started: what slurmd does when it cannot launch it.
 
     It happens after slurmctld lost its last seconds and issues job ids again that a node still knows as running.
+    Accounting names root, or nobody when slurmctld was restarted meanwhile.
     """
-    if account.started_at is None or account.ended_at is None or not account.raw_state.endswith(" by 0"):
+    if account.started_at is None or account.ended_at is None or account.raw_state not in NOT_BY_A_USER:
         return False
     return account.ended_at - account.started_at <= LAUNCH_REFUSED_WITHIN
 
@@ -132,22 +183,24 @@ class ArrayMemory:
     seen_at: datetime | None = None
 
     def learn(
-        self, job_id: RemoteId, queue: Iterable[QueueRow], accounts: Iterable[AccountRow], traces: Traces
+        self, job_id: RemoteId, queue: Sequence[QueueRow], accounts: Iterable[AccountRow], traces: Traces
     ) -> None:
-        """Take in every ending that is shown now."""
+        """Take in every ending that is shown now, by the tasks' own codes where nobody else speaks of them."""
         known = {index: account for account in accounts for index in account.tasks or ()}
         for row in queue:
             if row.state is RemoteState.ENDED:
                 for index in row.tasks or ():
-                    self._end(job_id, index, row.ending, known.get(index), traces)
+                    self._end(index, row.ending, known.get(index), traces)
         for index, account in known.items():
             if account.state is RemoteState.ENDED and index not in self.ended:
-                self._end(job_id, index, account.ending, account, traces)
+                self._end(index, account.ending, account, traces)
+        alive = {index for row in queue if row.state is not RemoteState.ENDED for index in row.tasks or ()}
+        for task in traces.codes.keys() - alive - self.ended.keys() - known.keys():
+            if task is not None and traces.owner == job_id:
+                self._end(task, None, None, traces)
 
-    def _end(
-        self, job_id: RemoteId, index: int, ending: Ending | None, account: AccountRow | None, traces: Traces
-    ) -> None:
-        end = job_end(job_id, ending, account, traces.codes.get(index), traces)
+    def _end(self, index: int, ending: Ending | None, account: AccountRow | None, traces: Traces) -> None:
+        end = job_end(ending, account, traces.codes.get(index), traces)
         if ending is Ending.CANCELLED or index not in self.ended or self.ended[index].exit_code is None:
             self.ended[index] = end
 

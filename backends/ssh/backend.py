@@ -77,8 +77,10 @@ class SshBackend:
     async def observe(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, Observation]:
         return await self._runner.observe(ids)
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """What has an id here has begun."""
         await self._runner.cancel(marker, remote_id)
+        return True
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         return await self._runner.read_log(path, offset_bytes)

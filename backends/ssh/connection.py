@@ -96,6 +96,13 @@ class SshConnection:
         self._failure: BackendUnavailable | NotAuthorised | None = None
         self._not_before = 0.0
         self._closed = False
+        self._under_way = 0
+        self._used_at = -math.inf
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since anything was under way; 0 while something is."""
+        return 0.0 if self._under_way else self._monotonic() - self._used_at
 
     def __str__(self) -> str:
         return f"{self.login_user}@{self.host}:{self.port}"
@@ -118,32 +125,32 @@ class SshConnection:
     @contextlib.asynccontextmanager
     async def sftp(self) -> AsyncIterator[asyncssh.SFTPClient]:
         """The one SFTP session of this connection; errors of the link (not of files) are translated."""
-        with self._link_errors():
+        with self._operation():
             async with self._opening_sftp:
                 connection = await self._open()
                 if self._sftp is None or self._sftp_connection is not connection:
                     self._sftp = await asyncio.wait_for(connection.start_sftp_client(), CONNECT_TIMEOUT_S)
                     self._sftp_connection = connection
                 client = self._sftp
-        with self._link_errors(ours_alone=True):
+        with self._operation(ours_alone=True):
             yield client
 
     @contextlib.asynccontextmanager
     async def process(self, argv: Sequence[str]) -> AsyncIterator[asyncssh.SSHClientProcess[bytes]]:
         """A running program whose standard input and output the caller moves; for streams of any size."""
         async with self._channels:
-            with self._link_errors():
+            with self._operation():
                 async with asyncio.timeout(CONNECT_TIMEOUT_S * 1.5):
                     process = await self._start(shlex.join(argv))
             try:
-                with self._link_errors(ours_alone=True):
+                with self._operation(ours_alone=True):
                     yield process
             finally:
                 process.close()
 
     async def connect(self) -> None:
         """Log in now, if that was not done yet."""
-        with self._link_errors():
+        with self._operation():
             await self._open()
 
     async def aclose(self) -> None:
@@ -158,7 +165,7 @@ class SshConnection:
     async def _run(self, command: str, stdin: bytes, timeout_s: float) -> Completed:
         """Bounded at both ends: here by the clock, there by ``timeout``, so that no process outlives its caller."""
         command = f"timeout -k 5 {math.ceil(timeout_s)} {command}"
-        with self._link_errors():
+        with self._operation():
             try:
                 async with asyncio.timeout(timeout_s), self._channels:
                     return await self._finish(await self._start(command), stdin)
@@ -279,8 +286,9 @@ class SshConnection:
             raise NotAuthorised(f"the private key for {self} cannot be used: {error}") from None
 
     @contextlib.contextmanager
-    def _link_errors(self, *, ours_alone: bool = False) -> Iterator[None]:
-        """Translate what the library raises; ours_alone: an OSError is the caller's own and passes."""
+    def _operation(self, *, ours_alone: bool = False) -> Iterator[None]:
+        """Something under way. Translates what the library raises; ours_alone: an OSError is the caller's own."""
+        self._under_way += 1
         try:
             yield
         except asyncssh.SFTPError:
@@ -291,6 +299,9 @@ class SshConnection:
             if ours_alone:
                 raise
             raise _unavailable(self, error) from error
+        finally:
+            self._under_way -= 1
+            self._used_at = self._monotonic()
 
 
 async def verify(system: System, credential: Credential) -> str:

@@ -12,7 +12,8 @@ Marker = NewType("Marker", str)
 RemoteId = NewType("RemoteId", str)
 """What the system calls a job: a Slurm job id, a pid with start time, an object name."""
 
-_MARKER = re.compile(r"berth-[0-9a-f-]{36}-007-[0-9]{1,6}")
+MARKER_BEGINS = "berth-"
+_MARKER = re.compile(MARKER_BEGINS + r"[0-9a-f-]{36}-007-[0-9]{1,6}")
 
 
 class LoginKey(NamedTuple):
@@ -31,7 +32,7 @@ def new_job_uuid() -> str:
 
 def marker_for(job_uuid: str, attempt: int) -> Marker:
     """The marker of the n-th attempt of a job; made of letters, digits and ``-`` only."""
-    return checked_marker(f"berth-{job_uuid}-{attempt}")
+    return checked_marker(f"{MARKER_BEGINS}{job_uuid}-{attempt}")
 
 
 def checked_marker(text: str) -> Marker:

@@ -113,14 +113,14 @@ def job_type_of(spec: JobSpec, system: System) -> JobType:
 
 def identity_values(identity: JobIdentity) -> dict[str, str]:
     """The macros that need no place: for names and descriptions."""
-    created_at = identity.created_at.astimezone(UTC)
+    date, _, time = identity.created_at.astimezone(UTC).isoformat(timespec="microseconds")[:26].partition("T")
     return {
         "JobUUID": identity.uuid,
         "Tenant": identity.tenant,
         "JobOwner": identity.owner,
-        "JobCreateTime": f"{created_at:%H:%M:%SZ}",
-        "JobCreateDate": f"{created_at:%Y-%m-%dZ}",
-        "JobCreateTimestamp": f"{created_at:%Y-%m-%dT%H:%M:%S.%fZ}",
+        "JobCreateTime": f"{time[:8]}Z",
+        "JobCreateDate": f"{date}Z",
+        "JobCreateTimestamp": f"{date}T{time}Z",
     }
 
 

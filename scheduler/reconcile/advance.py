@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -72,10 +73,14 @@ class Advance:
         self.writer = Writer(ports)
         self._sides = Sides(ports)
         self._more = False
+        self._in_hand: set[Held] = set()
         self.crew = Crew(in_hand)
 
     async def tick(self) -> None:
-        """Claim what is due and start its steps, as many as there are hands."""
+        """Keep what is in hand; claim what is due and start its steps, as many as there are hands."""
+        for held in list(self._in_hand):
+            with contextlib.suppress(StaleJob):  # its step learns of it at its next write
+                await held.keep()
         if self.crew.free <= 0:
             return
         async with self._ports.transaction() as db:
@@ -90,11 +95,14 @@ class Advance:
     async def advance(self, held: Held) -> None:
         """Run the steps of one job until it waits for something, then give it back."""
         wait_s: float | None = None
+        self._in_hand.add(held)
         try:
             while state_of_step(held.job) in STEPS and wait_s is None:
                 wait_s = await self._one_step(held)
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
+        finally:
+            self._in_hand.discard(held)
         await held.let_go(wait_s)
         if self._more:  # a hand is free for what could not be claimed
             self._more = False

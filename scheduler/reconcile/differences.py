@@ -22,6 +22,10 @@ MOST_LAUNCHES = 3
 TRACES_SETTLE = timedelta(seconds=60)
 """How late a job's own traces may show on the login node, over a shared file system that caches."""
 
+PUT_BACK = "the site put the job back in its queue"
+NOT_RUNNING = "the site called the job running, and it was not"
+UNKNOWN = "the system has not known the job since"
+
 SAME_START_S = 60
 SAME_START_SHARE = 0.1
 """Expected starts that differ by less, in seconds or as a share of the wait, are the same news."""
@@ -31,14 +35,15 @@ def facts_of(job: Job, seen: Observation, now: datetime) -> Sequence[Fact]:
     """Everything that happened since ``job`` was last written, in order; nothing when nothing did."""
     match job.state, seen.state:
         case (S.QUEUED, RemoteState.ENDED) if _not_launched(job, seen):
-            settled = seen.ended_at is not None and now - seen.ended_at >= TRACES_SETTLE
-            return [_placed_again(seen)] if settled else []
+            return [_placed_again(seen)] if _settled(seen, now) else []
+        case (S.RUNNING, RemoteState.ENDED) if _not_launched(job, seen):
+            return [_requeued(job, seen, NOT_RUNNING), _placed_again(seen)] if _settled(seen, now) else []
         case (S.QUEUED, RemoteState.RUNNING):
             return [_started(job, seen)]
         case (S.RUNNING, RemoteState.QUEUED):
-            return [_requeued(job, seen)]
+            return [_requeued(job, seen, PUT_BACK)]
         case (S.RUNNING, RemoteState.RUNNING) if _restarted(job, seen):
-            return [_requeued(job, seen), _started(job, seen)]
+            return [_requeued(job, seen, PUT_BACK), _started(job, seen)]
         case (S.QUEUED, RemoteState.ENDED) if never_started(seen):
             return [_ended_unstarted(job, seen)]
         case (S.QUEUED, RemoteState.ENDED):
@@ -88,12 +93,17 @@ def not_due(job: Job) -> dict[str, Any]:
     return {"next_look_at": None} if job.cancel_requested_at is None else {}
 
 
-def lost(job: Job, since: datetime) -> Fact:
-    """A remote job that is proven gone: placed again when it never started, failed when it had."""
-    words = f"the system has not known the job since {since:%Y-%m-%d %H:%M:%S} UTC"
+def unknown_in_words(since: datetime) -> str:
+    """What people read of a job that the system leaves out of its answers."""
+    return f"{UNKNOWN} {since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def lost(job: Job, since: datetime, *, begun: bool) -> Fact:
+    """A remote job that is proven gone: placed again when it never began, failed when it may have."""
+    words = unknown_in_words(since)
     if job.cancel_requested_at is not None:
         return Fact(Event.CANCELLED, attempt_event=Event.LOST, message=f"cancelled as asked; {words}")
-    if job.state is S.QUEUED:
+    if job.state is S.QUEUED and not begun:
         return Fact(Event.LOST, message=f"{words}, and it had not started; it is placed again")
     outcome = {"condition": Condition.JOB_EXECUTION_MONITORING_ERROR, "remote_outcome": "FAILED"}
     return Fact(Event.FAILED, outcome, attempt_event=Event.LOST, message=f"{words}, and it had started")
@@ -103,6 +113,10 @@ def _not_launched(job: Job, seen: Observation) -> bool:
     """Whether the system started the job and could not launch it: nothing of the user's ran."""
     failed = seen.ending is Ending.LAUNCH_FAILURE and seen.started_at is not None and seen.exit_code is None
     return failed and job.cancel_requested_at is None and job.attempt < MOST_LAUNCHES
+
+
+def _settled(seen: Observation, now: datetime) -> bool:
+    return seen.ended_at is not None and now - seen.ended_at >= TRACES_SETTLE
 
 
 def _placed_again(seen: Observation) -> Fact:
@@ -119,10 +133,10 @@ def _started(job: Job, seen: Observation) -> Fact:
     )
 
 
-def _requeued(job: Job, seen: Observation) -> Fact:
+def _requeued(job: Job, seen: Observation, words: str) -> Fact:
     changes = {"remote_started_at": None, "observation": seen} | not_due(job)
     why = f": {seen.reason}" if seen.reason else ""
-    return Fact(Event.REQUEUED, changes, {"started_at": None}, message=f"the site put the job back in its queue{why}")
+    return Fact(Event.REQUEUED, changes, {"started_at": None}, message=f"{words}{why}")
 
 
 def _ended(job: Job, seen: Observation) -> Fact:

@@ -26,6 +26,7 @@ class Held:
         self._lease_s = lease_s
         self._writer = writer
         self._let_go = False
+        self._kept_at = ports.clock()
 
     async def record(
         self,
@@ -51,6 +52,15 @@ class Held:
         """Commit intent and marker, and give the job back: from here on a remote job may exist."""
         ready = Fact(Event.JOB_READY, message=f"handing attempt {attempt.number} to {attempt.system_id}")
         await self._write(Change(job=self.job, facts=(*before, ready), intent=attempt, lets_go=True))
+
+    async def keep(self) -> None:
+        """Make the lease last its whole length again, when a third of it has passed; StaleJob when it was lost."""
+        at = self._ports.clock()
+        if at - self._kept_at < timedelta(seconds=self._lease_s / 3):
+            return
+        self._kept_at = at
+        async with self._ports.transaction() as db:
+            await JobStore(db).extend(self.job, self._lease_s, at)
 
     async def say(self, message: str) -> None:
         """Tell people how it goes, and keep the lease: long work calls this now and then."""

@@ -135,7 +135,7 @@ class Placing:
             await held.record(*facts, event=event, last=True)
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
-        await held.let_go()
+            await held.let_go()
 
     async def _keep_waiting(self, held: Held, words: str, again_s: float = 0, decision: Decision | None = None) -> None:
         changes: dict[str, Any] = {"last_message": words} | ({"decision": decision} if decision else {})

@@ -52,8 +52,7 @@ class Reconciler:
     async def run(self, stop: asyncio.Event) -> None:
         """Run every loop until ``stop`` is set; then let go of what is in hand. A kill loses nothing either."""
         settings = self._settings
-        loops: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (SNAPSHOT_TICK_S, self.snapshots.tick),
+        moved: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (settings.place_interval_s, self.placing.tick),
             (settings.advance_interval_s, self.advance.tick),
             (settings.advance_interval_s, self.submit.tick),
@@ -61,8 +60,10 @@ class Reconciler:
         ]
         try:
             async with asyncio.TaskGroup() as group:
-                for interval_s, tick in loops:
+                for interval_s, tick in moved:
                     group.create_task(run_every(interval_s, self._bell.listen(), tick, stop))
+                # A move makes no look due, only time does, and placement asks for the looks that it needs.
+                group.create_task(run_every(SNAPSHOT_TICK_S, asyncio.Event(), self.snapshots.tick, stop))
         finally:
             for crew in self.crews:
                 await crew.aclose()

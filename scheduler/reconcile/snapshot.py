@@ -63,8 +63,9 @@ class Snapshots:
     async def _look_around(self, tenant: str) -> None:
         now = self._ports.clock()
         async with self._ports.reading() as db:
-            systems = [s for s in await SystemStore(db).list(tenant, WHOLE_LIST) if s.can_exec and s.enabled]
-            if not any(self._is_due(system, now, busy=True) for system in systems):
+            listed = await SystemStore(db).list(tenant, WHOLE_LIST)
+            systems = [s for s in listed if s.can_exec and s.enabled and self._is_due(s, now, busy=True)]
+            if not systems:
                 return
             waiting = await JobStore(db).list(tenant, None, WAITING)
             probes: Mapping[str, Sequence[StartProbe]] = {}

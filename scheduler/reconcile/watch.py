@@ -12,12 +12,12 @@ import structlog
 
 from backends.base import Backend
 from scheduler.model.errors import NotFound, NothingLearnt, StaleJob
-from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.ids import Marker
 from scheduler.model.jobs import InFlight, Job
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import S
 from scheduler.ports import Ports
-from scheduler.reconcile.differences import facts_of, lost, news_of, same_news
+from scheduler.reconcile.differences import UNKNOWN, facts_of, lost, news_of, same_news, unknown_in_words
 from scheduler.reconcile.learn import finished_run
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target, Targets
@@ -114,7 +114,7 @@ class Watch:
         began_at = self._ports.clock()
         try:
             backend = await self._ports.connections.backend(target.login, target.job_type)
-            answers = await backend.observe({f.remote_id: f.marker for f in flights if f.remote_id is not None})
+            answers = await _ask(backend, flights)
         except NothingLearnt as error:
             await self._unreachable(flights, outlook, error)
             answers = None
@@ -125,12 +125,12 @@ class Watch:
             await self._learn_all(backend, flights, answers, outlook)
 
     async def _learn_all(
-        self, backend: Backend, flights: Sequence[InFlight], answers: Mapping[RemoteId, Observation], outlook: Outlook
+        self, backend: Backend, flights: Sequence[InFlight], answers: Mapping[Marker, Observation], outlook: Outlook
     ) -> None:
         if outlook.unreachable_since is not None:
             outlook.unreachable_since = None
             outlook.seen.clear()  # so that every job says again why it waits
-        looks = [(flight, answers.get(flight.remote_id) if flight.remote_id else None) for flight in flights]
+        looks = [(flight, answers.get(flight.marker)) for flight in flights]
         news: list[tuple[InFlight, Observation]] = []
         for flight, seen in sorted(looks, key=lambda look: not _moved(*look)):
             try:
@@ -201,18 +201,23 @@ class Watch:
             self._ports.wake()
 
     async def _missing(self, backend: Backend, flight: InFlight, outlook: Outlook) -> None:
-        """An answer left the job out. Only long enough, and often enough, is it proven gone."""
+        """An answer left the job out. Only long enough, and often enough, is it proven gone.
+
+        It may have begun while nobody looked; only one that provably did not, and cannot any more, is placed again.
+        """
         at = self._ports.clock()
         outlook.missed[flight.marker] += 1
         outlook.seen.pop(flight.marker, None)
-        since = flight.missing_since
+        since, begun = flight.missing_since, True
         proven = since is not None and at - since >= self._lost_after
         if proven and outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS and flight.remote_id is not None:
             try:
-                await backend.cancel(flight.remote_id, flight.marker)  # should it be there after all, it must not start
+                begun = await backend.cancel(flight.remote_id, flight.marker)
             except NothingLearnt:
                 return
         elif since is not None:
+            if outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS:
+                await self._say(flight, unknown_in_words(since), UNKNOWN)
             return
         async with self._ports.transaction() as db:
             store = JobStore(db)
@@ -226,7 +231,7 @@ class Watch:
                 await store.note_attempt(attempt, {"missing_since": at})
                 return
             log.warning("remote job lost", job=job.uuid, remote_id=flight.remote_id, since=since)
-            await store.record(job, lost(job, since), at)
+            await store.record(job, lost(job, since, begun=begun), at)
         self._ports.wake()
 
     async def _unreachable(self, flights: Sequence[InFlight], outlook: Outlook, error: NothingLearnt) -> None:
@@ -239,16 +244,29 @@ class Watch:
         words = f"{UNREACHABLE} {outlook.unreachable_since:%Y-%m-%d %H:%M:%S} UTC: {error}"
         for flight in flights:
             try:
-                await self._say(flight, words, now)
+                await self._say(flight, words, UNREACHABLE)
             except (StaleJob, NotFound):
                 continue
 
-    async def _say(self, flight: InFlight, words: str, at: datetime) -> None:
+    async def _say(self, flight: InFlight, words: str, opening: str) -> None:
+        """Write ``words`` unless people read words that open like them already."""
         async with self._ports.transaction() as db:
             store = JobStore(db)
             job = await store.get(flight.tenant, flight.uuid)
-            if job.version == flight.version and not job.last_message.startswith(UNREACHABLE):
-                await store.note(job, {"last_message": words}, at)
+            if job.version == flight.version and not job.last_message.startswith(opening):
+                await store.note(job, {"last_message": words}, self._ports.clock())
+
+
+async def _ask(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker, Observation]:
+    """One question for all; another one only for ids that the system has issued twice, having lost its state."""
+    answers: dict[Marker, Observation] = {}
+    rest = {flight.marker: flight.remote_id for flight in flights if flight.remote_id is not None}
+    while rest:
+        asked = {remote_id: marker for marker, remote_id in rest.items()}
+        seen = await backend.observe(asked)
+        answers |= {marker: seen[remote_id] for remote_id, marker in asked.items() if remote_id in seen}
+        rest = {marker: remote_id for marker, remote_id in rest.items() if asked[remote_id] != marker}
+    return answers
 
 
 def interval_s(flights: Sequence[InFlight], began_at: datetime, now: datetime, pace: Pace) -> float:

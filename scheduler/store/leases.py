@@ -62,11 +62,11 @@ class JobLeases:
         await self._db.execute(update(jobs).where(held).values(_look(next_look_at)))
 
     async def extend(self, job: Job, lease_s: float, at: datetime) -> None:
-        """Hold the lease under which ``job`` was claimed for ``lease_s`` more; StaleJob when it was taken over."""
-        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence)
+        """Hold the lease under which ``job`` was claimed for ``lease_s`` more; StaleJob when it is no longer held."""
+        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.lease_owner.is_not(None))
         longer = update(jobs).where(held).values(lease_until=at + timedelta(seconds=lease_s))
         if changed(await self._db.execute(longer)) != 1:
-            raise StaleJob(f"job {job.uuid} was claimed by another process")
+            raise StaleJob(f"the lease of job {job.uuid} is no longer held")
 
     async def release_all(self, process_id: str) -> None:
         """Free every lease of a process that is known to be dead."""

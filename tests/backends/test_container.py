@@ -244,6 +244,13 @@ def test_a_requeued_slurm_job_finds_its_own_claim_and_another_job_does_not(slurm
     assert (slurm_host.marker_dir / "claim" / "owner").read_text() == "41\n"
 
 
+def test_a_requeued_job_that_is_cut_off_leaves_no_exit_code_of_the_time_before(slurm_host):
+    assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
+    slurm_host.install("apptainer", text="#!/bin/sh\nkill -KILL $PPID\n")
+    slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41", SLURM_RESTART_COUNT="1")
+    assert not (slurm_host.marker_dir / "exit").exists()
+
+
 def test_a_controller_that_forgot_the_start_starts_no_user_code_again(slurm_host):
     assert slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41").returncode == 0
     again = slurm_host.start(slurm_host.run, Claim.SLURM, SLURM_JOB_ID="41")

@@ -72,6 +72,15 @@ class SlurmSubject(ForkSubject):
         self.say(f"word.{remote_id}", "GONE_FISHING")
         self._spoiled.append(self.slurm / f"word.{remote_id}")
 
+    def add_job(self, job_id: str, name: str, state: str | None = None) -> None:
+        """A job that ended, which somebody else gave the toy cluster; ``state``: what it says of it."""
+        folder = self.slurm / "jobs" / job_id
+        folder.mkdir()
+        for file, content in (("name", name), ("submitted", "1"), ("code", "0"), ("pid", "1")):
+            (folder / file).write_text(content)
+        if state is not None:
+            self.say(f"word.{job_id}", state)
+
     def jobs(self) -> list[dict[str, str]]:
         """Every job that the toy cluster was given."""
         return [

@@ -224,6 +224,12 @@ async def test_cancelling_twice_is_success_and_ends_the_job(subject, marker):
     assert await subject.runs_of(marker) == 1
 
 
+async def test_the_end_of_a_job_that_had_begun_says_that_it_had(subject, marker):
+    remote_id = await submitted(subject, marker)
+    await subject.running(marker)
+    assert await subject.backend.cancel(remote_id, marker) is True
+
+
 async def test_a_log_is_read_by_offset_in_bounded_pieces(subject, marker):
     remote_id = await submitted(subject, marker)
     await subject.running(marker)

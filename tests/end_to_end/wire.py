@@ -25,8 +25,10 @@ class Wire:
     def get(self, path: str, **query: Any) -> Any:
         return self._result(self.http.get(path, params=query))
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Any:
-        return self._result(self.http.post(path, json=body or {}, params=query))
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str = "", **query: Any) -> Any:
+        """key: the request's Idempotency-Key, so that it may be sent again."""
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._result(self.http.post(path, json=body or {}, params=query, headers=headers))
 
     @staticmethod
     def _result(answer: httpx.Response) -> Any:

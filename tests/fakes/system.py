@@ -78,6 +78,8 @@ class FakeSystem:
     nodes: tuple[NodeKind, ...] = (NodeKind(partition="fake", cores=4, memory_mib=4000, total=2, free=2, free_cores=8),)
     partitions: tuple[PartitionState, ...] = (PartitionState(name="fake", up=True, is_default=True),)
     jobs: dict[Marker, FakeJob] = field(default_factory=dict)
+    next_id: int = 1000
+    """The id of the next job; turned back, the system issues ids again, as a controller does that lost its state."""
     files: FakeFiles = field(default_factory=FakeFiles)
     calls: list[str] = field(default_factory=list)
     """Names of the methods that backends called, in order."""
@@ -166,7 +168,8 @@ class FakeSystem:
         self._fences[intent.marker] = intent.fence
         if (words := self.refuse(intent)) is not None:
             return SubmitRejected(words)
-        job = FakeJob(RemoteId(str(1000 + len(self.jobs))), intent, self.clock())
+        job = FakeJob(RemoteId(str(self.next_id)), intent, self.clock())
+        self.next_id += 1
         self.jobs[intent.marker] = job
         return job.id
 
@@ -226,12 +229,14 @@ class FakeBackend:
             if (job := self._system.jobs.get(marker)) is not None and job.id == remote_id and job.visible
         }
 
-    async def cancel(self, remote_id: RemoteId, marker: Marker) -> None:
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         await self._system.meet("cancel")
         job = self._system.jobs.get(marker)
-        if job is None or job.id != remote_id or job.state is RemoteState.ENDED:
-            return
-        job.state, job.ending, job.ended_at = RemoteState.ENDED, Ending.CANCELLED, self._system.clock()
+        if job is None or job.id != remote_id:
+            return True
+        if job.state is not RemoteState.ENDED:
+            job.state, job.ending, job.ended_at = RemoteState.ENDED, Ending.CANCELLED, self._system.clock()
+        return job.started_at is not None or job.restarts > 0
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         await self._system.meet("read_log")

@@ -144,6 +144,20 @@ async def test_a_job_unseen_for_a_while_is_not_lost(world: World):
     assert (job.state, attempt.missing_since) == (S.QUEUED, None)
 
 
+async def test_a_job_unseen_after_an_outage_no_longer_says_that_the_system_is_away(world: World):
+    job, attempt = await queued(world)
+    world.system.fail("observe", Fault.UNAVAILABLE, times=20)
+    await world.run(ticks=10)
+    assert (await world.job(job)).last_message.startswith("not reachable since")
+    world.system.heal()
+    world.system.forget(attempt.marker)
+    await world.run(ticks=6, step_s=10)
+    assert (await world.job(job)).last_message.startswith("the system has not known the job since")
+    world.system.jobs[attempt.marker].visible = True
+    await world.run(ticks=3, step_s=10)
+    assert (await world.job(job)).last_message == "waiting in queue normal"
+
+
 async def test_a_job_lost_before_it_started_is_placed_again_under_a_new_marker(world: World):
     job, attempt = await queued(world)
     world.system.forget(attempt.marker)
@@ -155,12 +169,33 @@ async def test_a_job_lost_before_it_started_is_placed_again_under_a_new_marker(w
     assert job.state is S.QUEUED
 
 
+async def test_a_lost_job_that_began_while_nobody_looked_never_runs_again(world: World):
+    job, attempt = await queued(world)
+    world.system.start(attempt.marker)
+    world.system.forget(attempt.marker)
+    job = await world.run_until(job, S.FAILED, step_s=60)
+    assert job.condition is Condition.JOB_EXECUTION_MONITORING_ERROR
+    assert list(world.system.jobs) == [attempt.marker]
+
+
 async def test_a_job_lost_while_it_ran_fails(world: World):
     job, attempt = await running(world)
     world.system.forget(attempt.marker)
     await world.run(ticks=50, step_s=15)
     job = await world.job(job)
     assert (job.state, job.condition) == (S.FAILED, Condition.JOB_EXECUTION_MONITORING_ERROR)
+
+
+async def test_an_id_that_the_system_issued_twice_speaks_for_the_job_of_its_name_alone(world: World):
+    forgotten, first = await queued(world)
+    world.system.forget(first.marker)
+    world.system.next_id -= 1  # the controller came back with an older state
+    told, second = await running(world)
+    assert first.remote_id == second.remote_id
+    assert (await world.job(forgotten)).state is S.QUEUED
+    world.system.end(second.marker)
+    await world.run_until(told, S.FINISHED)
+    assert (await world.job(forgotten)).state is S.QUEUED
 
 
 async def test_one_late_answer_after_a_long_pause_does_not_lose_a_job(world: World):
@@ -187,6 +222,15 @@ async def test_a_job_that_the_site_started_and_could_not_launch_is_placed_again(
     world.system.jobs[attempt.marker].exit_code = None
     await world.run(ticks=3)
     assert (await world.job(job)).state is S.QUEUED, "its traces may show late"
+    await world.run(ticks=20, step_s=10)
+    first, second = await world.attempts(job)
+    assert (first.state, second.state) == (AttemptState.LOST, AttemptState.QUEUED)
+
+
+async def test_a_job_that_was_called_running_and_could_not_be_launched_is_placed_again(world: World):
+    job, attempt = await running(world)
+    world.system.end(attempt.marker, ending=Ending.LAUNCH_FAILURE)
+    world.system.jobs[attempt.marker].exit_code = None
     await world.run(ticks=20, step_s=10)
     first, second = await world.attempts(job)
     assert (first.state, second.state) == (AttemptState.LOST, AttemptState.QUEUED)
@@ -253,6 +297,23 @@ async def test_a_dead_processs_work_is_taken_over_when_its_lease_ends(world: Wor
     assert (await world.job(job)).state is S.STAGING_JOB
     world.later(LEASE_S)
     await world.run_until(job, S.QUEUED)
+
+
+async def test_work_that_takes_longer_than_a_lease_is_not_begun_anew(world: World):
+    [job] = await world.submit()
+    world.system.fail("stage", Fault.SLOW)
+    await world.loops.place.tick()
+    await world.loops.advance.tick()
+    async with asyncio.timeout(10):
+        while "stage" not in world.system.calls:  # noqa: ASYNC110 - the fake tells nobody
+            await asyncio.sleep(0.01)
+    for _ in range(5):
+        world.later(LEASE_S * 0.4)
+        await world.loops.advance.tick()
+    world.system.release()
+    await world.loops.advance.crew.settle()
+    assert world.system.calls.count("stage") == 1
+    assert (await world.job(job)).state is S.SUBMITTING_JOB
 
 
 async def test_an_unexpected_error_is_tried_again_and_ends_nothing(world: World):

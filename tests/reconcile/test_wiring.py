@@ -96,6 +96,21 @@ async def test_what_nobody_uses_is_closed(connections: SystemConnections, world:
     assert [key.owner for key in connections._opened] == ["bob"]
 
 
+async def test_a_connection_that_a_long_transfer_uses_is_not_idle(
+    world: World, connections: SystemConnections, time: Time
+):
+    await stored(world, CREDENTIAL)
+    await connections.backend(LOGIN, JobType.BATCH)
+    other = replace(CREDENTIAL, user="bob", login_user="bob")
+    await stored(world, other)
+    connection = connections._opened[LOGIN].connection
+    assert connection is not None
+    with connection._operation():
+        time.now += IDLE_S + 1
+        await connections.backend(LOGIN._replace(owner="bob"), JobType.BATCH)
+        assert LOGIN in connections._opened
+
+
 async def test_hosts_outside_the_allow_list_are_not_talked_to(connections: SystemConnections):
     with pytest.raises(CredentialRefused, match="outside the addresses that BERTH_PROBE_ALLOW names"):
         await connections.probe(ProbeAsk(host="127.0.0.1", credential=CREDENTIAL))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class TestServer:
     """Set by the first command."""
     _acceptor: asyncssh.SSHAcceptor | None = None
     _connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
+    _commands: dict[asyncio.Task[None], asyncio.subprocess.Process] = field(default_factory=dict)
 
     async def start(self) -> None:
         self._acceptor = await asyncssh.listen(
@@ -54,6 +56,10 @@ class TestServer:
             self._acceptor.close()
             await self._acceptor.wait_closed()
         self.hang_up()
+        for shell in self._commands.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+        await asyncio.gather(*self._commands, return_exceptions=True)
 
     def hang_up(self) -> None:
         """Cut every connection; new ones are welcome."""
@@ -79,8 +85,19 @@ class TestServer:
         self.most_sessions = max(self.most_sessions, self.sessions)
         try:
             shell = await asyncio.create_subprocess_exec(
-                "bash", "-c", process.command or "true", stdin=-1, stdout=-1, stderr=-1, env=self.env
+                "bash",
+                "-c",
+                process.command or "true",
+                stdin=-1,
+                stdout=-1,
+                stderr=-1,
+                env=self.env,
+                start_new_session=True,
             )
+            me = asyncio.current_task()
+            assert me is not None
+            self._commands[me] = shell
+            me.add_done_callback(self._commands.pop)
             feeding = asyncio.create_task(_feed(process.stdin, shell))
             with contextlib.suppress(asyncssh.Error, OSError):
                 await asyncio.gather(_pump(shell.stdout, process.stdout), _pump(shell.stderr, process.stderr))

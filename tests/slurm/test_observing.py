@@ -1,10 +1,19 @@
 """squeue, sacct and the job's own files, put together."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from backends.slurm.observing import ArrayMemory, Traces, observe_array, observe_job, parse_traces
+from backends.slurm.observing import (
+    ACCOUNTS_SETTLE,
+    ArrayMemory,
+    Traces,
+    observe_array,
+    observe_job,
+    parse_traces,
+    waits_for_accounting,
+)
 from backends.slurm.text import SLURM_STATES, US, dialect, parse_sacct, parse_squeue
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.ids import RemoteId
@@ -79,6 +88,85 @@ def test_a_job_cancelled_while_it_waited_never_started():
     assert (seen.ending, seen.started_at) == (Ending.CANCELLED, None)
 
 
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def cancelled(*, ran_s: int, by: str = " by 0", code: str = "0:15"):
+    """What squeue and sacct say of a job that was cancelled so many seconds after its start at 200."""
+    end = str(200 + ran_s)
+    row = parse_squeue(US.join(["7", "N/A", "n", "CANCELLED", "None", "100", "200", end, "n1"]))
+    line = US.join(["7", "n", f"CANCELLED{by}", code, "100", "200", end, "n1", "", "0"])
+    return row, parse_sacct(dialect((24, 11)), line)[0]
+
+
+@pytest.mark.parametrize(("by", "code"), [(" by 0", "0:15"), ("", "0:0")])
+def test_a_job_that_its_node_cancelled_at_once_was_not_launched(by, code):
+    row, account = cancelled(ran_s=1, by=by, code=code)
+    seen = observe_job(JOB, row, account, Traces())
+    assert (seen.ending, seen.exit_code, seen.started_at) == (Ending.LAUNCH_FAILURE, None, at(200))
+
+
+@pytest.mark.parametrize(
+    ("told", "traces", "why"),
+    [
+        (cancelled(ran_s=1, by=" by 2001"), Traces(), "its owner did it"),
+        (cancelled(ran_s=3), Traces(), "it came too late to be the node's doing"),
+        (cancelled(ran_s=1), CLAIMED, "it had begun"),
+    ],
+)
+def test_any_other_cancelled_job_is_cancelled(told, traces, why):
+    assert observe_job(JOB, *told, traces).ending is Ending.CANCELLED, why
+
+
+def test_who_cancelled_a_job_at_its_start_is_told_by_accounting_and_waited_for():
+    row, account = cancelled(ran_s=1)
+    soon, late = at(202), at(201) + ACCOUNTS_SETTLE
+    lagging = accounts(("7", "RUNNING", "0:0"))[0]
+    assert waits_for_accounting(row, None, Traces(), soon)
+    assert waits_for_accounting(row, lagging, Traces(), soon)
+    assert not waits_for_accounting(row, account, Traces(), soon), "accounting has told"
+    assert not waits_for_accounting(row, None, CLAIMED, soon), "it had begun, so it was not the node"
+    assert not waits_for_accounting(row, None, Traces(), late), "a site may keep no accounts"
+
+
+def test_only_a_cancellation_that_can_be_the_nodes_doing_waits_for_accounting():
+    assert not waits_for_accounting([], None, Traces(), at(202))
+    assert not waits_for_accounting(queue(("FAILED", None, "None")), None, Traces(), at(202))
+    assert not waits_for_accounting(cancelled(ran_s=9)[0], None, Traces(), at(210))
+    while_it_waited = parse_squeue(US.join(["7", "N/A", "n", "CANCELLED", "None", "100", "200", "200", ""]))
+    assert not waits_for_accounting(while_it_waited, None, Traces(), at(202))
+
+
+@pytest.mark.parametrize(("code", "ending"), [(0, Ending.COMPLETED), (3, Ending.FAILED)])
+def test_a_node_that_is_lost_after_the_jobs_last_line_takes_nothing_back(code, ending):
+    row, account = queue(("NODE_FAIL", None, "NodeDown")), accounts(("7", "NODE_FAIL", "1:0"))[0]
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: code}))
+    assert (seen.ending, seen.exit_code) == (ending, code)
+    assert observe_job(JOB, row, account, CLAIMED).ending is Ending.NODE_FAILURE
+
+
+@pytest.mark.parametrize(("code", "ending"), [(0, Ending.COMPLETED), (3, Ending.FAILED)])
+def test_a_job_whose_end_the_controller_forgot_ended_as_it_wrote(code, ending):
+    row, account = queue(("TIMEOUT", None, "TimeLimit")), accounts(("7", "TIMEOUT", "0:0"))[0]  # at 300
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: code}, {None: at(210)}))
+    assert (seen.ending, seen.exit_code) == (ending, code)
+
+
+def test_a_job_that_wrote_its_code_because_its_time_was_up_timed_out():
+    row, account = queue(("TIMEOUT", None, "TimeLimit")), accounts(("7", "TIMEOUT", "0:0"))[0]
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: 0}, {None: at(301)}))
+    assert (seen.ending, seen.exit_code) == (Ending.TIMEOUT, 0)
+
+
+def test_a_job_that_was_started_again_by_mistake_ended_as_its_first_run_did():
+    row, account = queue(("FAILED", None, "NonZeroExitCode")), accounts(("7", "FAILED", "119:0"))[0]
+    seen = observe_job(JOB, row, account, Traces(JOB, {None: 0}))
+    assert (seen.ending, seen.exit_code) == (Ending.COMPLETED, 0)
+    unfinished = observe_job(JOB, row, account, CLAIMED)
+    assert (unfinished.ending, unfinished.exit_code) == (Ending.FAILED, 119)
+
+
 @pytest.mark.parametrize("word", SLURM_STATES)
 def test_every_word_of_slurm_makes_an_observation(word):
     seen = observe_job(JOB, queue((word, None, "None")), None, CLAIMED)
@@ -120,6 +208,29 @@ def test_tasks_that_the_controller_forgot_still_count():
     assert array(queue(("RUNNING", "1", "None")), memory=memory).tasks.completed == 1
 
 
+@pytest.mark.parametrize(("code", "ending"), [(0, Ending.COMPLETED), (3, Ending.FAILED)])
+def test_a_run_that_ended_is_not_cancelled_by_being_started_again_in_vain(code, ending):
+    again = replace(accounts(("7", "CANCELLED by 0", "0:0"))[0], ended_at=datetime.fromtimestamp(201, UTC))
+    seen = observe_job(JOB, queue(("CANCELLED", None, "None")), again, Traces(JOB, {None: code}))
+    assert (seen.ending, seen.exit_code) == (ending, code)
+
+
+def test_a_job_that_someone_cancelled_while_it_ran_is_cancelled():
+    by_root = accounts(("7", "CANCELLED by 0", "0:15"))[0]
+    assert observe_job(JOB, [], by_root, Traces(JOB, {None: 143})).ending is Ending.CANCELLED
+
+
+def test_a_task_that_failed_while_nobody_looked_is_told_by_its_own_code():
+    seen = array(queue(("COMPLETED", "2", "None")), traces=Traces(JOB, {0: 0, 1: 4, 2: 0}))
+    assert (seen.state, seen.ending, seen.exit_code) == (RemoteState.ENDED, Ending.FAILED, 4)
+    assert (seen.tasks.completed, seen.tasks.failed_indices) == (2, (1,))
+
+
+def test_the_code_of_a_task_that_runs_again_is_not_its_end():
+    seen = array(queue(("RUNNING", "1", "None"), ("COMPLETED", "0", "None")), traces=Traces(JOB, {0: 0, 1: 143}))
+    assert (seen.tasks.running, seen.tasks.completed, seen.tasks.failed) == (1, 1, 0)
+
+
 def test_an_array_cancelled_while_it_waited_is_cancelled():
     row = parse_squeue(US.join(["7", "N/A", "n", "CANCELLED", "None", "100", "300", "300", ""]))
     seen = array(row, accounts(("7_[0-2]", "CANCELLED by 2001", "0:0")))
@@ -131,12 +242,17 @@ def test_marker_directories_tell_owner_and_codes_by_task():
     text = "\n".join(
         map(
             US.join,
-            [("m", "claim", "1", "7_1"), ("m", "exit", "1", "3"), ("o", "exit", "", "0"), ("p", "claim", "", "9")],
+            [
+                ("m", "claim", "1", "7_1", ""),
+                ("m", "exit", "1", "3", "250"),
+                ("o", "exit", "", "0", "260"),
+                ("p", "claim", "", "9", ""),
+            ],
         )
     )
     traces = parse_traces(text)
-    assert traces["m"] == Traces(RemoteId("7"), {1: 3})
-    assert traces["o"] == Traces(None, {None: 0})
+    assert traces["m"] == Traces(RemoteId("7"), {1: 3}, {1: at(250)})
+    assert traces["o"] == Traces(None, {None: 0}, {None: at(260)})
     assert traces["p"] == Traces(RemoteId("9"))
     with pytest.raises(UnexpectedReply):
-        parse_traces(US.join(["m", "exit", "", "what"]))
+        parse_traces(US.join(["m", "exit", "", "what", ""]))

@@ -82,6 +82,18 @@ async def test_a_refusal_is_said_again_and_starts_nothing(toy, marker):
     assert toy.jobs() == []
 
 
+async def test_a_cancelled_job_that_never_began_can_begin_no_more(toy, marker):
+    toy.marker_dir(marker).mkdir(parents=True)
+    assert await toy.backend.cancel("7", marker) is False  # the controller lost it
+    assert isinstance(await answer(toy, marker), SubmitUncertain)
+    assert await toy.backend.find(marker, datetime.now(UTC)) is None
+    assert toy.jobs() == []
+
+
+async def test_a_marker_directory_that_is_gone_proves_nothing_about_its_job(toy, marker):
+    assert await toy.backend.cancel("7", marker) is True
+
+
 async def test_a_job_that_the_controller_forgot_is_found_by_its_claim(toy, marker):
     remote_id = await answer(toy, marker)
     await toy.running(marker)
@@ -134,6 +146,14 @@ async def test_what_squeue_no_longer_shows_is_told_by_sacct_or_by_the_job_itself
     toy.say("sacct.down")
     by_itself = (await toy.backend.observe({remote_id: marker}))[remote_id]
     assert [(seen.ending, seen.exit_code) for seen in (by_sacct, by_itself)] == [(Ending.FAILED, 3)] * 2
+
+
+async def test_a_strangers_job_of_the_same_login_hides_none_of_ours(toy, marker):
+    remote_id = await answer(toy, marker)
+    await toy.running(marker)
+    toy.add_job("98", "by hand", state="GONE_FISHING")
+    toy.add_job("99", "two\x1fcolumns\nand lines")
+    assert (await toy.backend.observe({remote_id: marker}))[remote_id].state is RemoteState.RUNNING
 
 
 async def test_a_running_job_that_nobody_shows_is_left_out(toy, marker):

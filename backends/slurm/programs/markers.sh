@@ -1,5 +1,5 @@
 # What the jobs themselves left in their marker directories, which standard input lists.
-# Answers lines: marker US claim|exit US task (empty: not an array) US owner|exit code.
+# Answers lines: marker US claim|exit US task (empty: not an array) US owner|exit code US when it was written.
 shopt -s nullglob
 while read_word dir; do
     for file in "$dir"/claim/owner "$dir"/claim.*/owner "$dir"/exit "$dir"/exit.*; do
@@ -7,6 +7,8 @@ while read_word dir; do
         kind=${kind%/owner}
         [[ $kind =~ ^(claim|exit)(\.([0-9]+))?$ && -e $file ]] || continue
         read -r value <"$file"
-        printf '%s\n' "${dir##*/}$US${BASH_REMATCH[1]}$US${BASH_REMATCH[3]}$US$value"
+        written=
+        [ "${BASH_REMATCH[1]}" = claim ] || written=$(stat -c %Y -- "$file")
+        printf '%s\n' "${dir##*/}$US${BASH_REMATCH[1]}$US${BASH_REMATCH[3]}$US$value$US$written"
     done
 done

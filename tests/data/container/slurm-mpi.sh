@@ -28,6 +28,7 @@ if [ -z "$fresh" ] && [ "$restart" -le "${before:-0}" ]; then
     exit 119
 fi
 printf '%s\n' "$restart" > "$claim/restart"
+rm -f "$marker_dir/exit$task" # how a run ended that was put back in the queue says nothing of this one
 
 record() {
     printf '%s\n' "$1" > "$2.$$" && mv -f "$2.$$" "$2"
