@@ -167,7 +167,7 @@ class SlurmBackend:
         shown = [row.tasks for row in queue] + [row.tasks for row in accounts]
         is_array = marker in self._arrays or any(tasks is not None for tasks in shown)
         if not is_array:
-            if observing.waits_for_accounting(queue, accounts[0] if accounts else None, traces, self._clock()):
+            if observing.waits_for_accounting(queue, accounts[0] if accounts else None, self._clock()):
                 return None
             return observing.observe_job(job_id, queue, accounts[0] if accounts else None, traces)
         memory = self._arrays.setdefault(marker, ArrayMemory())

@@ -147,9 +147,9 @@ def _was_over(traces: Traces, ended_at: datetime | None) -> bool:
     return written_at is not None and ended_at is not None and ended_at - written_at >= FORGOTTEN_FOR
 
 
-def waits_for_accounting(queue: Sequence[QueueRow], account: AccountRow | None, traces: Traces, now: datetime) -> bool:
+def waits_for_accounting(queue: Sequence[QueueRow], account: AccountRow | None, now: datetime) -> bool:
     """Whether a job was cancelled so soon that its node may have done it, and only accounting can tell: not yet."""
-    if not queue or queue[0].ending is not Ending.CANCELLED or traces.owner is not None:
+    if not queue or queue[0].ending is not Ending.CANCELLED:
         return False
     if account is not None and account.state is RemoteState.ENDED:
         return False

@@ -123,19 +123,18 @@ def test_who_cancelled_a_job_at_its_start_is_told_by_accounting_and_waited_for()
     row, account = cancelled(ran_s=1)
     soon, late = at(202), at(201) + ACCOUNTS_SETTLE
     lagging = accounts(("7", "RUNNING", "0:0"))[0]
-    assert waits_for_accounting(row, None, Traces(), soon)
-    assert waits_for_accounting(row, lagging, Traces(), soon)
-    assert not waits_for_accounting(row, account, Traces(), soon), "accounting has told"
-    assert not waits_for_accounting(row, None, CLAIMED, soon), "it had begun, so it was not the node"
-    assert not waits_for_accounting(row, None, Traces(), late), "a site may keep no accounts"
+    assert waits_for_accounting(row, None, soon)
+    assert waits_for_accounting(row, lagging, soon)
+    assert not waits_for_accounting(row, account, soon), "accounting has told"
+    assert not waits_for_accounting(row, None, late), "a site may keep no accounts"
 
 
 def test_only_a_cancellation_that_can_be_the_nodes_doing_waits_for_accounting():
-    assert not waits_for_accounting([], None, Traces(), at(202))
-    assert not waits_for_accounting(queue(("FAILED", None, "None")), None, Traces(), at(202))
-    assert not waits_for_accounting(cancelled(ran_s=9)[0], None, Traces(), at(210))
+    assert not waits_for_accounting([], None, at(202))
+    assert not waits_for_accounting(queue(("FAILED", None, "None")), None, at(202))
+    assert not waits_for_accounting(cancelled(ran_s=9)[0], None, at(210))
     while_it_waited = parse_squeue(US.join(["7", "N/A", "n", "CANCELLED", "None", "100", "200", "200", ""]))
-    assert not waits_for_accounting(while_it_waited, None, Traces(), at(202))
+    assert not waits_for_accounting(while_it_waited, None, at(202))
 
 
 @pytest.mark.parametrize(("code", "ending"), [(0, Ending.COMPLETED), (3, Ending.FAILED)])
