@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from scheduler.model.jobs import Attempt, Fact, Job
 from scheduler.ports import Ports
 from scheduler.reconcile.fetch import WebRules
-from scheduler.reconcile.sides import Sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,6 @@ class Hands:
     ports: Ports
     web: WebRules
     say: Callable[[str], Awaitable[None]]
-    sides: Sides
 
 
 Step = Callable[[Job, Hands], Awaitable[Fact | Attempt | None]]
