@@ -19,9 +19,11 @@ from scheduler.reconcile.fetch import WebRules
 from scheduler.reconcile.held import Held
 from scheduler.reconcile.inputs import bring_inputs, list_inputs
 from scheduler.reconcile.loop import Crew
+from scheduler.reconcile.sides import Sides
 from scheduler.reconcile.stage import stage
 from scheduler.reconcile.steps import Hands, Step
 from scheduler.reconcile.withdraw import withdraw
+from scheduler.reconcile.writer import Writer
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
@@ -53,6 +55,9 @@ REFUSALS = (FileMissing, FileRefused, NotFound, MacroUnknown, PathRefused)
 FULL = ("no space left", "quota exceeded", "disk quota")
 """Words of a refusal that time or people mend: before submission the job waits for it."""
 
+LAST = frozenset({Event.ARCHIVED, Event.FAILED, Event.CANCELLED})
+"""After these no step follows."""
+
 CLAIMED = frozenset({*STEPS, S.BLOCKED})
 BLOCKED_AFTER = 2
 LOOK_AGAIN_S = 2.0
@@ -65,6 +70,9 @@ class Advance:
     def __init__(self, ports: Ports, web: WebRules, *, lease_s: float, in_hand: int) -> None:
         self._ports, self._web, self._lease_s = ports, web, lease_s
         self._misses: Counter[str] = Counter()
+        self.writer = Writer(ports)
+        self._sides = Sides(ports)
+        self._more = False
         self._in_hand: set[Held] = set()
         self.crew = Crew(in_hand)
 
@@ -79,8 +87,10 @@ class Advance:
             jobs = await JobStore(db).claim(
                 CLAIMED, self._ports.process_id, self._lease_s, self.crew.free, self._ports.clock()
             )
+        self._more = len(jobs) == self.crew.free
         for job in jobs:
-            self.crew.start(job.uuid, self.advance(Held(job, self._ports, self._lease_s)), job=job.uuid)
+            held = Held(job, self._ports, self._lease_s, self.writer)
+            self.crew.start(job.uuid, self.advance(held), job=job.uuid)
 
     async def advance(self, held: Held) -> None:
         """Run the steps of one job until it waits for something, then give it back."""
@@ -94,15 +104,18 @@ class Advance:
         finally:
             self._in_hand.discard(held)
         await held.let_go(wait_s)
+        if self._more:  # a hand is free for what could not be claimed
+            self._more = False
+            self._ports.wake()
 
     async def _one_step(self, held: Held) -> float | None:
         """Seconds to wait before the next step; None when the job moved."""
         job = held.job
         if job.cancel_requested_at is not None and job.state not in (S.QUEUED, S.RUNNING):
-            await held.record(Fact(Event.CANCELLED, message="cancelled as asked"))
+            await held.record(Fact(Event.CANCELLED, message="cancelled as asked"), last=True)
             return None
         try:
-            outcome = await STEPS[state_of_step(job)](job, Hands(self._ports, self._web, held.say))
+            outcome = await STEPS[state_of_step(job)](job, Hands(self._ports, self._web, held.say, self._sides))
         except NothingLearnt as error:
             return await self._wait(held, error)
         except REFUSALS as error:
@@ -116,12 +129,11 @@ class Advance:
         return None
 
     async def _record(self, held: Held, outcome: Fact | Attempt) -> None:
-        if held.job.state is S.BLOCKED:
-            await held.record(Fact(Event.RESUMED, message="resumed"))
+        before = [Fact(Event.RESUMED, message="resumed")] if held.job.state is S.BLOCKED else []
         if isinstance(outcome, Attempt):
-            await held.intend(outcome)
+            await held.intend(outcome, *before)
         else:
-            await held.record(outcome)
+            await held.record(*before, outcome, last=outcome.event in LAST)
 
     async def _wait(self, held: Held, error: Exception) -> float:
         """Say what is waited for; before submission a job is BLOCKED when it happens again."""

@@ -3,55 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job
+from scheduler.model.states import Event
 from scheduler.ports import Ports
+from scheduler.reconcile.writer import Writer
+from scheduler.store.changes import Change
 from scheduler.store.jobs import JobStore
 
 
 class Held:
-    """A claimed job. ``job`` is what the store holds now; a write raises StaleJob when someone else moved it."""
+    """A claimed job. ``job`` is what the store holds now; a write raises StaleJob when someone else moved it.
 
-    def __init__(self, job: Job, ports: Ports, lease_s: float) -> None:
+    What a write says with ``last`` also gives the job back, in the same transaction.
+    """
+
+    def __init__(self, job: Job, ports: Ports, lease_s: float, writer: Writer) -> None:
         self.job = job
         self._ports = ports
         self._lease_s = lease_s
+        self._writer = writer
+        self._let_go = False
         self._kept_at = ports.clock()
 
-    async def record(self, fact: Fact, event: HistoryEvent | None = None) -> None:
-        """Commit what happened, with a line of history about it, and wake the loops."""
-        at = self._ports.clock()
-        async with self._ports.transaction() as db:
-            store = JobStore(db)
-            job = self.job if event is None else await store.note(self.job, {}, at, event)
-            job = await store.record(job, fact, at)
-        self.job = job
-        self._ports.wake()
+    async def record(
+        self,
+        *facts: Fact,
+        attempt: Attempt | None = None,
+        event: HistoryEvent | None = None,
+        last: bool = False,
+        after_s: float | None = None,
+    ) -> None:
+        """Commit what happened, one move after another, with a line of history before them, and wake the loops.
 
-    async def hand_on(self, fact: Fact, event: HistoryEvent | None = None, after_s: float | None = None) -> None:
-        """``record`` and ``let_go`` in one transaction: whoever is woken can claim the job at once."""
-        at = self._ports.clock()
-        due_at = None if after_s is None else at + timedelta(seconds=after_s)
-        async with self._ports.transaction() as db:
-            store = JobStore(db)
-            job = self.job if event is None else await store.note(self.job, {}, at, event)
-            job = await store.record(job, fact, at)
-            await store.release(job, due_at)
-        self.job = job
-        self._ports.wake()
+        attempt: the newest, where the caller has it. after_s: as in ``let_go``.
+        """
+        due_at = self._due_at(after_s)
+        change = Change(job=self.job, facts=facts, attempt=attempt, event=event, lets_go=last, due_at=due_at)
+        await self._write(change)
 
-    async def note(self, changes: Mapping[str, Any]) -> None:
-        """Change what people read of the job, without a move."""
-        async with self._ports.transaction() as db:
-            self.job = await JobStore(db).note(self.job, changes, self._ports.clock())
+    async def note(self, changes: Mapping[str, Any], *, after_s: float) -> None:
+        """Change what people read of the job, without a move, and give it back as ``let_go`` does."""
+        await self._write(Change(job=self.job, fields=changes, lets_go=True, due_at=self._due_at(after_s)))
 
-    async def intend(self, attempt: Attempt) -> None:
-        """Commit intent and marker: from here on a remote job may exist."""
-        async with self._ports.transaction() as db:
-            self.job = await JobStore(db).intend(self.job, attempt, self._ports.clock())
-        self._ports.wake()
+    async def intend(self, attempt: Attempt, *before: Fact) -> None:
+        """Commit intent and marker, and give the job back: from here on a remote job may exist."""
+        ready = Fact(Event.JOB_READY, message=f"handing attempt {attempt.number} to {attempt.system_id}")
+        await self._write(Change(job=self.job, facts=(*before, ready), intent=attempt, lets_go=True))
 
     async def keep(self) -> None:
         """Make the lease last its whole length again, when a third of it has passed; StaleJob when it was lost."""
@@ -72,7 +72,18 @@ class Held:
             await store.extend(self.job, self._lease_s, at)
 
     async def let_go(self, after_s: float | None = None) -> None:
-        """Give the job back; it is due again ``after_s`` seconds from now. None: when its last move said."""
-        due_at = None if after_s is None else self._ports.clock() + timedelta(seconds=after_s)
+        """Give the job back; it is due again ``after_s`` seconds from now. None: when its last move said.
+
+        Nothing happens when a write gave it back already.
+        """
+        if self._let_go:
+            return
         async with self._ports.transaction() as db:
-            await JobStore(db).release(self.job, due_at)
+            await JobStore(db).release(self.job, self._due_at(after_s))
+
+    async def _write(self, change: Change) -> None:
+        self.job = await self._writer.write(change)
+        self._let_go = change.lets_go
+
+    def _due_at(self, after_s: float | None) -> datetime | None:
+        return None if after_s is None else self._ports.clock() + timedelta(seconds=after_s)

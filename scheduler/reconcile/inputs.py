@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
 from scheduler.model.apps import FileInput
@@ -16,6 +17,9 @@ from scheduler.reconcile.steps import Hands
 from scheduler.reconcile.transfer import Progress, copy_tree, counted
 from scheduler.store.systems import SystemStore
 
+NO_INPUTS = "no inputs to bring"
+MAKING_READY = "making the job's directories"
+
 
 async def list_inputs(job: Job, hands: Hands) -> Fact:
     """PROCESSING_INPUTS -> STAGING_INPUTS: every input that lies on a system exists and may be read."""
@@ -24,14 +28,14 @@ async def list_inputs(job: Job, hands: Hands) -> Fact:
             side, path = await _source(job, one, hands)
             await (await side.storage(hands.ports)).stat(path)
     count = len(_to_move(job))
-    return Fact(Event.INPUTS_LISTED, message=f"{count} inputs to bring" if count else "no inputs to bring")
+    return Fact(Event.INPUTS_LISTED, message=f"{count} inputs to bring" if count else NO_INPUTS)
 
 
 async def bring_inputs(job: Job, hands: Hands) -> Fact:
     """STAGING_INPUTS -> STAGING_JOB: everything is in the input directory; what is there already stays."""
     inputs = _to_move(job)
     if not inputs:
-        return Fact(Event.INPUTS_READY, message="making the job's directories")
+        return Fact(Event.INPUTS_READY, message=MAKING_READY)
     progress = Progress("bringing inputs", hands.say, hands.ports.clock)
     target = await (await exec_side(hands.ports, job)).storage(hands.ports)
     for one in inputs:
@@ -44,6 +48,13 @@ async def bring_inputs(job: Job, hands: Hands) -> Fact:
                 await target.write(to, counted(file.chunks, progress))
             progress.files += 1
     return Fact(Event.INPUTS_READY, message=f"inputs are in place: {progress}")
+
+
+def nothing_to_bring(job: Job) -> Sequence[Fact]:
+    """PENDING -> STAGING_JOB at once, for a job that has just got its place and reads nothing; else no facts."""
+    if _to_move(job):
+        return ()
+    return Fact(Event.INPUTS_LISTED, message=NO_INPUTS), Fact(Event.INPUTS_READY, message=MAKING_READY)
 
 
 def _to_move(job: Job) -> list[FileInput]:

@@ -21,8 +21,10 @@ from scheduler.model.states import Condition, Event, S
 from scheduler.ports import Ports
 from scheduler.reconcile.after import waiting_for
 from scheduler.reconcile.held import Held
+from scheduler.reconcile.inputs import nothing_to_bring
 from scheduler.reconcile.runspec import identity_of
-from scheduler.reconcile.sides import side_of
+from scheduler.reconcile.sides import Sides
+from scheduler.reconcile.writer import Writer
 from scheduler.store.facts import PlacementFacts
 from scheduler.store.jobs import JobStore
 
@@ -56,6 +58,7 @@ class Placing:
         """refresh: bring what is known of a tenant's systems up to date, before choosing between them."""
         self._ports, self._planner, self._limits, self._refresh = ports, planner, limits, refresh
         self._lease_s, self._batch = lease_s, batch
+        self.writer, self._sides = Writer(ports), Sides(ports)
 
     async def tick(self) -> None:
         """Claim what waits for a place and decide."""
@@ -64,7 +67,7 @@ class Placing:
             jobs = await JobStore(db).claim({S.PENDING}, self._ports.process_id, self._lease_s, self._batch, at)
         ready: dict[str, list[Held]] = defaultdict(list)
         for job in jobs:
-            held = Held(job, self._ports, self._lease_s)
+            held = Held(job, self._ports, self._lease_s, self.writer)
             if await self._may_be_placed(held):
                 ready[job.tenant].append(held)
         for tenant, waiting in ready.items():
@@ -94,42 +97,42 @@ class Placing:
         async with self._ports.reading() as db:
             problem = await PlacementFacts(db).problem(tenant, asks, now)
         plan = await asyncio.to_thread(self._planner, problem, self._limits)
-        for held in waiting:
-            decision = plan.decisions[held.job.uuid]
-            unseen = _never_seen(problem, decision)
-            if unseen and now - held.job.created_at < timedelta(seconds=FIRST_LOOK_S):
-                await self._keep_waiting(held, f"looking at {', '.join(unseen)} before choosing")
-            else:
-                await self._decide(held, decision)
+        await asyncio.gather(*(self._decide(held, problem, plan.decisions[held.job.uuid]) for held in waiting))
 
-    async def _decide(self, held: Held, decision: Decision) -> None:
-        if decision.winner is not None:
-            await self._settle(held, await self._placed(held.job, decision), placement_event(decision, self._ports))
+    async def _decide(self, held: Held, problem: Problem, decision: Decision) -> None:
+        unseen = _never_seen(problem, decision)
+        if unseen and problem.now - held.job.created_at < timedelta(seconds=FIRST_LOOK_S):
+            await self._keep_waiting(held, f"looking at {', '.join(unseen)} before choosing")
+        elif decision.winner is not None:
+            facts = await self._placed(held.job, decision)
+            await self._settle(held, *facts, event=placement_event(decision, self._ports))
         elif any(rejection.reason in NOT_NOW for rejection in decision.rejections):
             await self._keep_waiting(held, decision.sentence, AGAIN_S, decision)
         else:
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION, "decision": decision}
             await self._settle(held, Fact(Event.FAILED, outcome, message=decision.sentence))
 
-    async def _placed(self, job: Job, decision: Decision) -> Fact:
+    async def _placed(self, job: Job, decision: Decision) -> Sequence[Fact]:
+        """PENDING -> PROCESSING_INPUTS, and on to STAGING_JOB when there is nothing to bring; or its failure."""
         try:
             place = await self._place_of(job, decision)
         except (MacroUnknown, PathRefused, NotFound) as error:
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION, "decision": decision}
-            return Fact(Event.FAILED, outcome, message=f"its directories cannot be resolved: {error}")
-        return Fact(Event.PLACED, {"place": place, "decision": decision}, message=decision.sentence)
+            return [Fact(Event.FAILED, outcome, message=f"its directories cannot be resolved: {error}")]
+        placed = Fact(Event.PLACED, {"place": place, "decision": decision}, message=decision.sentence)
+        return [placed, *nothing_to_bring(job)]
 
     async def _place_of(self, job: Job, decision: Decision) -> Place:
         winner = decision.winner
         if winner is None:
             raise ValueError("a decision without a winner has no place")
-        side = await side_of(self._ports, job.tenant, winner.system_id, job.owner)
+        side = await self._sides.of(job.tenant, winner.system_id, job.owner)
         queue = side.system.queue(winner.queue) if winner.queue else None
         return place_of(job.spec, side.system, queue, identity_of(job, side.login_user))
 
-    async def _settle(self, held: Held, fact: Fact, event: HistoryEvent | None = None) -> None:
+    async def _settle(self, held: Held, *facts: Fact, event: HistoryEvent | None = None) -> None:
         try:
-            await held.hand_on(fact, event)
+            await held.record(*facts, event=event, last=True)
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
             await held.let_go()
@@ -137,8 +140,7 @@ class Placing:
     async def _keep_waiting(self, held: Held, words: str, again_s: float = 0, decision: Decision | None = None) -> None:
         changes: dict[str, Any] = {"last_message": words} | ({"decision": decision} if decision else {})
         try:
-            if words != held.job.last_message:
-                await held.note(changes)
+            await held.note(changes if words != held.job.last_message else {}, after_s=again_s)
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
         await held.let_go(again_s)

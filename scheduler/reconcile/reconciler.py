@@ -67,3 +67,5 @@ class Reconciler:
         finally:
             for crew in self.crews:
                 await crew.aclose()
+            for writer in (self.placing.writer, self.advance.writer, self.submit.writer, self.watch.writer):
+                await writer.settle()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from backends.base import Backend, Storage
@@ -13,6 +15,9 @@ from scheduler.model.runs import JobType
 from scheduler.model.systems import System
 from scheduler.ports import Ports
 from scheduler.store.systems import CredentialStore, SystemStore
+
+SAME_FOR = timedelta(seconds=2)
+"""How long jobs that are worked on together take a system's definition and its login for unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,26 @@ async def side_of(ports: Ports, tenant: str, system_id: str, user: str) -> Side:
         except NotFound:
             login_user = login.owner  # systems without a login, like this machine
     return Side(system, login, login_user)
+
+
+class Sides:
+    """Systems as their users use them, each read once in a while for all the jobs that need it."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._read: dict[tuple[str, str, str], tuple[datetime, Side]] = {}
+        self._reading = asyncio.Lock()
+
+    async def of(self, tenant: str, system_id: str, user: str) -> Side:
+        """As ``side_of``, and at most SAME_FOR old."""
+        key = tenant, system_id, user
+        async with self._reading:
+            now = self._ports.clock()
+            read_at, side = self._read.get(key, (None, None))
+            if side is None or read_at is None or now - read_at > SAME_FOR:
+                side = await side_of(self._ports, tenant, system_id, user)
+                self._read[key] = now, side
+            return side
 
 
 class Target(NamedTuple):

@@ -6,14 +6,14 @@ from scheduler.model.ids import marker_for
 from scheduler.model.jobs import Attempt, Job
 from scheduler.model.states import AttemptState
 from scheduler.reconcile.runspec import run_spec, stage_plan
-from scheduler.reconcile.sides import exec_side, place_of_job
+from scheduler.reconcile.sides import place_of_job
 from scheduler.reconcile.steps import Hands
 
 
 async def stage(job: Job, hands: Hands) -> Attempt | None:
     """STAGING_JOB -> SUBMITTING_JOB: the system is ready for the attempt that this returns; None: not yet."""
     place = place_of_job(job)
-    side = await exec_side(hands.ports, job)
+    side = await hands.sides.of(job.tenant, place.system_id, job.owner)
     run = run_spec(job, place, side.system, side.login_user)
     number = job.attempt + 1
     marker = marker_for(job.uuid, number)

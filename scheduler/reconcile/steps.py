@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scheduler.model.jobs import Attempt, Fact, Job
 from scheduler.ports import Ports
 from scheduler.reconcile.fetch import WebRules
+from scheduler.reconcile.sides import Sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Hands:
     ports: Ports
     web: WebRules
     say: Callable[[str], Awaitable[None]]
+    sides: Sides
 
 
 Step = Callable[[Job, Hands], Awaitable[Fact | Attempt | None]]

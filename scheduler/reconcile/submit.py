@@ -21,6 +21,7 @@ from scheduler.reconcile.differences import not_due
 from scheduler.reconcile.held import Held
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target, Targets, place_of_job
+from scheduler.reconcile.writer import Writer
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class Submit:
     ) -> None:
         self._ports, self._lease_s, self._batch, self._accepted = ports, lease_s, batch, accepted
         self._waiting: dict[Target, dict[str, Intent]] = defaultdict(dict)
+        self.writer = Writer(ports)
         self.crew = Crew(64)
 
     async def tick(self) -> None:
@@ -64,14 +66,14 @@ class Submit:
         async with self._ports.transaction() as db:
             store = JobStore(db)
             jobs = await store.claim({S.SUBMITTING_JOB}, self._ports.process_id, self._lease_s, self._batch, at)
-            attempts = {job.id: await store.newest_attempt(job) for job in jobs}
+            attempts = await store.newest_attempts(jobs)
         targets = Targets(self._ports)
         claimed: dict[Target, list[Intent]] = defaultdict(list)
         for job in jobs:
-            if (attempt := attempts[job.id]) is not None:
+            if (attempt := attempts.get(job.id)) is not None:
                 place = place_of_job(job)
                 target = await targets.of(job.tenant, place.system_id, job.owner, place.job_type)
-                claimed[target].append(Intent(Held(job, self._ports, self._lease_s), attempt))
+                claimed[target].append(Intent(Held(job, self._ports, self._lease_s, self.writer), attempt))
         return claimed
 
     async def _drain(self, target: Target) -> None:
@@ -101,8 +103,8 @@ class Submit:
     async def _settle(self, backend: Backend, intent: Intent, outcome: RemoteId | SubmitError | None) -> None:
         try:
             fact = await fact_of(backend, intent, outcome, self._ports.clock())
-            again_s = NEVER_ARRIVED_WAIT_S if fact.event is Event.NEVER_ARRIVED else None
-            await intent.held.hand_on(fact, after_s=again_s)
+            after_s = NEVER_ARRIVED_WAIT_S if fact.event is Event.NEVER_ARRIVED else None
+            await intent.held.record(fact, attempt=intent.attempt, last=True, after_s=after_s)
         except NothingLearnt as error:
             await _keep_waiting(intent.held, error)
         except StaleJob:

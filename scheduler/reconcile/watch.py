@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import structlog
 from backends.base import Backend
 from scheduler.model.errors import NotFound, NothingLearnt, StaleJob
 from scheduler.model.ids import Marker
-from scheduler.model.jobs import InFlight
+from scheduler.model.jobs import InFlight, Job
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import S
 from scheduler.ports import Ports
@@ -20,6 +21,8 @@ from scheduler.reconcile.differences import UNKNOWN, facts_of, lost, news_of, sa
 from scheduler.reconcile.learn import finished_run
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target, Targets
+from scheduler.reconcile.writer import Writer
+from scheduler.store.changes import Change
 from scheduler.store.jobs import JobStore
 from scheduler.store.learning import RunStore
 
@@ -68,6 +71,7 @@ class Watch:
         self._lost_after = timedelta(seconds=lost_after_s)
         self._outlooks: dict[Target, Outlook] = {}
         self._scan_at: datetime | None = None
+        self.writer = Writer(ports)
         self.crew = Crew(LOGINS_AT_ONCE)
 
     def soon(self, target: Target) -> None:
@@ -127,14 +131,14 @@ class Watch:
             outlook.unreachable_since = None
             outlook.seen.clear()  # so that every job says again why it waits
         looks = [(flight, answers.get(flight.marker)) for flight in flights]
-        told = 0
+        news: list[tuple[InFlight, Observation]] = []
         for flight, seen in sorted(looks, key=lambda look: not _moved(*look)):
             try:
                 if seen is None:
                     await self._missing(backend, flight, outlook)
                 elif _may_be_news(flight, seen, outlook):
-                    told += not _moved(flight, seen)
-                    if told > MOST_NEWS:
+                    if not _moved(flight, seen) and flight.missing_since is None:
+                        news.append((flight, seen))
                         continue
                     await self._learn(flight, seen)
             except (StaleJob, NotFound) as stale:
@@ -143,8 +147,35 @@ class Watch:
             if seen is not None:
                 outlook.missed.pop(flight.marker, None)
                 outlook.seen[flight.marker] = seen
+        await self._tell(news[:MOST_NEWS], outlook)
         for ended in outlook.seen.keys() - {flight.marker for flight in flights}:
             del outlook.seen[ended]
+
+    async def _tell(self, news: Sequence[tuple[InFlight, Observation]], outlook: Outlook) -> None:
+        """Let people read why their jobs wait, of many jobs at once; what proves to be a move is recorded as such."""
+        if not news:
+            return
+        async with self._ports.reading() as db:
+            jobs = await JobStore(db).some([flight.job_id for flight, _ in news])
+        told = await asyncio.gather(
+            *(self._tell_one(flight, seen, jobs.get(flight.job_id)) for flight, seen in news), return_exceptions=True
+        )
+        for (flight, seen), failure in zip(news, told, strict=True):
+            if failure is None:
+                outlook.missed.pop(flight.marker, None)
+                outlook.seen[flight.marker] = seen
+            elif isinstance(failure, StaleJob | NotFound):
+                log.info("someone else moved the job", job=flight.uuid, why=str(failure))
+            else:
+                raise failure
+
+    async def _tell_one(self, flight: InFlight, seen: Observation, job: Job | None) -> None:
+        if job is None or job.version != flight.version:
+            raise StaleJob(f"job {flight.uuid} was changed since it was looked at")
+        if facts_of(job, seen, self._ports.clock()):
+            await self._learn(flight, seen)
+        elif changes := news_of(job, seen):
+            await self.writer.write(Change(job=job, fields=changes))
 
     async def _learn(self, flight: InFlight, seen: Observation) -> None:
         """Record what an observation says that the store does not know."""

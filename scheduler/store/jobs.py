@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, NewJob
 from scheduler.model.pages import FIRST_PAGE, Page
 from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, Event, JobState
 from scheduler.store import schema
+from scheduler.store.changes import Change, after, write_changes, write_history
 from scheduler.store.columns import Record
 from scheduler.store.leases import JobLeases
 from scheduler.store.moves import (
@@ -64,6 +65,11 @@ class JobStore(JobLeases):
         """The job with this row id, in any tenant; NotFound when there is none."""
         return await self._one(select(*JOB_COLUMNS).where(jobs.c.id == job_id), str(job_id))
 
+    async def some(self, job_ids: Sequence[int]) -> Mapping[int, Job]:
+        """Those of these jobs that exist, in any tenant, by row id."""
+        rows = await self._db.execute(select(*JOB_COLUMNS).where(jobs.c.id.in_(job_ids)))
+        return {job.id: job for job in map(job_of, rows.mappings())}
+
     async def list(self, tenant: str, owner: str | None, page: Page = FIRST_PAGE) -> Sequence[Job]:
         """Visible jobs, newest first or in the page's order. owner None: everyone's."""
         query = _listed(select(*JOB_COLUMNS), tenant, owner, page)
@@ -96,6 +102,13 @@ class JobStore(JobLeases):
         query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == job.id).order_by(attempts.c.number.desc()).limit(1)
         row = (await self._db.execute(query)).mappings().one_or_none()
         return None if row is None else attempt_of(row)
+
+    async def newest_attempts(self, some: Sequence[Job]) -> Mapping[int, Attempt]:
+        """The newest attempts of many jobs, by the job's row id; those before their first have none."""
+        newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)
+        query = select(*ATTEMPT_COLUMNS).join(jobs, newest).where(jobs.c.id.in_([job.id for job in some]))
+        found = (attempt_of(row) for row in (await self._db.execute(query)).mappings())
+        return {attempt.job_id: attempt for attempt in found}
 
     async def active_counts(self, tenant: str) -> Mapping[tuple[str, str | None, str], int]:
         """How many jobs each owner has on each system and queue, from placing until they have run."""
@@ -136,7 +149,7 @@ class JobStore(JobLeases):
             return []
         ids = await self._insert_jobs(new)
         first = [status_event(None, JobState.PENDING, job.message, job.at) for job in new]
-        await self._write_history([(ids[job.uuid], line) for job, line in zip(new, first, strict=True)])
+        await write_history(self._db, [(ids[job.uuid], line) for job, line in zip(new, first, strict=True)])
         return [_made(job, ids[job.uuid]) for job in new]
 
     async def record(self, job: Job, fact: Fact, at: datetime) -> Job:
@@ -150,8 +163,18 @@ class JobStore(JobLeases):
             attempt = await self.newest_attempt(job)
             if attempt is not None:
                 await self._write_attempt(attempt, attempt_values(attempt, fact, at))
-        await self._write_history([(job.id, status_event(job.state, values["state"], fact.message, at))])
-        return _after(job, values)
+        await write_history(self._db, [(job.id, status_event(job.state, values["state"], fact.message, at))])
+        return after(job, values)
+
+    async def write(self, changes: Sequence[Change], at: datetime) -> Sequence[Job]:
+        """Write changes of different jobs in few statements; the jobs as they are then, in the order given.
+
+        All or nothing: StaleJob, or IllegalMove, when it is so of any of them. The transaction must then be undone.
+        """
+        wanted = [change.job for change in changes if change.wants_attempt]
+        newest = await self.newest_attempts(wanted) if wanted else {}
+        known = [replace(c, attempt=newest.get(c.job.id)) if c.wants_attempt else c for c in changes]
+        return await write_changes(self._db, known, at)
 
     async def intend(self, job: Job, attempt: Attempt, at: datetime) -> Job:
         """STAGING_JOB -> SUBMITTING_JOB together with the new attempt: from here on a remote job may exist."""
@@ -159,16 +182,16 @@ class JobStore(JobLeases):
         values = job_values(job, Fact(Event.JOB_READY, message=words), at) | {"attempt": attempt.number}
         await self._write(job, values)
         await self._db.execute(insert(attempts).values({c.name: getattr(attempt, c.name) for c in ATTEMPT_COLUMNS}))
-        await self._write_history([(job.id, status_event(job.state, values["state"], words, at))])
-        return _after(job, values)
+        await write_history(self._db, [(job.id, status_event(job.state, values["state"], words, at))])
+        return after(job, values)
 
     async def note(self, job: Job, changes: Mapping[str, Any], at: datetime, event: HistoryEvent | None = None) -> Job:
         """Change fields of a job without a move; StaleJob when someone else wrote first."""
         values = written(job, note_values(changes), at)
         await self._write(job, values)
         if event is not None:
-            await self._write_history([(job.id, event)])
-        return _after(job, values)
+            await write_history(self._db, [(job.id, event)])
+        return after(job, values)
 
     async def note_attempt(self, attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:
         """Change fields of an attempt without a move; StaleJob when someone else wrote first."""
@@ -187,7 +210,7 @@ class JobStore(JobLeases):
             line = HistoryEvent(
                 event="JOB_USER_EVENT", detail="CANCEL_REQUESTED", description="Cancellation was requested.", at=at
             )
-            await self._write_history([(job.id, line)])
+            await write_history(self._db, [(job.id, line)])
         return job
 
     # -- below --------------------------------------------------------------------------------------------------
@@ -222,11 +245,6 @@ class JobStore(JobLeases):
         seen = and_(attempts.c.marker == attempt.marker, attempts.c.version == attempt.version)
         if changed(await self._db.execute(update(attempts).where(seen).values(**values))) != 1:
             raise StaleJob(f"attempt {attempt.marker} was changed meanwhile")
-
-    async def _write_history(self, lines: Sequence[tuple[int, HistoryEvent]]) -> None:
-        names = [field.name for field in fields(HistoryEvent)]
-        rows = [{"job_id": job_id, **{name: getattr(line, name) for name in names}} for job_id, line in lines]
-        await self._db.execute(insert(history), rows)
 
 
 def _listed(query: Select[Any], tenant: str, owner: str | None, page: Page) -> Select[Any]:
@@ -282,11 +300,3 @@ def _made(new: NewJob, job_id: int) -> Job:
         created_at=new.at,
         updated_at=new.at,
     )
-
-
-def _after(job: Job, values: Mapping[str, Any]) -> Job:
-    """The job as its row is after a write, without reading it again."""
-    return replace(job, **{name: value for name, value in values.items() if name in _JOB_NAMES})
-
-
-_JOB_NAMES = frozenset(field.name for field in fields(Job))
