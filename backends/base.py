@@ -69,6 +69,13 @@ class Backend(Protocol):
         """
         ...
 
+    async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """Take back a job that has not begun; one that has, or may have, is left alone. Not for job arrays.
+
+        True is proof, and stays so: nothing of the user's ran under this marker or ever will.
+        """
+        ...
+
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         """Bytes of a log file (absolute path) from an offset on, also while it grows; empty when not yet there."""
         ...

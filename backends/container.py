@@ -23,6 +23,12 @@ from scheduler.model.runs import Mount, RunSpec, Runtime
 DUPLICATE_EXIT_CODE = 119
 """Exit code of a stray duplicate: it ran nothing of the user's and wrote no ``exit`` file."""
 
+GATE_CLOSED_EXIT_CODE = 118
+"""Exit code of a copy that nobody let go: it ran nothing of the user's, never will, and wrote a ``closed`` file."""
+
+GO_NAME = "go"
+"""What opens the gate of a copy, in its marker directory."""
+
 NOT_STARTED_EXIT_CODE = 127
 """Exit code, also recorded, when the container could not be started; the reason is on standard error."""
 
@@ -104,6 +110,7 @@ def launch_files(
         not_started=NOT_STARTED_EXIT_CODE,
         exit_code_name=EXIT_CODE_NAME,
         env_name=ENV_NAME,
+        gate=_GATE.format(seconds=run.gate_s, go=GO_NAME, closed=GATE_CLOSED_EXIT_CODE) if run.gate_s else "",
         body=body,
     )
     return LaunchFiles(script=script, env=job_env(env))
@@ -166,13 +173,30 @@ refuse() {{
     echo "tapisjob: $1" >&2
     finish {not_started}
 }}
-# A signal ends the user's code, which is in this process group; this shell stays to record how it ended.
+{gate}# A signal ends the user's code, which is in this process group; this shell stays to record how it ended.
 trap : HUP INT TERM USR1 USR2
 
 mkdir -p "$exec_dir" "$input_dir" "$output_dir" && cd "$exec_dir" || refuse "cannot use the directories of the job"
 env_file=$exec_dir/{env_name}
 [ -r "$env_file" ] || refuse "$env_file cannot be read"
 {body}finish "$?"
+"""
+
+_GATE = """\
+# A copy of a job runs nothing of the user's before Berth has handed the job over to it. In vain is for good: the marker
+# is given up before the wait is recorded.
+waited=0
+until [ -e "$marker_dir/{go}" ]; do
+    if [ "$waited" -ge {seconds} ] || [ -e "$marker_dir/void" ]; then
+        : > "$marker_dir/void" && record "$waited" "$marker_dir/closed"
+        echo "tapisjob: this copy of the job was not let go within $waited s; nothing was started" >&2
+        exit {closed}
+    fi
+    sleep 1
+    waited=$((waited + 1))
+    ls "$marker_dir" > /dev/null # a network file system looks for new names when a directory is opened
+done
+
 """
 
 _OWNERS: Mapping[Claim, str] = {

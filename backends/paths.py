@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 
+from backends.container import GO_NAME
+from scheduler.model.ids import Marker, checked_marker
 from scheduler.model.systems import System
 
 
@@ -20,3 +22,9 @@ def marker_root(system: System, login_user: str) -> str:
             break
         parts.append(part)
     return posixpath.normpath("/".join(["", system.root_dir, *parts, ".berth", "markers"])).replace("//", "/")
+
+
+def gate_path(system: System, login_user: str, marker: Marker) -> str:
+    """The file that opens the gate of a copy, relative to the system's root directory as ``Storage`` takes it."""
+    root = posixpath.relpath(marker_root(system, login_user), posixpath.join("/", system.root_dir))
+    return posixpath.join(root, checked_marker(marker), GO_NAME)

@@ -156,6 +156,13 @@ class LocalBackend:
         await self._runner.cancel(marker)
         return entry.started_at is not None
 
+    async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """A run that waits leaves the queue; what left it unstarted, now or before, runs nothing."""
+        if await self._disk(self._queue.withdraw, marker, remote_id, self._clock()):
+            return True
+        entry = (await self._disk(self._queue.entries, [marker])).get(marker)
+        return entry is not None and entry.id == remote_id and entry.ended_at is not None and entry.started_at is None
+
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         return await self._runner.read_log(path, offset_bytes)
 

@@ -9,6 +9,7 @@ Every marker has a directory below the marker root:
     fence      the highest lease that was here
     cancelled  somebody asked for the end
     exit       exit code, by the job's own script
+    closed     it waited at its gate in vain, by the job's own script
     ended      how it ended, by the watchdog
 
 A job is a session of its own under a watchdog: a process that outlives us, enforces the walltime, adopts what the job
@@ -253,6 +254,8 @@ def _wait(folder, job, walltime_s):
     status, usage = reaped[job]
     _end_leftovers(folder)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    if os.path.exists(os.path.join(folder, "closed")):
+        cause = "GATE_CLOSED"
     return {
         "ending": cause or ("COMPLETED" if code == 0 else "FAILED"),
         "exit_code": code,

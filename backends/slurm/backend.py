@@ -1,4 +1,4 @@
-"""A Slurm cluster as one login: the eight methods of ``Backend`` over one SSH connection.
+"""A Slurm cluster as one login: the methods of ``Backend`` over one SSH connection.
 
 At most once, in one place: ``submit.py`` and ``find.sh`` meet under a lock in the marker's directory, the job itself
 claims the marker before any user code (``backends/container.py``), and no sbatch is ever repeated for a marker whose
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -44,6 +45,9 @@ FIND_MARGIN = timedelta(hours=1)
 
 ARRAY_MEMORY_HOLDS = timedelta(seconds=60)
 """After a longer pause between looks, accounting is asked which tasks of an array ended meanwhile (MinJobAge)."""
+
+
+log = logging.getLogger(__name__)
 
 
 class SlurmBackend:
@@ -278,9 +282,25 @@ class SlurmBackend:
         (said,), _ = await ask_commands(self._connection, [text.scancel_argv(remote_id, marker)], both=True)
         if said.exit_status != 0 and not text.already_gone(said.text):
             raise BackendUnavailable(said.text.strip() or f"scancel ended with {said.exit_status}")
-        match (await ask(self._connection, "void", [self._marker_dir(marker)])).partition(text.US):
+        return await self._end_of_marker("void", marker) == "begun"
+
+    async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """The claim that the job would make is taken first: whoever has it, has the marker. Then ``scancel``.
+
+        The proof needs no controller. A job that scancel does not reach starts in vain, and ends at once.
+        """
+        if await self._end_of_marker("withdraw", marker) == "begun":
+            return False
+        try:
+            await ask_commands(self._connection, [text.scancel_argv(remote_id, marker)], both=True)
+        except NothingLearnt as error:
+            log.info("%s is withdrawn and stays in the queue: %s", marker, error)
+        return True
+
+    async def _end_of_marker(self, program: str, marker: Marker) -> str:
+        match (await ask(self._connection, program, [self._marker_dir(marker)])).partition(text.US):
             case ("begun" | "unbegun") as verdict, _, "":
-                return verdict == "begun"
+                return verdict
             case "broken", _, why:
                 raise BackendUnavailable(why.strip())
             case answer:

@@ -47,6 +47,8 @@ class Traces:
     codes: Mapping[int | None, int] = field(default_factory=dict)
     written_at: Mapping[int | None, datetime] = field(default_factory=dict)
     """When each code was written, by the clock of the job's file system."""
+    gate_closed: bool = False
+    """Whether it waited at its gate in vain: it ran nothing, and the marker is given up."""
 
 
 NO_TRACES = Traces()
@@ -66,11 +68,14 @@ def parse_traces(text: str) -> Mapping[Marker, Traces]:
     owners: dict[Marker, RemoteId] = {}
     codes: dict[Marker, dict[int | None, int]] = {}
     times: dict[Marker, dict[int | None, datetime]] = {}
+    closed: set[Marker] = set()
     for line in text.splitlines():
         try:
             name, kind, task, value, written = line.split(US)
             if kind == "claim":
                 owners.setdefault(Marker(name), RemoteId(value.partition("_")[0]))
+            elif kind == "closed":
+                closed.add(Marker(name))
             elif value:
                 index = int(task) if task else None
                 codes.setdefault(Marker(name), {})[index] = int(value)
@@ -79,8 +84,8 @@ def parse_traces(text: str) -> Mapping[Marker, Traces]:
         except ValueError:
             raise UnexpectedReply("a marker directory holds what no job of ours writes", line) from None
     return {
-        name: Traces(owners.get(name), codes.get(name, {}), times.get(name, {}))
-        for name in owners.keys() | codes.keys()
+        name: Traces(owners.get(name), codes.get(name, {}), times.get(name, {}), name in closed)
+        for name in owners.keys() | codes.keys() | closed
     }
 
 
@@ -93,7 +98,7 @@ def observe_job(
         return _live(row, account.restarts if account else 0)
     code = traces.codes.get(None) if traces.owner == job_id else None
     known = row or (account if account and account.state is RemoteState.ENDED else None)
-    if known is None and code is None:
+    if known is None and code is None and not traces.gate_closed:
         return None
     end = job_end(known.ending if known else None, account, code, traces, known.ended_at if known else None)
     times = account if account and account.state is RemoteState.ENDED else None
@@ -122,6 +127,8 @@ def job_end(
 ) -> TaskEnd:
     """How it ended: the controller's word, made sharper by accounting and by the code that the job wrote."""
     done = account if account is not None and account.state is RemoteState.ENDED else None
+    if traces.gate_closed:
+        return TaskEnd(Ending.GATE_CLOSED, None, None)
     ending = said or (done.ending if done else None) or (Ending.FAILED if code else Ending.COMPLETED)
     if ending is Ending.FAILED and done and done.ending is Ending.OUT_OF_MEMORY:
         ending = Ending.OUT_OF_MEMORY

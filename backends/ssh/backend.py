@@ -82,6 +82,10 @@ class SshBackend:
         await self._runner.cancel(marker, remote_id)
         return True
 
+    async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """Nothing waits here."""
+        return False
+
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         return await self._runner.read_log(path, offset_bytes)
 

@@ -101,6 +101,8 @@ class RunSpec:
     mpi_cmd: str | None = None
     cmd_prefix: str | None = None
     plain_http_registry: bool = False
+    gate_s: int = 0
+    """How long the run waits, before anything of the user's, for Berth to let it go; 0: it has no gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ class Ending(StrEnum):
     NODE_FAILURE = "NODE_FAILURE"
     PREEMPTED = "PREEMPTED"
     LAUNCH_FAILURE = "LAUNCH_FAILURE"
+    GATE_CLOSED = "GATE_CLOSED"
+    """It waited at its gate in vain: nothing of the user's ran, and nothing can under its marker any more."""
 
 
 CONDITIONS: Mapping[Ending, Condition] = {
@@ -177,6 +181,7 @@ CONDITIONS: Mapping[Ending, Condition] = {
     Ending.NODE_FAILURE: Condition.SCHEDULER_TERMINATED,
     Ending.PREEMPTED: Condition.SCHEDULER_STOPPED,
     Ending.LAUNCH_FAILURE: Condition.JOB_LAUNCH_FAILURE,
+    Ending.GATE_CLOSED: Condition.JOB_LAUNCH_FAILURE,
 }
 """What each ending is called on the wire."""
 

@@ -266,6 +266,51 @@ def test_a_controller_that_forgot_the_start_starts_no_user_code_again(slurm_host
     assert (slurm_host.marker_dir / "exit").read_text() == "0\n"
 
 
+def at_a_gate(host: Host, sleep: str, **env: str):
+    """Run a copy with a clock of its own: each second is one line of ``sleep``."""
+    host.install("apptainer")
+    host.install("sleep", text=f"#!/bin/sh\necho >> {host.root}/seconds\n{sleep}\n")
+    return host.start(replace(host.run, gate_s=5), **env)
+
+
+def seconds(host: Host) -> int:
+    return len((host.root / "seconds").read_text().splitlines())
+
+
+def test_a_copy_runs_when_its_gate_is_opened(host):
+    assert at_a_gate(host, f"touch {host.marker_dir}/go").returncode == 0
+    assert host.argv()
+    assert (host.marker_dir / "exit").read_text() == "0\n"
+
+
+def test_a_copy_that_nobody_lets_go_runs_nothing_and_never_will(host):
+    done = at_a_gate(host, ":")
+    assert done.returncode == 118
+    assert b"was not let go within 5 s" in done.stderr
+    assert (seconds(host), (host.marker_dir / "closed").read_text()) == (5, "5\n")
+    assert not (host.marker_dir / "exit").exists()
+    (host.marker_dir / "go").touch()
+    assert at_a_gate(host, ":", SLURM_RESTART_COUNT="1").returncode == 119
+    assert not (host.root / "argv").exists()
+
+
+def test_a_copy_whose_marker_is_given_up_stops_waiting(host):
+    assert at_a_gate(host, f"touch {host.marker_dir}/void").returncode == 118
+    assert seconds(host) == 1
+    assert not (host.root / "argv").exists()
+
+
+def test_a_copy_that_was_let_go_before_it_started_does_not_wait(host):
+    (host.marker_dir / "go").touch()
+    assert at_a_gate(host, "false").returncode == 0
+    assert not (host.root / "seconds").exists()
+
+
+def test_a_run_without_a_gate_asks_nobody(host):
+    host.install("apptainer")
+    assert host.start(host.run).returncode == 0
+
+
 def test_every_task_of_an_array_has_a_claim_and_an_exit_of_its_own(slurm_host):
     for task in ("3", "7"):
         env = {"SLURM_JOB_ID": f"5{task}", "SLURM_ARRAY_JOB_ID": "50", "SLURM_ARRAY_TASK_ID": task}

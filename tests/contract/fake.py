@@ -21,17 +21,28 @@ class FakeSubject:
     def intent(self, marker: Marker, fence: int = 0) -> SubmitIntent:
         return SubmitIntent(marker, run_spec("/work", marker), INTENDED_AT, fence)
 
+    def gated_intent(self, marker: Marker) -> SubmitIntent:
+        return SubmitIntent(marker, run_spec("/work", marker, gate_s=60), INTENDED_AT)
+
+    async def at_its_gate(self, marker: Marker) -> None:
+        self.system.start(marker)
+
+    def open_gate(self, marker: Marker) -> None:
+        self.system.files.put(f"/work/.berth/markers/{marker}/go", b"")
+
     def refused_intent(self, marker: Marker) -> SubmitIntent:
         return SubmitIntent(marker, run_spec("/work", marker, name="refuse me"), INTENDED_AT)
 
     async def running(self, marker: Marker) -> None:
-        self.system.start(marker)
+        if self.system.jobs[marker].started_at is None:
+            self.system.start(marker)
+        self.system.pass_gates()
 
     async def finish(self, marker: Marker, exit_code: int = 0, output: bytes = b"") -> None:
         self.system.end(marker, exit_code, output=output)
 
     async def runs_of(self, marker: Marker) -> int:
-        return int(marker in self.system.jobs and self.system.jobs[marker].started_at is not None)
+        return self.system.runs.count(marker)
 
     def lose_the_next_answer(self, accepted: bool) -> None:
         self.system.fail("submit", Fault.AFTER_ACCEPT if accepted else Fault.BEFORE_ACCEPT)

@@ -58,6 +58,18 @@ class ForkSubject:
         run = run_spec(str(self.work), marker, runtime=Runtime.NONE, args=args)
         return SubmitIntent(marker, replace(run, **changes), INTENDED_AT, fence)
 
+    def gated_intent(self, marker: Marker) -> SubmitIntent:
+        return self.intent(marker, gate_s=60)
+
+    async def at_its_gate(self, marker: Marker) -> None:
+        async def waits() -> bool:
+            return (self.marker_dir(marker) / "claim" / "owner").exists()
+
+        await eventually(waits, "the copy comes to its gate")
+
+    def open_gate(self, marker: Marker) -> None:
+        (self.marker_dir(marker) / "go").touch()
+
     def refused_intent(self, marker: Marker) -> SubmitIntent:
         return self.intent(marker, resources=Resources(nodes=2))
 

@@ -27,6 +27,16 @@ class Subject(Protocol):
         """A run that goes on until ``finish``."""
         ...
 
+    def gated_intent(self, marker: Marker) -> SubmitIntent:
+        """The same run as a copy, which waits at its gate."""
+        ...
+
+    async def at_its_gate(self, marker: Marker) -> None:
+        """Return when the copy has its place to run, and waits."""
+        ...
+
+    def open_gate(self, marker: Marker) -> None: ...
+
     def refused_intent(self, marker: Marker) -> SubmitIntent:
         """A run that this system refuses."""
         ...

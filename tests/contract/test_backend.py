@@ -230,6 +230,43 @@ async def test_the_end_of_a_job_that_had_begun_says_that_it_had(subject, marker)
     assert await subject.backend.cancel(remote_id, marker) is True
 
 
+async def test_withdrawing_leaves_alone_what_has_begun(subject, marker):
+    remote_id = await submitted(subject, marker)
+    await subject.running(marker)
+    assert await subject.backend.withdraw(remote_id, marker) is False
+    assert (await subject.backend.observe({remote_id: marker}))[remote_id].state is RemoteState.RUNNING
+    await subject.finish(marker)
+    assert (await ended(subject, remote_id, marker)).ending is Ending.COMPLETED
+
+
+async def test_withdrawing_an_id_under_another_marker_proves_nothing(subject, marker):
+    remote_id = await submitted(subject, marker)
+    await subject.running(marker)
+    assert await subject.backend.withdraw(remote_id, marker_for(new_job_uuid(), 1)) is False
+    assert (await subject.backend.observe({remote_id: marker}))[remote_id].state is RemoteState.RUNNING
+
+
+async def test_a_copy_runs_nothing_until_its_gate_is_opened(subject, marker):
+    answer = (await subject.backend.submit([subject.gated_intent(marker)]))[marker]
+    assert not isinstance(answer, SubmitError), answer
+    await subject.at_its_gate(marker)
+    assert (await subject.backend.observe({answer: marker}))[answer].state is RemoteState.RUNNING
+    assert await subject.runs_of(marker) == 0
+    subject.open_gate(marker)
+    await subject.running(marker)
+    await subject.finish(marker)
+    assert (await ended(subject, answer, marker)).ending is Ending.COMPLETED
+    assert await subject.runs_of(marker) == 1
+
+
+async def test_a_copy_that_is_cancelled_at_its_gate_never_runs(subject, marker):
+    answer = (await subject.backend.submit([subject.gated_intent(marker)]))[marker]
+    await subject.backend.cancel(answer, marker)
+    await ended(subject, answer, marker)
+    subject.open_gate(marker)
+    assert await subject.runs_of(marker) == 0
+
+
 async def test_a_log_is_read_by_offset_in_bounded_pieces(subject, marker):
     remote_id = await submitted(subject, marker)
     await subject.running(marker)

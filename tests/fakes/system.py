@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from backends.base import LOG_CHUNK_BYTES, Capabilities
+from backends.container import DUPLICATE_EXIT_CODE
 from scheduler.model.errors import (
     BackendUnavailable,
     NotAuthorised,
@@ -56,6 +57,8 @@ class FakeJob:
     exit_code: int | None = None
     reason: str = ""
     restarts: int = 0
+    begun: bool = False
+    """Whether it came to the user's code. A copy waits at its gate before; what is withdrawn never does."""
     visible: bool = True
     """False once the system has forgotten it: ``observe`` leaves it out."""
 
@@ -83,6 +86,9 @@ class FakeSystem:
     files: FakeFiles = field(default_factory=FakeFiles)
     calls: list[str] = field(default_factory=list)
     """Names of the methods that backends called, in order."""
+    runs: list[Marker] = field(default_factory=list)
+    """A line for each time that a payload began."""
+    _withdrawn: set[Marker] = field(default_factory=set)
     _void: set[Marker] = field(default_factory=set)
     _fences: dict[Marker, int] = field(default_factory=dict)
     _faults: dict[str, deque[Fault]] = field(default_factory=dict)
@@ -97,23 +103,42 @@ class FakeSystem:
     # -- what the site does ------------------------------------------------------------------------------------------
 
     def start(self, marker: Marker) -> None:
+        """Give a job its nodes. It claims its marker, waits at its gate if it has one, and then begins."""
         job = self.jobs[marker]
         job.state, job.started_at = RemoteState.RUNNING, self.clock()
+        if marker in self._withdrawn:
+            self.finish(job, Ending.FAILED, DUPLICATE_EXIT_CODE)
+        self.pass_gates()
+
+    def pass_gates(self) -> None:
+        """What has nodes begins where nothing holds it; a copy that waited too long gives up."""
+        for job in self.jobs.values():
+            if job.state is not RemoteState.RUNNING or job.begun or job.started_at is None:
+                continue
+            waits_s = (self.clock() - job.started_at).total_seconds()
+            if not job.intent.run.gate_s or any(name.endswith(f"/{job.marker}/go") for name in self.files.nodes):
+                job.begun = True
+                self.runs.append(job.marker)
+            elif waits_s >= job.intent.run.gate_s:
+                self.finish(job, Ending.GATE_CLOSED, None)
+
+    def finish(self, job: FakeJob, ending: Ending, exit_code: int | None) -> None:
+        """The job is over, however it came to that."""
+        job.state, job.ended_at, job.ending, job.exit_code = RemoteState.ENDED, self.clock(), ending, exit_code
 
     def end(self, marker: Marker, exit_code: int = 0, ending: Ending | None = None, output: bytes = b"") -> None:
         """End a job, with what it wrote to its standard output."""
         job = self.jobs[marker]
         if job.started_at is None:
             self.start(marker)
-        job.state, job.ended_at, job.exit_code = RemoteState.ENDED, self.clock(), exit_code
-        job.ending = ending or (Ending.COMPLETED if exit_code == 0 else Ending.FAILED)
+        self.finish(job, ending or (Ending.COMPLETED if exit_code == 0 else Ending.FAILED), exit_code)
         run = job.intent.run
         self.write_log(marker, output)
         self.files.put(f"{run.output_dir}/tapisjob.exitcode", b"%d\n" % exit_code)
 
     def requeue(self, marker: Marker) -> None:
         job = self.jobs[marker]
-        job.state, job.started_at, job.restarts = RemoteState.QUEUED, None, job.restarts + 1
+        job.state, job.started_at, job.restarts, job.begun = RemoteState.QUEUED, None, job.restarts + 1, False
 
     def forget(self, marker: Marker) -> None:
         """The system no longer shows the job, as Slurm without accounting after MinJobAge."""
@@ -142,6 +167,7 @@ class FakeSystem:
     async def meet(self, method: str) -> Fault | None:
         """The fault of this call, if any; the ones that are alike for all methods are raised here."""
         self.calls.append(method)
+        self.pass_gates()
         faults = self._faults.get(method)
         match faults.popleft() if faults else None:
             case Fault.UNAVAILABLE:
@@ -175,6 +201,15 @@ class FakeSystem:
 
     def give_up(self, marker: Marker) -> None:
         self._void.add(marker)
+
+    def withdraw(self, job: FakeJob) -> bool:
+        """Take the claim before the job does."""
+        if job.started_at is not None or job.restarts > 0:
+            return job.marker in self._withdrawn or job.ending is Ending.GATE_CLOSED
+        self._withdrawn.add(job.marker)
+        if job.state is not RemoteState.ENDED:
+            self.finish(job, Ending.CANCELLED, None)
+        return True
 
 
 class FakeBackend:
@@ -235,8 +270,13 @@ class FakeBackend:
         if job is None or job.id != remote_id:
             return True
         if job.state is not RemoteState.ENDED:
-            job.state, job.ending, job.ended_at = RemoteState.ENDED, Ending.CANCELLED, self._system.clock()
+            self._system.finish(job, Ending.CANCELLED, None)
         return job.started_at is not None or job.restarts > 0
+
+    async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
+        await self._system.meet("withdraw")
+        job = self._system.jobs.get(marker)
+        return job is not None and job.id == remote_id and self._system.withdraw(job)
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
         await self._system.meet("read_log")

@@ -7,9 +7,10 @@ if [ -d "$dir" ]; then
         exit 0
     fi
     verdict=unbegun
-    for claim in "$dir"/claim "$dir"/claim.*; do
-        [ ! -e "$claim" ] || verdict=begun
+    for owner in "$dir"/claim/owner "$dir"/claim.*/owner; do
+        [ ! -e "$owner" ] || verdict=begun
     done
+    [ ! -e "$dir/closed" ] || verdict=unbegun # it waited at its gate in vain
 else
     verdict=begun
 fi
