@@ -73,10 +73,17 @@ class JobSpec:
     array: ArraySpec | None = None
     after: tuple[After, ...] = ()
     weight: float = 1.0
+    hedge_count: int = 1
+    """Places in which the job may wait at once; the first start takes it from the others."""
     tags: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     parameter_set: Mapping[str, Any] = field(default_factory=dict)
     raw_request: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def may_be_copied(self) -> bool:
+        """Whether it may wait in a further place. Tasks of an array begin one by one: no single claim is theirs."""
+        return self.array is None and (self.hedge_count > 1 or self.dynamic or self.exec_system_id is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +126,9 @@ class Job:
     resume_state: JobState | None = None
     blocked_count: int = 0
     attempt: int = 0
-    """Number of the newest attempt; 0 before the first."""
+    """Number of the lead: the attempt that the job's state speaks of; 0 before the first."""
+    last_attempt: int = 0
+    """Highest number given to an attempt, copies included; none is given twice."""
     remote_id: RemoteId | None = None
     remote_outcome: str | None = None
     remote_result: str | None = None
@@ -134,9 +143,22 @@ class Job:
     fence: int = 0
 
 
+class Role(StrEnum):
+    """What an attempt was made as. A copy has a gate, and becomes the lead when the job is handed over to it."""
+
+    LEAD = "LEAD"
+    HEDGE = "HEDGE"
+    """A copy that takes over when it starts first."""
+    MOVE = "MOVE"
+    """A copy that takes over as soon as it has its place in the queue."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One submission of a job to one system; ``run`` is frozen before the first remote call."""
+    """One submission of a job to one system; ``run`` is frozen before the first remote call.
+
+    It leads when its number is the job's ``attempt``. ``place`` is kept for copies: the job's own while it leads.
+    """
 
     job_id: int
     job_uuid: str
@@ -157,13 +179,21 @@ class Attempt:
     missing_since: datetime | None = None
     """Since when answering queries no longer show the remote job; None while it is seen."""
     fence: int = 0
+    role: Role = Role.LEAD
+    place: Place | None = None
+    next_look_at: datetime | None = None
+    """When the loop of copies looks at it; None: when something happens."""
+    unwanted_at: datetime | None = None
+    """Since when it is being withdrawn, which goes on until it is proven to run nothing."""
+    go_at: datetime | None = None
+    """When its gate was opened; only a copy that became the lead has an open gate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
     """Something that happened to a job, with what it changes in the job's row.
 
-    ``changes`` holds fields of Job by name. ``attempt`` holds fields of the newest Attempt by name.
+    ``changes`` holds fields of Job by name. ``attempt`` holds fields of the leading Attempt by name.
     ``attempt_event`` is the event for the attempt's own table when it differs; ``message`` is for people.
     """
 
@@ -202,7 +232,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """What watching needs of a job between submission and its end: a job and its newest attempt, without the specs."""
+    """What watching needs of a job between submission and its end: a job and its leading attempt, without the specs."""
 
     job_id: int
     uuid: str

@@ -47,6 +47,10 @@ class Event(StrEnum):
     REFUSED = "REFUSED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    PREPARED = "PREPARED"
+    """Of a copy: its place is ready, and it is submitted next."""
+    WITHDRAWN = "WITHDRAWN"
+    """Of an attempt: it is proven that nothing of the user's ran or will run under it."""
 
 
 S, E = JobState, Event
@@ -94,6 +98,8 @@ def move(state: JobState, event: Event, resume_state: JobState | None = None) ->
 class AttemptState(StrEnum):
     """Where one submission of a job to one system stands."""
 
+    PLANNED = "PLANNED"
+    """A copy that is decided on; nothing was submitted."""
     INTENDED = "INTENDED"
     QUEUED = "QUEUED"
     CLAIMED = "CLAIMED"
@@ -104,10 +110,11 @@ class AttemptState(StrEnum):
 
 A = AttemptState
 
-LIVE_ATTEMPTS = frozenset({A.INTENDED, A.QUEUED, A.CLAIMED})
+LIVE_ATTEMPTS = frozenset({A.PLANNED, A.INTENDED, A.QUEUED, A.CLAIMED})
 
 ATTEMPT_MOVES: Mapping[tuple[AttemptState, Event], AttemptState] = MappingProxyType(
     {
+        (A.PLANNED, E.PREPARED): A.INTENDED,
         (A.INTENDED, E.ACCEPTED): A.QUEUED,
         (A.INTENDED, E.REFUSED): A.ENDED,
         (A.INTENDED, E.NEVER_ARRIVED): A.WITHDRAWN,
@@ -117,6 +124,7 @@ ATTEMPT_MOVES: Mapping[tuple[AttemptState, Event], AttemptState] = MappingProxyT
         (A.QUEUED, E.LOST): A.LOST,
         (A.CLAIMED, E.LOST): A.LOST,
         **{(state, E.FAILED): A.ENDED for state in LIVE_ATTEMPTS},
+        **{(state, E.WITHDRAWN): A.WITHDRAWN for state in LIVE_ATTEMPTS},
         **{(state, E.CANCELLED): A.WITHDRAWN for state in (A.INTENDED, A.QUEUED)},
         (A.CLAIMED, E.CANCELLED): A.ENDED,
     }

@@ -15,7 +15,7 @@ async def stage(job: Job, hands: Hands) -> Attempt | None:
     place = place_of_job(job)
     side = await hands.sides.of(job.tenant, place.system_id, job.owner)
     run = run_spec(job, place, side.system, side.login_user)
-    number = job.attempt + 1
+    number = job.last_attempt + 1
     marker = marker_for(job.uuid, number)
     backend = await side.backend(hands.ports, place.job_type)
     status = await backend.stage(stage_plan(marker, run))

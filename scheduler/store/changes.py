@@ -15,7 +15,7 @@ from scheduler.model.errors import StaleJob
 from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job
 from scheduler.model.states import Event
 from scheduler.store import schema
-from scheduler.store.moves import attempt_values, job_values, moves_attempt, note_values, status_event, written
+from scheduler.store.moves import attempt_values, job_values, moves_attempt, note_values, numbers, status_event, written
 from scheduler.store.rows import ATTEMPT_COLUMNS
 from scheduler.store.statements import changed
 
@@ -66,7 +66,7 @@ def rows_of(change: Change, at: datetime) -> Rows:
     for fact in change.facts:
         step = job_values(job, fact, at)
         if fact.event is Event.JOB_READY and change.intent is not None:
-            step["attempt"] = change.intent.number
+            step |= numbers(change.intent)
         if attempt is not None and moves_attempt(job, fact) and (moved := attempt_values(attempt, fact, at)):
             of_attempt |= moved
             attempt = replace(attempt, **moved)

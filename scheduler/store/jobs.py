@@ -24,6 +24,7 @@ from scheduler.store.moves import (
     job_values,
     moves_attempt,
     note_values,
+    numbers,
     place_columns,
     status_event,
     written,
@@ -99,7 +100,7 @@ class JobStore(JobLeases):
 
     async def newest_attempt(self, job: Job) -> Attempt | None:
         """The attempt that the job's state speaks of; None before the first."""
-        query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == job.id).order_by(attempts.c.number.desc()).limit(1)
+        query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == job.id, attempts.c.number == job.attempt)
         row = (await self._db.execute(query)).mappings().one_or_none()
         return None if row is None else attempt_of(row)
 
@@ -179,7 +180,7 @@ class JobStore(JobLeases):
     async def intend(self, job: Job, attempt: Attempt, at: datetime) -> Job:
         """STAGING_JOB -> SUBMITTING_JOB together with the new attempt: from here on a remote job may exist."""
         words = f"handing attempt {attempt.number} to {attempt.system_id}"
-        values = job_values(job, Fact(Event.JOB_READY, message=words), at) | {"attempt": attempt.number}
+        values = job_values(job, Fact(Event.JOB_READY, message=words), at) | numbers(attempt)
         await self._write(job, values)
         await self._db.execute(insert(attempts).values({c.name: getattr(attempt, c.name) for c in ATTEMPT_COLUMNS}))
         await write_history(self._db, [(job.id, status_event(job.state, values["state"], words, at))])
@@ -269,6 +270,7 @@ def _new_row(new: NewJob) -> dict[str, Any]:
         "last_message": new.message,
         "blocked_count": 0,
         "attempt": 0,
+        "last_attempt": 0,
         "created_at": new.at,
         "updated_at": new.at,
         "visible": True,

@@ -53,7 +53,9 @@ REMOTE = (
 def job_values(job: Job, fact: Fact, at: datetime) -> dict[str, Any]:
     """The columns of the job's row after ``fact``; IllegalMove when the table of the job's life has no such row."""
     state = move(job.state, fact.event, job.resume_state)
-    values: dict[str, Any] = {"state": state, "next_look_at": at, "resume_state": None}
+    values: dict[str, Any] = {"state": state, "next_look_at": at, "resume_state": None, "review_at": None}
+    if state is JobState.QUEUED and job.spec.may_be_copied:
+        values["review_at"] = at
     if state in (JobState.BLOCKED, JobState.PAUSED):
         values["resume_state"] = job.resume_state or job.state
     if state is JobState.BLOCKED:
@@ -65,6 +67,11 @@ def job_values(job: Job, fact: Fact, at: datetime) -> dict[str, Any]:
     if fact.message:
         values["last_message"] = fact.message
     return written(job, values | note_values(fact.changes), at)
+
+
+def numbers(lead: Attempt) -> dict[str, int]:
+    """The numbers in a job's row when a new attempt leads."""
+    return {"attempt": lead.number, "last_attempt": lead.number}
 
 
 def note_values(changes: Mapping[str, Any]) -> dict[str, Any]:

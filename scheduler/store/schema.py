@@ -14,10 +14,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     UniqueConstraint,
+    text,
 )
 
 from scheduler.model.apps import App
-from scheduler.model.jobs import FinishedRun, JobSpec, Place
+from scheduler.model.jobs import FinishedRun, JobSpec, Place, Role
 from scheduler.model.plan import Decision
 from scheduler.model.runs import JobType, Observation, RunSpec
 from scheduler.model.snapshots import SystemSnapshot
@@ -47,6 +48,12 @@ def _words(name: str, *, null: bool = False, **kwargs: Any) -> Column[str]:
 
 def _at(name: str, *, null: bool = True) -> Column[Any]:
     return Column(name, Instant, nullable=null)
+
+
+def _only_where_set(name: str) -> Index:
+    """An index of the few rows in which a column is not empty."""
+    there = text(f"{name} IS NOT NULL")
+    return Index(None, name, sqlite_where=there, postgresql_where=there)
 
 
 # -- tenants and users -------------------------------------------------------------------------------------------
@@ -211,6 +218,7 @@ jobs = Table(
     Column("resume_state", choice(JobState)),
     Column("blocked_count", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("last_attempt", Integer, nullable=False),
     _words("remote_id", null=True),
     _words("remote_outcome", null=True),
     _words("remote_result", null=True),
@@ -226,6 +234,7 @@ jobs = Table(
     _words("tracking_id", null=True),
     Column("version", Integer, nullable=False),
     _at("next_look_at"),
+    _at("review_at"),
     _words("lease_owner", null=True),
     _at("lease_until"),
     Column("fence", BigInteger, nullable=False),
@@ -235,8 +244,9 @@ jobs = Table(
     Column("observation", Record(Observation)),
     Index(None, "tenant", "owner", "id"),
     Index(None, "state", "next_look_at"),
+    _only_where_set("review_at"),
 )
-"""``next_look_at`` is empty once a job has ended.
+"""``next_look_at`` is empty once a job has ended. ``review_at``: when its place in a queue is thought over again.
 
 ``name`` to ``archive_system_id`` repeat what spec and place say, to be searched.
 """
@@ -262,8 +272,16 @@ attempts = Table(
     _at("ended_at"),
     _at("missing_since"),
     Column("fence", BigInteger, nullable=False),
+    Column("role", choice(Role), nullable=False),
+    _at("next_look_at"),
+    _words("lease_owner", null=True),
+    _at("lease_until"),
+    _at("unwanted_at"),
+    _at("go_at"),
     Column("run", Record(RunSpec), nullable=False),
+    Column("place", Record(Place)),
     UniqueConstraint("job_id", "number"),
+    _only_where_set("next_look_at"),
 )
 
 history = Table(

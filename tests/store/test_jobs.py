@@ -176,7 +176,7 @@ async def test_the_intent_and_the_move_are_one_write(database):
         submitted = await JobStore(db).intend(job, attempt, LATER)
     assert (submitted.state, submitted.attempt) == (S.SUBMITTING_JOB, 1)
     assert await reread(database, job) == submitted
-    assert await attempt_of(database, job) == attempt
+    assert await attempt_of(database, submitted) == attempt
     with pytest.raises(StaleJob):
         async with database.transaction() as db:
             await JobStore(db).intend(job, an_attempt(job, 2), LATER)
