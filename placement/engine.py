@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from placement.assign import Assignment, Counts, cost
 from placement.estimate import estimates, probe_for
@@ -12,6 +12,7 @@ from placement.filters import screen
 from placement.greedy import greedy
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
+from scheduler.model.plan import Estimate
 from scheduler.model.snapshots import StartProbe
 
 MAX_PROBES = 8
@@ -33,6 +34,11 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
         for uuid in sorted(screenings)
     }
     return Plan(decisions, proven_optimal)
+
+
+def prospects(problem: Problem) -> Mapping[str, Sequence[Estimate]]:
+    """What each place that may take a job promises it, by the job's uuid; nothing is decided."""
+    return estimates(problem, screen(problem))
 
 
 def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:

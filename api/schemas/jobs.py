@@ -104,6 +104,10 @@ def _image(text: str) -> str:
     return text if _SCHEME.match(text) or text.startswith("/") else f"docker://{text}"
 
 
+MOST_PLACES = 3
+"""Queues in which one job may wait at once."""
+
+
 class AfterBody(Body):
     """A job that must end first: with success, without, or either way."""
 
@@ -119,6 +123,7 @@ class BerthBody(Body):
     array: Annotated[Line, AfterValidator(_array)] | None = None
     after: Annotated[list[AfterBody], Field(max_length=100)] | None = None
     weight: Annotated[StrictInt | StrictFloat, Field(gt=0, le=1_000_000)] | None = None
+    hedge: Annotated[StrictInt, Field(ge=1, le=MOST_PLACES)] | None = None
 
 
 class JobSubmit(Body):
@@ -217,6 +222,7 @@ class JobSubmit(Body):
             array=parse_array(berth.array) if berth.array else None,
             after=tuple(After(item.uuid, item.condition) for item in berth.after or ()),
             weight=float(berth.weight) if berth.weight else 1.0,
+            hedge_count=berth.hedge or 1,
         )
 
 

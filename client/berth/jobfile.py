@@ -408,6 +408,7 @@ FIELDS: Mapping[str, Reader] = {
     "array": _to("notes.berth.array", _matching(_ARRAY, "0-99%10")),
     "after": _after,
     "weight": _to("notes.berth.weight", _weight),
+    "hedge": _to("notes.berth.hedge", _count),
     "options": _options,
     "tags": _to("tags", _texts),
     "notes": _notes,

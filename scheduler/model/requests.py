@@ -54,3 +54,4 @@ class JobRequest:
     array: ArraySpec | None = None
     after: tuple[After, ...] = ()
     weight: float = 1.0
+    hedge_count: int = 1

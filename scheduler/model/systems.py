@@ -97,7 +97,7 @@ class System:
 
     ``effective_user_id`` may be ``${apiUserId}``: then every user brings a credential of their own.
     ``notes`` is the owner's free object; Berth reads ``notes["berth"]`` (backend, submitRatePerS, plainHttpRegistries,
-    speedFactor, pricePerCoreHour) and nothing else. ``host_key`` is pinned at the first verified login.
+    speedFactor, pricePerCoreHour, allowCopies) and nothing else. ``host_key`` is pinned at the first verified login.
     """
 
     tenant: str
@@ -146,6 +146,16 @@ class System:
         if self.berth_notes.get("backend") == BackendKind.LOCAL:
             return BackendKind.LOCAL
         return BackendKind.SLURM if self.can_run_batch else BackendKind.SSH
+
+    @property
+    def takes_hedges(self) -> bool:
+        """Whether jobs may wait here that wait elsewhere too; the owner must say so."""
+        return self.berth_notes.get("allowCopies") is True
+
+    @property
+    def takes_moves(self) -> bool:
+        """Whether jobs that wait elsewhere may be moved here; the owner may say no."""
+        return self.berth_notes.get("allowCopies") is not False
 
     @property
     def is_dynamic_user(self) -> bool:

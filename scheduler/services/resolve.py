@@ -106,6 +106,7 @@ def resolve(request: JobRequest, app: App, identity: JobIdentity) -> JobSpec:
         array=request.array,
         after=request.after,
         weight=request.weight,
+        hedge_count=request.hedge_count,
         tags=tuple(dict.fromkeys(said.tags + request.tags)),
         notes=request.notes if request.notes is not None else app.notes,
         parameter_set=wire_parameters(parameters),

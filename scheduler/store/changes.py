@@ -107,9 +107,29 @@ async def write_history(db: AsyncSession, lines: Sequence[tuple[int, HistoryEven
         await db.execute(insert(schema.history), rows)
 
 
+async def write_job(db: AsyncSession, job: Job, values: Mapping[str, Any]) -> None:
+    """Write columns of a job's row as the caller saw it. StaleJob when it was written, or leased anew, since."""
+    guards = [schema.jobs.c[name] == value for name, value in _seen(job).items()]
+    if changed(await db.execute(update(schema.jobs).where(*guards).values(**values))) != 1:
+        raise StaleJob(f"job {job.uuid} was changed meanwhile")
+
+
+async def write_attempt(db: AsyncSession, attempt: Attempt, values: Mapping[str, Any]) -> None:
+    """Write columns of an attempt's row as the caller saw it. StaleJob when it was written since."""
+    rows = schema.attempts.c
+    seen = update(schema.attempts).where(rows.marker == attempt.marker, rows.version == attempt.version)
+    if changed(await db.execute(seen.values(**values))) != 1:
+        raise StaleJob(f"attempt {attempt.marker} was changed meanwhile")
+
+
 def after(job: Job, values: Mapping[str, Any]) -> Job:
     """The job as its row is after a write, without reading it again."""
     return replace(job, **{name: value for name, value in values.items() if name in _JOB_NAMES})
+
+
+def attempt_after(attempt: Attempt, values: Mapping[str, Any]) -> Attempt:
+    """The attempt as its row is after a write."""
+    return replace(attempt, **values)
 
 
 async def _update(db: AsyncSession, table: Table, rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:

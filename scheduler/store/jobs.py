@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Select, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from scheduler.model.errors import NotFound, StaleJob
+from scheduler.model.errors import NotFound
 from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, NewJob
 from scheduler.model.pages import FIRST_PAGE, Page
 from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, Event, JobState
 from scheduler.store import schema
-from scheduler.store.changes import Change, after, write_changes, write_history
+from scheduler.store.changes import Change, after, write_attempt, write_changes, write_history, write_job
 from scheduler.store.columns import Record
 from scheduler.store.leases import JobLeases
 from scheduler.store.moves import (
@@ -159,11 +159,11 @@ class JobStore(JobLeases):
         Returns the job as it is now. IllegalMove when the table has no such row; StaleJob when someone moved it first.
         """
         values = job_values(job, fact, at)
-        await self._write(job, values)
+        await write_job(self._db, job, values)
         if moves_attempt(job, fact):
             attempt = await self.newest_attempt(job)
-            if attempt is not None:
-                await self._write_attempt(attempt, attempt_values(attempt, fact, at))
+            if attempt is not None and (moved := attempt_values(attempt, fact, at)):
+                await write_attempt(self._db, attempt, moved)
         await write_history(self._db, [(job.id, status_event(job.state, values["state"], fact.message, at))])
         return after(job, values)
 
@@ -181,7 +181,7 @@ class JobStore(JobLeases):
         """STAGING_JOB -> SUBMITTING_JOB together with the new attempt: from here on a remote job may exist."""
         words = f"handing attempt {attempt.number} to {attempt.system_id}"
         values = job_values(job, Fact(Event.JOB_READY, message=words), at) | numbers(attempt)
-        await self._write(job, values)
+        await write_job(self._db, job, values)
         await self._db.execute(insert(attempts).values({c.name: getattr(attempt, c.name) for c in ATTEMPT_COLUMNS}))
         await write_history(self._db, [(job.id, status_event(job.state, values["state"], words, at))])
         return after(job, values)
@@ -189,7 +189,7 @@ class JobStore(JobLeases):
     async def note(self, job: Job, changes: Mapping[str, Any], at: datetime, event: HistoryEvent | None = None) -> Job:
         """Change fields of a job without a move; StaleJob when someone else wrote first."""
         values = written(job, note_values(changes), at)
-        await self._write(job, values)
+        await write_job(self._db, job, values)
         if event is not None:
             await write_history(self._db, [(job.id, event)])
         return after(job, values)
@@ -197,7 +197,7 @@ class JobStore(JobLeases):
     async def note_attempt(self, attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:
         """Change fields of an attempt without a move; StaleJob when someone else wrote first."""
         values = {**changes, "version": attempt.version + 1}
-        await self._write_attempt(attempt, values)
+        await write_attempt(self._db, attempt, values)
         return replace(attempt, **values)
 
     async def request_cancel(self, tenant: str, uuid: str, at: datetime) -> Job:
@@ -233,19 +233,6 @@ class JobStore(JobLeases):
                 select(jobs.c.uuid, jobs.c.id).where(jobs.c.uuid.in_([job.uuid for job in new]))
             )
         return {row.uuid: row.id for row in made}
-
-    async def _write(self, job: Job, values: Mapping[str, Any]) -> None:
-        """Write columns of the row as the caller saw it, neither written nor leased anew since."""
-        seen = and_(jobs.c.id == job.id, jobs.c.version == job.version, jobs.c.fence == job.fence)
-        if changed(await self._db.execute(update(jobs).where(seen).values(**values))) != 1:
-            raise StaleJob(f"job {job.uuid} was changed meanwhile")
-
-    async def _write_attempt(self, attempt: Attempt, values: Mapping[str, Any]) -> None:
-        if not values:
-            return
-        seen = and_(attempts.c.marker == attempt.marker, attempts.c.version == attempt.version)
-        if changed(await self._db.execute(update(attempts).where(seen).values(**values))) != 1:
-            raise StaleJob(f"attempt {attempt.marker} was changed meanwhile")
 
 
 def _listed(query: Select[Any], tenant: str, owner: str | None, page: Page) -> Select[Any]:

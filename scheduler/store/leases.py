@@ -71,7 +71,8 @@ class JobLeases:
     async def release_all(self, process_id: str) -> None:
         """Free every lease of a process that is known to be dead."""
         free = {"lease_owner": None, "lease_until": None}
-        await self._db.execute(update(jobs).where(jobs.c.lease_owner == process_id).values(free))
+        for table in (jobs, attempts):
+            await self._db.execute(update(table).where(table.c.lease_owner == process_id).values(free))
 
     async def in_flight(self, limit: int, after_id: int = 0) -> Sequence[InFlight]:
         """Jobs that may exist on a system, by id from ``after_id`` (exclusive) on."""

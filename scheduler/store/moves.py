@@ -117,6 +117,8 @@ def attempt_values(attempt: Attempt, fact: Fact, at: datetime) -> dict[str, Any]
     if event in ATTEMPT_EVENTS and not over:
         state = move_attempt(attempt.state, event)
         values["state"] = state
+        if state not in LIVE_ATTEMPTS:
+            values["next_look_at"] = None
         if getattr(attempt, ATTEMPT_INSTANTS[state]) is None:
             values[ATTEMPT_INSTANTS[state]] = at
         if fact.changes.get("remote_id") is not None:

@@ -3,9 +3,9 @@
 ``python3 toy_slurm.py DIRECTORY TOOL ARGUMENT...``
 
 It answers as Slurm does for the options that Berth uses, and misbehaves when a file in its directory says so:
-``queue.holds`` (nothing starts while it is there), ``sbatch.hangs``, ``sbatch.loses`` (takes the job, then says that the socket timed out), ``sbatch.refuses`` (holds the
+``sbatch.hangs``, ``sbatch.loses`` (takes the job, then says that the socket timed out), ``sbatch.refuses`` (holds the
 message), ``down`` (nobody answers), ``sacct.down``, ``no.accounting``, ``queue.forgets`` (squeue shows nothing),
-``word.<id>`` (the state it claims for a job).
+``queue.holds`` (nothing starts), ``word.<id>`` (the state it claims for a job).
 """
 
 import fcntl
@@ -89,7 +89,8 @@ def sbatch(said: dict[str, str], rest: list[str]) -> int:
     (new / "name").write_text(said["job-name"])
     (new / "submitted").write_text(str(int(time.time())))
     new.rename(folder)
-    run = 'while [ -e "$5" ]; do sleep 0.02; done; sh "$1" >>"$2" 2>>"$3"; echo $? >"$4/code.new"; date +%s >"$4/ended"; mv "$4/code.new" "$4/code"'
+    held = 'while [ -e "$5" ]; do sleep 0.02; done; '
+    run = held + 'sh "$1" >>"$2" 2>>"$3"; echo $? >"$4/code.new"; date +%s >"$4/ended"; mv "$4/code.new" "$4/code"'
     process = subprocess.Popen(
         ["sh", "-c", run, "job", rest[0], said["output"], said["error"], str(folder), str(HOME / "queue.holds")],
         env={**os.environ, "SLURM_JOB_ID": str(number)},

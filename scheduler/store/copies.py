@@ -1,0 +1,134 @@
+"""Attempts of jobs that wait in several places: who works on them, and the one write that hands a job over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from scheduler.model.errors import StaleJob
+from scheduler.model.jobs import Attempt, HistoryEvent, Job
+from scheduler.model.states import LIVE_ATTEMPTS, Event, JobState, move_attempt
+from scheduler.store import schema
+from scheduler.store.changes import after, attempt_after, write_attempt, write_history, write_job
+from scheduler.store.moves import ATTEMPT_INSTANTS, note_values, written
+from scheduler.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, attempt_of, job_of
+from scheduler.store.statements import changed
+
+jobs, attempts = schema.jobs, schema.attempts
+
+NOTE = "JOB_USER_EVENT"
+
+
+class CopyStore:
+    """Copies of leads, and leads that a hand-over is about. Every write is guarded by the version that was seen."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    # -- claiming -----------------------------------------------------------------------------------------------
+
+    async def claim(self, process_id: str, lease_s: float, limit: int, at: datetime) -> Sequence[Attempt]:
+        """Lease attempts that are due, or whose job does not wait any more, as far as they are free."""
+        free = or_(attempts.c.lease_until.is_(None), attempts.c.lease_until <= at)
+        is_copy = and_(attempts.c.number != jobs.c.attempt, attempts.c.unwanted_at.is_(None))
+        in_vain = and_(is_copy, or_(jobs.c.state != JobState.QUEUED, jobs.c.cancel_requested_at.is_not(None)))
+        due = select(attempts.c.id).join(jobs, jobs.c.id == attempts.c.job_id)
+        due = due.where(attempts.c.next_look_at.is_not(None), attempts.c.state.in_(LIVE_ATTEMPTS), free)
+        due = due.where(or_(attempts.c.next_look_at <= at, in_vain)).order_by(attempts.c.next_look_at, attempts.c.id)
+        picked = due.limit(limit).with_for_update(of=attempts, skip_locked=True).cte("due")
+        lease = {
+            "lease_owner": process_id,
+            "lease_until": at + timedelta(seconds=lease_s),
+            "fence": attempts.c.fence + 1,
+        }
+        taken = update(attempts).where(attempts.c.id.in_(select(picked.c.id))).values(lease)
+        rows = (await self._db.execute(taken.returning(*ATTEMPT_COLUMNS))).mappings()
+        return sorted(map(attempt_of, rows), key=lambda attempt: attempt.marker)
+
+    async def extend(self, attempt: Attempt, lease_s: float, at: datetime) -> None:
+        """Hold the lease under which it was claimed for ``lease_s`` more; StaleJob when it is no longer held."""
+        longer = update(attempts).where(_held(attempt)).values(lease_until=at + timedelta(seconds=lease_s))
+        if changed(await self._db.execute(longer)) != 1:
+            raise StaleJob(f"the lease of attempt {attempt.marker} is no longer held")
+
+    async def release(self, attempt: Attempt, next_look_at: datetime | None = None) -> None:
+        """Give up the lease under which it was claimed. None: its last write said when to look again."""
+        free: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+        look = {} if next_look_at is None else {"next_look_at": next_look_at}
+        await self._db.execute(update(attempts).where(_held(attempt)).values(free | look))
+
+    async def for_review(self, limit: int, at: datetime, again_at: datetime) -> Sequence[Job]:
+        """Queued jobs whose place is due to be thought over, longest due first; they are due again at ``again_at``."""
+        due = select(jobs.c.id).where(jobs.c.review_at.is_not(None), jobs.c.review_at <= at)
+        due = due.order_by(jobs.c.review_at, jobs.c.id).limit(limit).with_for_update(skip_locked=True)
+        picked = due.cte("due")
+        taken = update(jobs).where(jobs.c.id.in_(select(picked.c.id))).values(review_at=again_at)
+        rows = (await self._db.execute(taken.returning(*JOB_COLUMNS))).mappings()
+        return sorted(map(job_of, rows), key=lambda job: job.id)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    async def plan(self, job: Job, copy: Attempt, message: str, at: datetime) -> Job:
+        """Decide on a copy: from here on it is prepared, or withdrawn. StaleJob when the job was moved meanwhile."""
+        values = written(job, {"last_attempt": copy.number}, at)
+        await write_job(self._db, job, values)
+        row = {column.name: getattr(copy, column.name) for column in ATTEMPT_COLUMNS}
+        await self._db.execute(insert(attempts).values(row))
+        await write_history(self._db, [(job.id, _note("COPY_PLANNED", message, at))])
+        return after(job, values)
+
+    async def move(self, attempt: Attempt, event: Event, at: datetime, message: str = "", **changes: Any) -> Attempt:
+        """Move a copy by its own table, with a line of history if there is a message. Over, it is not looked at."""
+        state = move_attempt(attempt.state, event)
+        values: dict[str, Any] = {"state": state}
+        instant = ATTEMPT_INSTANTS.get(state)
+        if instant is not None and getattr(attempt, instant) is None:
+            values[instant] = at
+        if state not in LIVE_ATTEMPTS:
+            values["next_look_at"] = None
+        moved = await self._write(attempt, values | changes)
+        if message:
+            await write_history(self._db, [(attempt.job_id, _note(f"COPY_{event}", message, at))])
+        return moved
+
+    async def note(self, attempt: Attempt, **changes: Any) -> Attempt:
+        """Change fields without a move."""
+        return await self._write(attempt, changes)
+
+    async def hand_over(self, job: Job, lead: Attempt, copy: Attempt, message: str, at: datetime) -> Job:
+        """The copy leads from now on, and its gate is to be opened; the lead is proven to run nothing, ever."""
+        changes = {
+            "attempt": copy.number,
+            "place": copy.place,
+            "remote_id": copy.remote_id,
+            "remote_submitted_at": copy.submitted_at,
+            "observation": None,
+            "expected_start_at": None,
+            "last_message": message,
+        }
+        values = written(job, note_values(changes), at)
+        await write_job(self._db, job, values)
+        withdrawn = move_attempt(lead.state, Event.WITHDRAWN)
+        await self._write(lead, {"state": withdrawn, "ended_at": at, "next_look_at": None})
+        await self._write(copy, {"next_look_at": at})
+        await write_history(self._db, [(job.id, _note("HANDED_OVER", message, at))])
+        return after(job, values)
+
+    async def _write(self, attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:
+        values = {**changes, "version": attempt.version + 1}
+        await write_attempt(self._db, attempt, values)
+        return attempt_after(attempt, values)
+
+
+def _held(attempt: Attempt) -> Any:
+    return and_(
+        attempts.c.marker == attempt.marker, attempts.c.fence == attempt.fence, attempts.c.lease_owner.is_not(None)
+    )
+
+
+def _note(detail: str, message: str, at: datetime) -> HistoryEvent:
+    return HistoryEvent(event=NOTE, detail=detail, description=message, at=at)
