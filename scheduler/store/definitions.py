@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sqlalchemy import and_, exists, select
+from sqlalchemy import bindparam, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.apps import App
@@ -22,6 +22,25 @@ MOST_REMEMBERED = 1_000
 T = TypeVar("T")
 
 apps, systems, credentials = schema.apps, schema.systems, schema.credentials
+
+NOW = select(
+    select(apps.c.row_version)
+    .where(
+        apps.c.tenant == bindparam("tenant"),
+        apps.c.app_id == bindparam("app_id"),
+        apps.c.version == bindparam("app_version"),
+    )
+    .scalar_subquery(),
+    select(systems.c.version)
+    .where(systems.c.tenant == bindparam("tenant"), systems.c.id == bindparam("system_id"))
+    .scalar_subquery(),
+    exists().where(
+        credentials.c.tenant == bindparam("tenant"),
+        credentials.c.system_id == bindparam("system_id"),
+        credentials.c.user == bindparam("holder"),
+    ),
+)
+"""Row versions of an app and a system, and whether the holder has a credential there. Built once: it is asked often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +79,14 @@ class Definitions:
         system = self._systems.get((tenant, named or ""))
         if app is None or system is None:
             return None
-        app_row = and_(apps.c.tenant == tenant, apps.c.app_id == app_id, apps.c.version == version)
-        system_row = and_(systems.c.tenant == tenant, systems.c.id == system.id)
-        login = and_(
-            credentials.c.tenant == tenant,
-            credentials.c.system_id == system.id,
-            credentials.c.user == system.credential_user(owner),
-        )
-        now = select(
-            select(apps.c.row_version).where(app_row).scalar_subquery(),
-            select(systems.c.version).where(system_row).scalar_subquery(),
-            exists().where(login),
-        )
-        app_version, system_version, has_credential = (await db.execute(now)).one()
+        named_so = {
+            "tenant": tenant,
+            "app_id": app_id,
+            "app_version": version,
+            "system_id": system.id,
+            "holder": system.credential_user(owner),
+        }
+        app_version, system_version, has_credential = (await db.execute(NOW, named_so)).one()
         if (app_version, system_version) != (app.row_version, system.version):
             return None
         return Current(app, system, bool(has_credential))
