@@ -173,6 +173,11 @@ async def _recalled(ports: Ports, caller: Principal, requests: Sequence[JobReque
     return {each: current for each, current in found.items() if current is not None}
 
 
+def _app_key(request: JobRequest, owner: Principal) -> tuple[str, str, str]:
+    """An app as one owner may use it."""
+    return owner.username, request.app_id or "", request.app_version or ""
+
+
 def _definition(caller: Principal, request: JobRequest) -> Definition:
     return Definition(
         tenant=caller.tenant,
@@ -188,7 +193,7 @@ class _Desk:
 
     def __init__(self, ports: Ports, db: Any, caller: Principal, recalled: Mapping[Definition, Current]) -> None:
         self._ports, self._db, self._caller, self._recalled = ports, db, caller, recalled
-        self._apps: dict[tuple[str, str], App] = {}
+        self._apps: dict[tuple[str, str, str], App] = {}
         self._facts: dict[str, Facts] = {}
 
     async def new_job(self, request: JobRequest, tracking_id: str | None) -> NewJob:
@@ -216,9 +221,10 @@ class _Desk:
 
     def _recall(self, request: JobRequest, owner: Principal, facts: Facts) -> None:
         """Take app and system as recalled, unless the owner may not use that app."""
-        current = self._recalled.get(_definition(self._caller, request))
+        key = _app_key(request, owner)
+        current = None if key in self._apps else self._recalled.get(_definition(self._caller, request))
         if current is not None and may(owner, Action.EXECUTE, current.app):
-            self._apps[current.app.id, current.app.version] = current.app
+            self._apps[key] = current.app
             facts.know(current.system, current.has_credential)
 
     async def ask(self, request: JobRequest) -> Ask:
@@ -241,15 +247,15 @@ class _Desk:
     async def _app(self, request: JobRequest, owner: Principal) -> App:
         if request.image is not None:
             return anonymous_app(owner.tenant, owner.username, request.image)
-        key = (request.app_id or "", request.app_version or "")
+        key = _app_key(request, owner)
         if key not in self._apps:
             try:
-                app = await AppStore(self._db).get(owner.tenant, *key)
+                app = await AppStore(self._db).get(owner.tenant, *key[1:])
                 self._apps[key] = await apps.readable(self._db, owner, app, Action.EXECUTE)
                 self._ports.remembered().remember_app(app)
             except NotFound:
                 raise SpecInvalid.of(
-                    "appId", f"app '{key[0]}' version '{key[1]}' was not found", "see GET /v3/apps?listType=ALL"
+                    "appId", f"app '{key[1]}' version '{key[2]}' was not found", "see GET /v3/apps?listType=ALL"
                 ) from None
         app = self._apps[key]
         if not (app.enabled and app.version_enabled):
