@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import StaleJob
@@ -28,14 +28,24 @@ class JobLeases:
         self._db = db
 
     async def claim(
-        self, states: Collection[JobState], process_id: str, lease_s: float, limit: int, at: datetime
+        self,
+        states: Collection[JobState],
+        process_id: str,
+        lease_s: float,
+        limit: int,
+        at: datetime,
+        *,
+        busy: Collection[tuple[str, str]] = (),
     ) -> Sequence[Job]:
         """Lease jobs in ``states`` that are due (``next_look_at`` reached) and free, those waiting longest first.
 
-        Jobs that another process is claiming at this moment are skipped, not waited for.
+        Jobs that another process is claiming at this moment are skipped, not waited for; so are those on ``busy``
+        systems, by tenant and id.
         """
         free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until <= at)
         due = select(jobs.c.id).where(jobs.c.state.in_(states), jobs.c.next_look_at <= at, free)
+        if busy:
+            due = due.where(tuple_(jobs.c.tenant, jobs.c.system_id).not_in(busy))
         due = due.order_by(jobs.c.next_look_at, jobs.c.id).limit(limit).with_for_update(skip_locked=True)
         picked = due.cte("due")  # its own step: inside IN, PostgreSQL may run it again and lock more than it takes
         lease = {
