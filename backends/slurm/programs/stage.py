@@ -56,4 +56,4 @@ if __name__ == "__main__":
         stage(**json.load(sys.stdin))
     except OSError as error:
         where = os.fsencode(error.filename) + b": " if error.filename else b""
-        sys.stdout.buffer.write(where + error.strerror.encode())
+        sys.stdout.buffer.write(where + os.fsencode(error.strerror or repr(error)))
