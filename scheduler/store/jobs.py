@@ -165,7 +165,7 @@ class JobStore(JobLeases):
 
     async def note(self, job: Job, changes: Mapping[str, Any], at: datetime, event: HistoryEvent | None = None) -> Job:
         """Change fields of a job without a move; StaleJob when someone else wrote first."""
-        values = written(job, note_values(changes), at)
+        values = written(job.version, note_values(changes), at)
         await self._write(job, values)
         if event is not None:
             await write_history(self._db, [(job.id, event)])
