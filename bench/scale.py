@@ -21,6 +21,8 @@ TICKS_PER_S = 100.0
 ENTER_S = 3600
 """How long jobs may take to reach the queue."""
 
+AFTER_RESTART_S = 10
+
 SHORT = "sleep {seconds}; touch ended"
 SECONDS = 7
 """How long a short job runs: longer than one look takes, so that its start is seen as one."""
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         waiting = 0
         for goal in sorted(chosen.jobs):
             rows = [enter(here, waiting, goal), *idle(here, chosen.idle_s), *noticed(here, goal, chosen.probes)]
+            rows.append(restarted(here, chosen.idle_s))
             show(f"{goal} jobs queued on the cluster", rows)
             waiting = goal
 
@@ -74,6 +77,17 @@ def idle(here: World, seconds: float) -> list[Row]:
         Row(f"core used over {seconds:.0f} s", f"{share:.1%}", "", "< 10 %"),
         Row("resident; at most so far", "{} MiB; {} MiB".format(*memory_mib(here.server.pid)), "", "< 400 MiB"),
     ]
+
+
+def restarted(here: World, seconds: float) -> Row:
+    """The share of a core from some seconds after a restart on: the start of the program itself is not counted."""
+    here.server.stop()
+    here.server.start()
+    time.sleep(AFTER_RESTART_S)
+    began, used = time.monotonic(), cpu_s(here.server.pid)
+    time.sleep(seconds)
+    share = (cpu_s(here.server.pid) - used) / (time.monotonic() - began)
+    return Row(f"core used, {AFTER_RESTART_S} s after a restart", f"{share:.1%}", "", "< 10 %")
 
 
 def noticed(here: World, waiting: int, probes: int) -> list[Row]:

@@ -39,7 +39,7 @@ from scheduler.model.systems import System
 
 SBATCH_AT_ONCE = 4
 INTENTS_PER_CALL = 200
-PLANS_PER_CALL = 64
+PLANS_PER_CALL = 200
 IDS_PER_CALL = 500
 FIND_MARGIN = timedelta(hours=1)
 """How much earlier than the intent accounting is searched: clocks differ, and the intent is older than the job."""

@@ -60,7 +60,7 @@ class Pace:
     """Bounds of the time between two questions to one login."""
 
     least_s: float = 2.0
-    most_s: float = 15.0
+    most_s: float = 10.0
 
 
 @dataclass
