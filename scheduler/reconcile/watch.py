@@ -149,9 +149,16 @@ class Watch:
         async with self._ports.reading() as db:
             jobs = await JobStore(db).some([flight.job_id for flight, _ in moved])
             attempts = await JobStore(db).newest_attempts(list(jobs.values()))
-        await asyncio.gather(
-            *(self._learn(flight, seen, jobs.get(flight.job_id), attempts.get(flight.job_id)) for flight, seen in moved)
+        learnt = await asyncio.gather(
+            *(
+                self._learn(flight, seen, jobs.get(flight.job_id), attempts.get(flight.job_id))
+                for flight, seen in moved
+            ),
+            return_exceptions=True,
         )
+        for (flight, _), failure in zip(moved, learnt, strict=True):
+            if failure is not None:  # one job that cannot be understood hides none of the others
+                log.error("a move could not be recorded", job=flight.uuid, exc_info=failure)
 
     async def _learn(self, flight: InFlight, seen: Observation, job: Job | None, attempt: Attempt | None) -> None:
         with _unless_stale(flight):

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from scheduler.model.states import S
+from scheduler.reconcile.differences import facts_of
 from scheduler.reconcile.flights import Flights
 from scheduler.store.jobs import JobStore
 from tests.fakes.system import Fault
@@ -101,3 +102,20 @@ async def test_more_news_than_are_written_at_once_are_written_after_later_looks(
     jobs = await all_queued(world, 5)
     await world.run(ticks=3, step_s=15)
     assert None not in [(await world.job(job)).observation for job in jobs]
+
+
+async def test_a_job_that_cannot_be_understood_hides_none_of_the_others(world: World, monkeypatch):
+    strange, *others = await all_queued(world, 4)
+    for job in (strange, *others[:2]):
+        world.system.start((await world.attempts(job))[0].marker)
+    world.system.jobs[(await world.attempts(others[2]))[0].marker].reason = "Priority"
+
+    def broken(job, seen, now):
+        if job.uuid == strange.uuid:
+            raise RuntimeError("a bug")
+        return facts_of(job, seen, now)
+
+    monkeypatch.setattr("scheduler.reconcile.watch.facts_of", broken)
+    await world.run(ticks=2, step_s=15)
+    assert [(await world.job(job)).state for job in (strange, *others[:2])] == [S.QUEUED, S.RUNNING, S.RUNNING]
+    assert (await world.job(others[2])).last_message.endswith("Priority")
