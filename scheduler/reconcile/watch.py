@@ -48,6 +48,9 @@ QUIET_FACTOR = 2.0
 BUSY_SHARE = 0.05
 """Most of the time that a login may spend on answering us."""
 
+SOON_SHARE = 0.25
+"""Most of it while something of interest happens there, such as thousands of submissions."""
+
 MOST_NEWS = 1000
 """Reasons for waiting that are written after one look: thousands that change together must not delay the next."""
 
@@ -68,6 +71,7 @@ class Outlook:
     """What is kept in memory of one login; losing it costs nothing but time."""
 
     due_at: datetime
+    not_before: datetime
     missed: Counter[Marker] = field(default_factory=Counter)
     unreachable_since: datetime | None = None
 
@@ -85,10 +89,11 @@ class Watch:
         self.crew = Crew(LOGINS_AT_ONCE)
 
     def soon(self, target: Target) -> None:
-        """Something of interest happens there: ask at the next tick."""
+        """Something of interest happens there: ask at the next tick, if answering is not dear."""
         now = self._ports.clock()
-        self._outlooks.setdefault(target, Outlook(now)).due_at = now
-        self._scan_at = now
+        outlook = self._outlooks.setdefault(target, Outlook(now, now))
+        outlook.due_at = min(outlook.due_at, max(now, outlook.not_before))
+        self._scan_at = min(self._scan_at or now, outlook.due_at)
 
     async def tick(self) -> None:
         """Ask every login that is due."""
@@ -99,7 +104,7 @@ class Watch:
         for target in [known for known in self._outlooks if known not in flights and known not in self.crew]:
             del self._outlooks[target]
         for target, group in flights.items():
-            outlook = self._outlooks.setdefault(target, Outlook(now))
+            outlook = self._outlooks.setdefault(target, Outlook(now, now))
             if outlook.due_at <= now and target not in self.crew and self.crew.free > 0:
                 self.crew.start(target, self._look(target, group, outlook), login="/".join(target.login))
         latest = now + timedelta(seconds=self._pace.most_s)
@@ -114,6 +119,7 @@ class Watch:
             await self._unreachable(flights, outlook, error)
             answers = None
         now = self._ports.clock()
+        outlook.not_before = now + (now - began_at) * ((1 - SOON_SHARE) / SOON_SHARE)
         outlook.due_at = now + timedelta(seconds=interval_s(flights, began_at, now, self._pace))
         self._scan_at = min(self._scan_at or now, outlook.due_at)
         if answers is not None:

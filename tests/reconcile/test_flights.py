@@ -119,3 +119,27 @@ async def test_a_job_that_cannot_be_understood_hides_none_of_the_others(world: W
     await world.run(ticks=2, step_s=15)
     assert [(await world.job(job)).state for job in (strange, *others[:2])] == [S.QUEUED, S.RUNNING, S.RUNNING]
     assert (await world.job(others[2])).last_message.endswith("Priority")
+
+
+async def test_a_login_whose_answers_are_dear_is_not_asked_again_with_every_submission(world: World):
+    await all_queued(world, 1)
+    meet = world.system.meet
+
+    async def dear(method: str):
+        world.later(2 if method == "observe" else 0)
+        return await meet(method)
+
+    async def asked() -> int:
+        world.loops.watch.soon(target)
+        await world.loops.watch.tick()
+        await world.loops.watch.crew.settle()
+        return world.system.calls.count("observe")
+
+    [target] = await Flights(world.ports()).read()
+    world.later(60)
+    world.system.meet = dear
+    first = await asked()
+    world.later(5)
+    assert await asked() == first
+    world.later(2)
+    assert await asked() == first + 1
