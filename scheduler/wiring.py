@@ -78,10 +78,12 @@ class SystemConnections:
         state_dir: Path,
         images_dir: Path,
         allowed: Sequence[Network],
+        refused_pause_s: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reading, self._allowed, self._monotonic = reading, allowed, monotonic
         self._state_dir, self._images_dir = state_dir, images_dir
+        self._refused_pause_s = refused_pause_s
         self._opened: dict[LoginKey, Opened] = {}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._opening = asyncio.Lock()
@@ -139,7 +141,7 @@ class SystemConnections:
             return opened
         if opened is not None:
             await opened.aclose()
-        connection = _connection(system, credential) if credential is not None else None
+        connection = self._connection(system, credential) if credential is not None else None
         self._opened[login] = Opened(system, credential, connection, read_at=now, used_at=now)
         return self._opened[login]
 
@@ -158,6 +160,17 @@ class SystemConnections:
     async def _close_idle(self, now: float) -> None:
         for key in [key for key, opened in self._opened.items() if opened.is_idle(now)]:
             await self._opened.pop(key).aclose()
+
+    def _connection(self, system: System, credential: Credential) -> SshConnection:
+        return SshConnection(
+            system.host,
+            system.port,
+            credential.login_user,
+            private_key=credential.private_key,
+            password=credential.password,
+            host_key=system.host_key,
+            refused_pause_s=self._refused_pause_s,
+        )
 
     def _backend(self, opened: Opened, login: LoginKey, job_type: JobType) -> Backend:
         system = opened.system
@@ -181,17 +194,6 @@ class SystemConnections:
         for address in {ip_address(str(entry[4][0]).partition("%")[0]) for entry in found}:
             if not any(address in network for network in self._allowed if network.version == address.version):
                 raise CredentialRefused(f"{host} ({address}) is outside the addresses that BERTH_PROBE_ALLOW names")
-
-
-def _connection(system: System, credential: Credential) -> SshConnection:
-    return SshConnection(
-        system.host,
-        system.port,
-        credential.login_user,
-        private_key=credential.private_key,
-        password=credential.password,
-        host_key=system.host_key,
-    )
 
 
 def _storage(opened: Opened) -> Storage:
@@ -224,6 +226,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         state_dir=settings.home,
         images_dir=settings.effective_images_dir,
         allowed=settings.probe_allow,
+        refused_pause_s=settings.refused_login_pause_s,
     )
     return Ports(
         transaction=opened.transaction,
