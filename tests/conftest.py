@@ -1,5 +1,6 @@
 """Fixtures that suites share, and how property tests run: a slow machine is no finding."""
 
+import structlog
 from hypothesis import settings
 
 from testbed.pytest_plugin import cluster
@@ -9,3 +10,7 @@ __all__ = ["cluster", "tapipy_python"]
 
 settings.register_profile("berth", deadline=None, print_blob=True)
 settings.load_profile("berth")
+
+# The usual way draws a traceback with the local variables of every frame, which takes seconds.
+plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
