@@ -23,6 +23,11 @@ _LEAVE = "pkill -KILL -u alice '^sshd' || true"
 
 
 @pytest.fixture(scope="module")
+def cluster(rough_cluster: Cluster) -> Cluster:
+    return rough_cluster
+
+
+@pytest.fixture(scope="module")
 def wire(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     hurry = {"watch_min_s": "1", "watch_max_s": "3", "place_interval_s": "1", "refused_login_pause_s": "2"}
     with running(tmp_path_factory.mktemp("berth"), **hurry) as server:
