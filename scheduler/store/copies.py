@@ -74,7 +74,7 @@ class CopyStore:
 
     async def plan(self, job: Job, copy: Attempt, message: str, at: datetime) -> Job:
         """Decide on a copy: from here on it is prepared, or withdrawn. StaleJob when the job was moved meanwhile."""
-        values = written(job, {"last_attempt": copy.number}, at)
+        values = written(job.version, {"last_attempt": copy.number}, at)
         await write_job(self._db, job, values)
         row = {column.name: getattr(copy, column.name) for column in ATTEMPT_COLUMNS}
         await self._db.execute(insert(attempts).values(row))
@@ -110,7 +110,7 @@ class CopyStore:
             "expected_start_at": None,
             "last_message": message,
         }
-        values = written(job, note_values(changes), at)
+        values = written(job.version, note_values(changes), at)
         await write_job(self._db, job, values)
         withdrawn = move_attempt(lead.state, Event.WITHDRAWN)
         await self._write(lead, {"state": withdrawn, "ended_at": at, "next_look_at": None})
