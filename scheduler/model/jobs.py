@@ -232,8 +232,12 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """What watching needs of a job between submission and its end: a job and its leading attempt, without the specs."""
+    """What watching needs of an attempt between submission and its end, and of its job: both without the specs."""
 
+    attempt_id: int
+    number: int
+    copy_place: Place | None
+    """Of an attempt that was made as a copy."""
     job_id: int
     uuid: str
     tenant: str
@@ -255,6 +259,16 @@ class InFlight:
     observation: Observation | None
     """What the system said when it was last written down."""
     last_message: str
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it waits beside the lead, of which the job's own fields speak."""
+        return self.number != self.attempt
+
+    @property
+    def runs_as(self) -> JobType:
+        """How this attempt runs where it is."""
+        return self.copy_place.job_type if self.is_copy and self.copy_place is not None else self.job_type
 
     @property
     def versions(self) -> tuple[int, int]:

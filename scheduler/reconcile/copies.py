@@ -23,7 +23,7 @@ from scheduler.model.runs import SubmitIntent
 from scheduler.model.states import LIVE_ATTEMPTS, A, Event, S
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import REFUSALS
-from scheduler.reconcile.copying import CopyStep, at_copy, next_step, takes_over
+from scheduler.reconcile.copying import CopyStep, at_copy, cost_in_words, named, next_step, takes_over
 from scheduler.reconcile.fetch import WebRules
 from scheduler.reconcile.inputs import bring_inputs, list_inputs
 from scheduler.reconcile.loop import Crew
@@ -107,7 +107,7 @@ class Copies:
             await list_inputs(there, hands)
             await bring_inputs(there, hands)
         except REFUSALS as error:
-            await self._move(copy, Event.FAILED, f"{_named(copy)} cannot be prepared: {error}")
+            await self._move(copy, Event.FAILED, f"{named(copy)} cannot be prepared: {error}")
             return
         backend = await self._backend(copy)
         status = await backend.stage(stage_plan(copy.marker, copy.run))
@@ -124,15 +124,15 @@ class Copies:
 
     async def _settle(self, backend: Backend, copy: Attempt, outcome: RemoteId | SubmitError | None) -> None:
         if isinstance(outcome, SubmitRejected):
-            await self._move(copy, Event.REFUSED, f"{_named(copy)} was refused: {outcome}")
+            await self._move(copy, Event.REFUSED, f"{named(copy)} was refused: {outcome}")
             return
         if outcome is None or isinstance(outcome, SubmitError):
             outcome = await backend.find(copy.marker, copy.intended_at)
         if outcome is None:
-            await self._move(copy, Event.NEVER_ARRIVED, f"{_named(copy)} never reached the system")
+            await self._move(copy, Event.NEVER_ARRIVED, f"{named(copy)} never reached the system")
             return
         look_at = self._later(0.0 if copy.role is Role.MOVE else LONGEST_WAIT_S)
-        words = f"{_named(copy)} waits there too"
+        words = f"{named(copy)} waits there too"
         await self._move(copy, Event.ACCEPTED, words, remote_id=outcome, next_look_at=look_at)
 
     async def _wait(self, _: Job, copy: Attempt) -> None:
@@ -153,7 +153,7 @@ class Copies:
             remote_id = await (await self._backend(copy)).find(copy.marker, copy.intended_at)
         if remote_id is not None:
             await (await self._backend(copy)).cancel(remote_id, copy.marker)
-        await self._move(copy, Event.WITHDRAWN, f"{_named(copy)} is withdrawn{_cost(copy, at)}")
+        await self._move(copy, Event.WITHDRAWN, f"{named(copy)} is withdrawn{cost_in_words(copy, at)}")
 
     # -- the hand-over --------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Copies:
             await jobs.record(job, Fact(Event.LOST, message=words), at)
             return
         how = "starts first" if copy.state is A.CLAIMED else "has its place in the queue"
-        await copies.hand_over(job, lead, copy, f"{_named(copy)} {how}, and takes over from {lead.system_id}", at)
+        await copies.hand_over(job, lead, copy, f"{named(copy)} {how}, and takes over from {lead.system_id}", at)
 
     async def _let_go(self, _: Job, lead: Attempt) -> None:
         """Open the gate of a copy that leads now; again after a crash, until it is known to be open."""
@@ -245,19 +245,6 @@ class Copies:
 
     def _later(self, seconds: float) -> datetime:
         return self._ports.clock() + timedelta(seconds=seconds)
-
-
-def _named(copy: Attempt) -> str:
-    where = f"{copy.system_id}/{copy.queue}" if copy.queue else copy.system_id
-    return f"copy {copy.number} of the job on {where}"
-
-
-def _cost(copy: Attempt, at: datetime) -> str:
-    """What a copy that had nodes has cost, in words; nothing of one that never had any."""
-    if copy.started_at is None:
-        return ""
-    seconds = max(0.0, (at - copy.started_at).total_seconds()) * copy.run.resources.nodes
-    return f"; it held its nodes for {seconds:.0f} node-seconds"
 
 
 async def _one(data: bytes) -> AsyncIterator[bytes]:

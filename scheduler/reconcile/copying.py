@@ -125,3 +125,17 @@ def own_directories(spec: JobSpec, number: int) -> JobSpec:
         return f"{directory.rstrip('/')}/attempts/{number}"
 
     return replace(spec, exec_dir=own(spec.exec_dir), input_dir=own(spec.input_dir), output_dir=own(spec.output_dir))
+
+
+def named(copy: Attempt) -> str:
+    """A copy, for people."""
+    where = f"{copy.system_id}/{copy.queue}" if copy.queue else copy.system_id
+    return f"copy {copy.number} of the job on {where}"
+
+
+def cost_in_words(copy: Attempt, until: datetime) -> str:
+    """What a copy that had nodes has cost, to follow on its end; nothing of one that never had any."""
+    if copy.started_at is None:
+        return ""
+    seconds = max(0.0, (until - copy.started_at).total_seconds()) * copy.run.resources.nodes
+    return f"; it held its nodes for {seconds:.0f} node-seconds"

@@ -124,7 +124,9 @@ def lost(job: Job, since: datetime, *, begun: bool) -> Fact:
 
 
 def _not_launched(job: Job, seen: Observation) -> bool:
-    """Whether the system started the job and could not launch it: nothing of the user's ran."""
+    """Whether the system started the job and could not launch it, or nobody let it go: nothing of the user's ran."""
+    if seen.ending is Ending.GATE_CLOSED:
+        return job.cancel_requested_at is None
     failed = seen.ending is Ending.LAUNCH_FAILURE and seen.started_at is not None and seen.exit_code is None
     return failed and job.cancel_requested_at is None and job.attempt < MOST_LAUNCHES
 

@@ -1,4 +1,4 @@
-"""Every job that may exist on a system, as the store knows it. Only rows that were written meanwhile are read again."""
+"""Every attempt that may exist on a system, as the store knows it. Only rows written meanwhile are read again."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Flights:
             store = JobStore(db)
             versions = await store.versions_in_flight()
             same = {
-                job_id: self._known[job_id]
-                for job_id, seen in versions.items()
-                if job_id in self._known and self._known[job_id].versions == seen
+                attempt_id: self._known[attempt_id]
+                for attempt_id, seen in versions.items()
+                if attempt_id in self._known and self._known[attempt_id].versions == seen
             }
             fresh = [flight for page in _pages(versions.keys() - same.keys()) for flight in await store.in_flight(page)]
-        self._known = same | {flight.job_id: flight for flight in fresh}
+        self._known = same | {flight.attempt_id: flight for flight in fresh}
         return await self._by_login()
 
     async def _by_login(self) -> Mapping[Target, Sequence[InFlight]]:
@@ -40,12 +40,12 @@ class Flights:
         flights: dict[Target, list[InFlight]] = defaultdict(list)
         for flight in self._known.values():
             if flight.remote_id is not None and flight.state is not S.SUBMITTING_JOB:
-                target = await targets.of(flight.tenant, flight.system_id, flight.owner, flight.job_type)
+                target = await targets.of(flight.tenant, flight.system_id, flight.owner, flight.runs_as)
                 flights[target].append(flight)
         return flights
 
 
-def _pages(job_ids: set[int]) -> Iterator[Sequence[int]]:
-    ordered = sorted(job_ids)
+def _pages(attempt_ids: set[int]) -> Iterator[Sequence[int]]:
+    ordered = sorted(attempt_ids)
     for start in range(0, len(ordered), PAGE):
         yield ordered[start : start + PAGE]

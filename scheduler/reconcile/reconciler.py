@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from placement.engine import place, probes_for
+from placement.engine import place, probes_for, prospects
 from placement.problem import SolveLimits
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import Advance
+from scheduler.reconcile.copies import Copies
 from scheduler.reconcile.fetch import WebRules
+from scheduler.reconcile.keep_right import KeepRight
 from scheduler.reconcile.loop import Bell, Crew, run_every
 from scheduler.reconcile.place import Placing
 from scheduler.reconcile.snapshot import Snapshots
@@ -22,6 +24,8 @@ MIB = 1024 * 1024
 
 WATCH_TICK_S = 0.5
 SNAPSHOT_TICK_S = 5.0
+COPIES_TICK_S = 2.0
+KEEP_RIGHT_TICK_S = 15.0
 SWEEP_TICK_S = 3600.0
 
 
@@ -47,10 +51,12 @@ class Reconciler:
         self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
         self.sweep = Sweep(ports)
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
+        self.keep_right = KeepRight(ports, prospects)
+        self.copies = Copies(ports, web, lease_s=lease_s)
 
     @property
     def crews(self) -> tuple[Crew, ...]:
-        return self.snapshots.crew, self.advance.crew, self.submit.crew, self.watch.crew
+        return self.snapshots.crew, self.advance.crew, self.submit.crew, self.watch.crew, self.copies.crew
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every loop until ``stop`` is set; then let go of what is in hand. A kill loses nothing either."""
@@ -60,6 +66,8 @@ class Reconciler:
             (settings.advance_interval_s, self.advance.tick),
             (settings.advance_interval_s, self.submit.tick),
             (WATCH_TICK_S, self.watch.tick),
+            (COPIES_TICK_S, self.copies.tick),
+            (KEEP_RIGHT_TICK_S, self.keep_right.tick),
         ]
         try:
             async with asyncio.TaskGroup() as group:

@@ -17,7 +17,7 @@ from scheduler.model.errors import NotFound, NothingLearnt, StaleJob
 from scheduler.model.ids import Marker
 from scheduler.model.jobs import Attempt, InFlight, Job
 from scheduler.model.runs import Observation, RemoteState
-from scheduler.model.states import S
+from scheduler.model.states import A
 from scheduler.ports import Ports
 from scheduler.reconcile.differences import (
     UNKNOWN,
@@ -32,6 +32,7 @@ from scheduler.reconcile.flights import Flights
 from scheduler.reconcile.learn import finished_run
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target
+from scheduler.reconcile.watch_copies import WatchCopies
 from scheduler.reconcile.writer import MOST_TOGETHER, Writer
 from scheduler.store.changes import Change
 from scheduler.store.jobs import JobStore
@@ -83,6 +84,7 @@ class Watch:
         self._ports, self._pace = ports, pace
         self._lost_after = timedelta(seconds=lost_after_s)
         self._flights = Flights(ports)
+        self._copies = WatchCopies(ports, self._lost_after)
         self._outlooks: dict[Target, Outlook] = {}
         self._scan_at: datetime | None = None
         self.writer = Writer(ports)
@@ -130,6 +132,8 @@ class Watch:
     ) -> None:
         """Moves come first, before mere reasons for waiting."""
         outlook.unreachable_since = None
+        await self._copies.learn([flight for flight in flights if flight.is_copy], answers)
+        flights = [flight for flight in flights if not flight.is_copy]
         moved: list[tuple[InFlight, Observation]] = []
         missing: list[InFlight] = []
         news: list[tuple[InFlight, Mapping[str, Any]]] = []
@@ -228,7 +232,11 @@ class Watch:
             return
         words = f"{UNREACHABLE} {outlook.unreachable_since:%Y-%m-%d %H:%M:%S} UTC: {error}"
         await self._note(
-            [(one, {"last_message": words}) for one in flights if not one.last_message.startswith(UNREACHABLE)]
+            [
+                (one, {"last_message": words})
+                for one in flights
+                if not one.is_copy and not one.last_message.startswith(UNREACHABLE)
+            ]
         )
 
 
@@ -263,6 +271,6 @@ def interval_s(flights: Sequence[InFlight], began_at: datetime, now: datetime, p
 
 
 def _is_near(flight: InFlight, now: datetime) -> bool:
-    if flight.state is S.RUNNING or flight.cancel_requested_at is not None:
+    if flight.attempt_state is A.CLAIMED or flight.cancel_requested_at is not None:
         return True
     return flight.expected_start_at is not None and flight.expected_start_at - now < NEAR

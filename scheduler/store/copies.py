@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from scheduler.model.errors import StaleJob
+from scheduler.model.errors import NotFound, StaleJob
+from scheduler.model.ids import Marker
 from scheduler.model.jobs import Attempt, HistoryEvent, Job
-from scheduler.model.states import LIVE_ATTEMPTS, Event, JobState, move_attempt
+from scheduler.model.states import LIVE_ATTEMPTS, AttemptState, Event, JobState, move_attempt
 from scheduler.store import schema
 from scheduler.store.changes import after, attempt_after, write_attempt, write_history, write_job
 from scheduler.store.moves import ATTEMPT_INSTANTS, note_values, written
@@ -70,6 +71,13 @@ class CopyStore:
         rows = (await self._db.execute(taken.returning(*JOB_COLUMNS))).mappings()
         return sorted(map(job_of, rows), key=lambda job: job.id)
 
+    async def get(self, marker: Marker) -> Attempt:
+        """NotFound when there is none."""
+        row = (await self._db.execute(select(*ATTEMPT_COLUMNS).where(attempts.c.marker == marker))).mappings().first()
+        if row is None:
+            raise NotFound("attempt", marker)
+        return attempt_of(row)
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     async def plan(self, job: Job, copy: Attempt, message: str, at: datetime) -> Job:
@@ -114,7 +122,9 @@ class CopyStore:
         await write_job(self._db, job, values)
         withdrawn = move_attempt(lead.state, Event.WITHDRAWN)
         await self._write(lead, {"state": withdrawn, "ended_at": at, "next_look_at": None})
-        await self._write(copy, {"next_look_at": at})
+        # It waits, as its job does, until it is seen to run: then both are started by one fact.
+        queued = move_attempt(copy.state, Event.REQUEUED) if copy.state is AttemptState.CLAIMED else copy.state
+        await self._write(copy, {"state": queued, "started_at": None, "next_look_at": at})
         await write_history(self._db, [(job.id, _note("HANDED_OVER", message, at))])
         return after(job, values)
 

@@ -11,8 +11,8 @@ from sqlalchemy import and_, bindparam, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import StaleJob
-from scheduler.model.jobs import InFlight, Job
-from scheduler.model.states import JobState
+from scheduler.model.jobs import InFlight, Job, Role
+from scheduler.model.states import AttemptState, JobState
 from scheduler.store import schema
 from scheduler.store.moves import note_values, written
 from scheduler.store.rows import JOB_COLUMNS, job_of
@@ -21,7 +21,7 @@ from scheduler.store.statements import changed
 jobs, attempts = schema.jobs, schema.attempts
 
 WATCHED = frozenset({JobState.SUBMITTING_JOB, JobState.QUEUED, JobState.RUNNING})
-"""States in which a remote job of the newest attempt may exist."""
+"""States in which a remote job of the leading attempt may exist."""
 
 
 class JobLeases:
@@ -88,15 +88,14 @@ class JobLeases:
             await self._db.execute(update(table).where(table.c.lease_owner == process_id).values(free))
 
     async def versions_in_flight(self) -> Mapping[int, tuple[int, int]]:
-        """Jobs that may exist on a system, by id, with the versions of the job and of its newest attempt."""
-        query = select(jobs.c.id, jobs.c.version, attempts.c.version).join(attempts, _newest)
-        rows = await self._db.execute(query.where(jobs.c.state.in_(WATCHED)))
-        return {job_id: (version, of_attempt) for job_id, version, of_attempt in rows}
+        """Attempts that may exist on a system, by row id, with the versions of the job and of the attempt."""
+        query = select(attempts.c.id, jobs.c.version, attempts.c.version).join(jobs, _of_job).where(_watched)
+        return {attempt_id: (version, of_attempt) for attempt_id, version, of_attempt in await self._db.execute(query)}
 
-    async def in_flight(self, job_ids: Sequence[int]) -> Sequence[InFlight]:
-        """Those of these jobs that may exist on a system, by id."""
-        query = select(*IN_FLIGHT).join(attempts, _newest).where(jobs.c.state.in_(WATCHED), jobs.c.id.in_(job_ids))
-        rows = await self._db.execute(query.order_by(jobs.c.id))
+    async def in_flight(self, attempt_ids: Sequence[int]) -> Sequence[InFlight]:
+        """Those of these attempts that may exist on a system, by row id."""
+        query = select(*IN_FLIGHT).join(jobs, _of_job).where(_watched, attempts.c.id.in_(attempt_ids))
+        rows = await self._db.execute(query.order_by(attempts.c.id))
         return [InFlight(**row) for row in rows.mappings()]
 
     async def note_in_flight(self, notes: Sequence[tuple[InFlight, Mapping[str, Any]]], at: datetime) -> None:
@@ -110,9 +109,21 @@ class JobLeases:
             await self._db.execute(update(jobs).where(*as_seen), rows)
 
 
-_newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)
+_of_job = attempts.c.job_id == jobs.c.id
+
+_waits = and_(attempts.c.role != Role.LEAD, attempts.c.state.in_((AttemptState.QUEUED, AttemptState.CLAIMED)))
+
+_watched = and_(
+    jobs.c.state.in_(WATCHED),
+    attempts.c.unwanted_at.is_(None),  # what is being withdrawn is judged by who withdraws it
+    or_(attempts.c.number == jobs.c.attempt, _waits),
+)
+"""The leads of such jobs, and the copies that wait beside them."""
 
 IN_FLIGHT = [
+    attempts.c.id.label("attempt_id"),
+    attempts.c.number,
+    attempts.c.place.label("copy_place"),
     jobs.c.id.label("job_id"),
     jobs.c.uuid,
     jobs.c.tenant,

@@ -28,7 +28,7 @@ class FakeSubject:
         self.system.start(marker)
 
     def open_gate(self, marker: Marker) -> None:
-        self.system.files.put(f"/work/.berth/markers/{marker}/go", b"")
+        self.system.files.put(f"{self.system.marker_root}/{marker}/go", b"")
 
     def refused_intent(self, marker: Marker) -> SubmitIntent:
         return SubmitIntent(marker, run_spec("/work", marker, name="refuse me"), INTENDED_AT)

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from backends.base import LOG_CHUNK_BYTES, Capabilities
-from backends.container import DUPLICATE_EXIT_CODE
+from backends.container import DUPLICATE_EXIT_CODE, GO_NAME
 from scheduler.model.errors import (
     BackendUnavailable,
     NotAuthorised,
@@ -88,7 +88,10 @@ class FakeSystem:
     """Names of the methods that backends called, in order."""
     runs: list[Marker] = field(default_factory=list)
     """A line for each time that a payload began."""
+    marker_root: str = "/work/.berth/markers"
     _withdrawn: set[Marker] = field(default_factory=set)
+    _at_gate: set[Marker] = field(default_factory=set)
+    """What has nodes and has not come to the user's code."""
     _void: set[Marker] = field(default_factory=set)
     _fences: dict[Marker, int] = field(default_factory=dict)
     _faults: dict[str, deque[Fault]] = field(default_factory=dict)
@@ -108,18 +111,19 @@ class FakeSystem:
         job.state, job.started_at = RemoteState.RUNNING, self.clock()
         if marker in self._withdrawn:
             self.finish(job, Ending.FAILED, DUPLICATE_EXIT_CODE)
+        self._at_gate.add(marker)
         self.pass_gates()
 
     def pass_gates(self) -> None:
         """What has nodes begins where nothing holds it; a copy that waited too long gives up."""
-        for job in self.jobs.values():
-            if job.state is not RemoteState.RUNNING or job.begun or job.started_at is None:
-                continue
-            waits_s = (self.clock() - job.started_at).total_seconds()
-            if not job.intent.run.gate_s or any(name.endswith(f"/{job.marker}/go") for name in self.files.nodes):
+        for job in [self.jobs[marker] for marker in sorted(self._at_gate)]:
+            if job.state is not RemoteState.RUNNING or job.started_at is None:
+                self._at_gate.discard(job.marker)
+            elif not job.intent.run.gate_s or f"{self.marker_root}/{job.marker}/{GO_NAME}" in self.files.nodes:
+                self._at_gate.discard(job.marker)
                 job.begun = True
                 self.runs.append(job.marker)
-            elif waits_s >= job.intent.run.gate_s:
+            elif (self.clock() - job.started_at).total_seconds() >= job.intent.run.gate_s:
                 self.finish(job, Ending.GATE_CLOSED, None)
 
     def finish(self, job: FakeJob, ending: Ending, exit_code: int | None) -> None:

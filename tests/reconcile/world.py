@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from placement.engine import place, probes_for
+from placement.engine import place, probes_for, prospects
 from placement.problem import SolveLimits
 from scheduler.model.ids import new_job_uuid
 from scheduler.model.jobs import Attempt, HistoryEvent, Job, JobSpec, NewJob, Place
@@ -18,11 +20,14 @@ from scheduler.model.systems import Credential, LogicalQueue, System
 from scheduler.model.tenants import Site, Tenant
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import Advance
+from scheduler.reconcile.copies import Copies
 from scheduler.reconcile.fetch import WebRules
+from scheduler.reconcile.keep_right import KeepRight
 from scheduler.reconcile.place import Placing
 from scheduler.reconcile.snapshot import Snapshots
 from scheduler.reconcile.submit import Submit
 from scheduler.reconcile.watch import Pace, Watch
+from scheduler.security.secrets import SecretBox
 from scheduler.store.database import Database
 from scheduler.store.jobs import JobStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -34,6 +39,7 @@ START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LEASE_S = 60.0
 LOST_AFTER_S = 600.0
 SNAPSHOT_INTERVAL_S = 30.0
+REVIEW_S = 60.0
 
 CLUSTER = System(
     tenant="dev",
@@ -60,11 +66,15 @@ class World:
     system: FakeSystem
     now: datetime = START
     connections: Any = None
+    others: Mapping[str, FakeSystem] = field(default_factory=dict)
+    """Systems besides ``cluster``, by id."""
     loops: Process = field(init=False)
 
     def __post_init__(self) -> None:
-        self.system.clock = self.clock
-        self.connections = self.connections or FakeConnections({"cluster": self.system, "store": self.system})
+        for system in (self.system, *self.others.values()):
+            system.clock = self.clock
+        systems = {"cluster": self.system, "store": self.system, **self.others}
+        self.connections = self.connections or FakeConnections(systems)
         self.loops = Process(self.ports())
 
     def clock(self) -> datetime:
@@ -145,10 +155,13 @@ class Process:
         self.snapshots = Snapshots(ports, probes_for, interval_s=SNAPSHOT_INTERVAL_S)
         self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh)
         self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=16)
+        self.keep_right = KeepRight(ports, prospects, review_s=REVIEW_S)
+        self.copies = Copies(ports, WebRules(), lease_s=LEASE_S)
 
     async def tick(self) -> None:
         await self.place.tick()
-        for loop in (self.advance, self.submit, self.watch):
+        await self.keep_right.tick()
+        for loop in (self.advance, self.submit, self.watch, self.copies):
             await loop.tick()
             await loop.crew.settle()
 
@@ -157,10 +170,19 @@ def place_on(spec: JobSpec, who: JobIdentity) -> Place:
     return place_of(spec, CLUSTER, CLUSTER.queue(spec.queue), who)
 
 
-async def prepared(database: Database) -> None:
+@asynccontextmanager
+async def database_in(directory: Path) -> AsyncIterator[Database]:
+    """An empty database of our own."""
+    database = Database(f"sqlite+aiosqlite:///{directory}/berth.sqlite", sealer=SecretBox(bytes(32)))
+    await database.create_tables()
+    yield database
+    await database.aclose()
+
+
+async def prepared(database: Database, cluster: System = CLUSTER) -> None:
     """A tenant, and the systems ``cluster`` and ``store``."""
     async with database.transaction() as db:
         await TenantStore(db).add_site(Site(id="here", created_at=START))
         await TenantStore(db).add_tenant(Tenant(id="dev", site_id="here", created_at=START))
-        await SystemStore(db).add(CLUSTER)
+        await SystemStore(db).add(cluster)
         await CredentialStore(db).put(Credential(tenant="dev", system_id="cluster", user="alice", login_user="alice"))

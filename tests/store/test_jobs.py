@@ -246,7 +246,7 @@ async def test_a_note_changes_fields_without_a_move(database):
     async with database.transaction() as db:
         job = await JobStore(db).note(job, {"observation": seen, "last_message": "waiting"}, LATER, line)
         assert (await JobStore(db).history("dev", job.uuid))[-1] == line
-        [flight] = await JobStore(db).in_flight([job.id])
+        [flight] = await JobStore(db).in_flight(list(await JobStore(db).versions_in_flight()))
     assert await reread(database, job) == job
     assert (job.observation, job.updated_at) == (seen, LATER)
     assert flight.expected_start_at == LATER
@@ -287,16 +287,19 @@ async def test_a_cancel_of_an_ended_job_changes_nothing(database):
 
 
 async def test_watching_gets_what_may_exist_remotely(database):
-    waiting = await added(database)
+    await added(database)
     flying = [await recorded(database, await submitting(database), E.ACCEPTED, remote_id=str(n)) for n in range(3)]
-    over = await recorded(database, await submitting(database), E.ACCEPTED, E.STARTED, E.ENDED)
+    await recorded(database, await submitting(database), E.ACCEPTED, E.STARTED, E.ENDED)
     async with database.reading() as db:
         versions = await JobStore(db).versions_in_flight()
-        found = await JobStore(db).in_flight([job.id for job in (waiting, *flying, over)])
+        found = await JobStore(db).in_flight(range(20))
     assert [flight.uuid for flight in found] == [job.uuid for job in flying]
-    assert versions == {flight.job_id: flight.versions for flight in found}
+    assert versions == {flight.attempt_id: flight.versions for flight in found}
     job, attempt = flying[0], await attempt_of(database, flying[0])
     assert found[0] == InFlight(
+        attempt_id=1,
+        number=1,
+        copy_place=None,
         job_id=job.id,
         uuid=job.uuid,
         tenant="dev",
@@ -324,7 +327,7 @@ async def test_notes_of_many_jobs_leave_those_alone_that_were_written_meanwhile(
     flying = [await recorded(database, await submitting(database), E.ACCEPTED) for _ in range(3)]
     seen = Observation(state=RemoteState.QUEUED, raw_state="PENDING", reason="Priority", expected_start_at=LATER)
     async with database.transaction() as db:
-        flights = await JobStore(db).in_flight([job.id for job in flying])
+        flights = await JobStore(db).in_flight(list(await JobStore(db).versions_in_flight()))
         started = await JobStore(db).record(flying[1], Fact(E.STARTED), NOW)
         notes = {"observation": seen, "last_message": "waiting"}
         await JobStore(db).note_in_flight([(flights[0], notes), (flights[1], notes)], LATER)

@@ -1,0 +1,138 @@
+"""A job that waits in several places runs in one of them, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from scheduler.model.errors import BackendUnavailable
+from scheduler.model.jobs import Role
+from scheduler.model.runs import Ending
+from scheduler.model.states import A, S
+from tests.fakes.system import Fault
+from tests.reconcile.hedging import (
+    HEDGED,
+    finished,
+    finished_anyhow,
+    hedged,
+    prepared_twice,
+    runs,
+    system_of,
+    two_clusters,
+)
+from tests.reconcile.world import World, database_in
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with database_in(tmp_path) as database:
+        await prepared_twice(database)
+        yield two_clusters(database)
+
+
+async def test_a_hedged_job_waits_in_two_places_and_the_copy_has_a_gate_and_directories_of_its_own(world):
+    job, lead, copy = await hedged(world)
+    assert (job.attempt, job.last_attempt) == (1, 2)
+    assert (lead.role, copy.role) == (Role.LEAD, Role.HEDGE)
+    assert (lead.run.gate_s, copy.run.gate_s) == (0, 60)
+    assert lead.system_id != copy.system_id
+    assert copy.run.output_dir == f"/work/jobs/{job.uuid}/attempts/2/output"
+    assert copy.run.env["_tapisExecSystemOutputDir"] == copy.run.output_dir
+    assert "COPY_ACCEPTED" in await world.history(job)
+
+
+async def test_the_lead_runs_when_it_starts_first_and_the_copy_goes(world):
+    job, lead, copy = await hedged(world)
+    system_of(world, lead).start(lead.marker)
+    await finished(world, job)
+    assert runs(world) == [lead.marker]
+    assert system_of(world, copy).jobs[copy.marker].ending is Ending.CANCELLED
+    assert [one.state for one in await world.attempts(job)] == [A.ENDED, A.WITHDRAWN]
+
+
+async def test_the_copy_runs_when_it_starts_first_and_the_lead_never_will(world):
+    job, lead, copy = await hedged(world)
+    system_of(world, copy).start(copy.marker)
+    ended = await finished(world, job)
+    assert runs(world) == [copy.marker]
+    assert (ended.attempt, ended.place.system_id, ended.place.output_dir) == (2, copy.system_id, copy.place.output_dir)
+    assert ended.remote_id == copy.remote_id
+    system_of(world, lead).start(lead.marker)  # a stray that scancel did not reach
+    assert runs(world) == [copy.marker]
+    assert "HANDED_OVER" in await world.history(job)
+
+
+async def test_when_both_start_at_once_the_lead_runs_and_is_not_disturbed(world):
+    job, lead, copy = await hedged(world)
+    for one in (lead, copy):
+        system_of(world, one).start(one.marker)
+    await finished(world, job)
+    assert runs(world) == [lead.marker]
+
+
+async def test_a_copy_that_nobody_reaches_gives_up_and_the_lead_runs(world):
+    job, lead, copy = await hedged(world)
+    other = system_of(world, copy)
+    other.start(copy.marker)
+    other.fail("observe", Fault.UNAVAILABLE, times=30)
+    await world.run(ticks=25)
+    other.heal()
+    system_of(world, lead).start(lead.marker)
+    await finished(world, job)
+    assert runs(world) == [lead.marker]
+    assert other.jobs[copy.marker].ending is Ending.GATE_CLOSED
+
+
+async def test_nothing_is_handed_over_while_nobody_knows_whether_the_lead_began(world):
+    job, lead, copy = await hedged(world)
+    system_of(world, lead).fail("withdraw", Fault.UNAVAILABLE, times=100)
+    system_of(world, copy).start(copy.marker)
+    await world.run(ticks=30)
+    assert runs(world) == []
+    assert (await world.job(job)).attempt == 1
+    system_of(world, lead).heal()
+    ended = await finished_anyhow(world, job)
+    assert ended.state is S.FINISHED
+    assert len(runs(world)) == 1
+
+
+async def test_a_cancelled_job_takes_its_copies_along(world):
+    job, _, copy = await hedged(world)
+    system_of(world, copy).fail("cancel", Fault.UNAVAILABLE, times=3)
+    await world.cancel(job)
+    await world.run_until(job, S.CANCELLED)
+    await world.run(ticks=20)
+    assert system_of(world, copy).jobs[copy.marker].ending is Ending.CANCELLED
+    assert [one.state for one in await world.attempts(job)] == [A.WITHDRAWN, A.WITHDRAWN]
+    assert runs(world) == []
+
+
+async def test_a_gate_that_cannot_be_opened_sends_the_job_back_to_be_placed(world):
+    job, _, copy = await hedged(world)
+    other = system_of(world, copy)
+    other.start(copy.marker)
+
+    storage = world.connections.storage
+    world.connections.storage = unreachable
+    await world.run(ticks=30)
+    world.connections.storage = storage
+    assert other.jobs[copy.marker].ending is Ending.GATE_CLOSED
+    ended = await finished_anyhow(world, job)
+    assert len(runs(world)) == 1
+    assert (await world.attempts(job))[1].state is A.LOST
+    assert ended.last_attempt > 2
+
+
+async def unreachable(login):
+    raise BackendUnavailable("no route to host")
+
+
+async def test_an_owner_who_does_not_allow_copies_gets_none(tmp_path):
+    async with database_in(tmp_path) as database:
+        await prepared_twice(database, allowCopies=None)
+        world = two_clusters(database)
+        [job] = await world.submit(**HEDGED)
+        await world.run(ticks=40)
+        assert [one.role for one in await world.attempts(job)] == [Role.LEAD]
