@@ -11,6 +11,7 @@ from scheduler.model.jobs import Job
 from scheduler.model.runs import RemoteState
 from scheduler.model.states import TERMINAL, S
 from tests.crash.fuse import Crash, Fuse, FusedConnections, fused_transactions
+from tests.crash.hedged_campaign import FAULTS, HedgedCampaign
 from tests.reconcile.hedging import (
     HEDGED,
     both,
@@ -96,3 +97,14 @@ async def test_a_process_that_dies_at_any_moment_leaves_one_run(tmp_path: Path, 
                 assert len(await world.attempts(job)) == 2, "the job waited in one place only"
                 return
     raise AssertionError("the life of a hedged job has more moments than this test tries")
+
+
+async def test_a_thousand_hedged_jobs_run_once_each_whatever_breaks(tmp_path: Path):
+    async with database_in(tmp_path) as database:
+        await prepared_twice(database)
+        campaign = HedgedCampaign(two_clusters(database), jobs=1000, seed=20261122)
+        await campaign.run()
+        print(dict(campaign.chaos.struck), campaign.handed_over(), "handed over")
+        assert await campaign.faults() == []
+        assert [fault for fault in FAULTS if campaign.chaos.struck[fault] < 5] == []
+        assert campaign.handed_over() > 100

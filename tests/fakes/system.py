@@ -73,11 +73,13 @@ class FakeSystem:
 
     refuse: the words with which the system refuses an intent, or None; for ``sbatch: error: ...``.
     run_at_once: every accepted job ends successfully the first time that it is looked at, for end-to-end tests.
+    loses_cancel: whether the scheduler loses a request to end a job.
     """
 
     clock: Callable[[], datetime] = utc_now
     refuse: Callable[[SubmitIntent], str | None] = lambda intent: None
     run_at_once: bool = False
+    loses_cancel: Callable[[], bool] = lambda: False
     nodes: tuple[NodeKind, ...] = (NodeKind(partition="fake", cores=4, memory_mib=4000, total=2, free=2, free_cores=8),)
     partitions: tuple[PartitionState, ...] = (PartitionState(name="fake", up=True, is_default=True),)
     jobs: dict[Marker, FakeJob] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class FakeSystem:
     """A line for each time that a payload began."""
     marker_root: str = "/work/.berth/markers"
     _withdrawn: set[Marker] = field(default_factory=set)
+    _ended_by_us: set[Marker] = field(default_factory=set)
     _at_gate: set[Marker] = field(default_factory=set)
     """What has nodes and has not come to the user's code."""
     _void: set[Marker] = field(default_factory=set)
@@ -109,7 +112,7 @@ class FakeSystem:
         """Give a job its nodes. It claims its marker, waits at its gate if it has one, and then begins."""
         job = self.jobs[marker]
         job.state, job.started_at = RemoteState.RUNNING, self.clock()
-        if marker in self._withdrawn:
+        if marker in self._withdrawn or marker in self._ended_by_us:
             self.finish(job, Ending.FAILED, DUPLICATE_EXIT_CODE)
         self._at_gate.add(marker)
         self.pass_gates()
@@ -123,8 +126,11 @@ class FakeSystem:
                 self._at_gate.discard(job.marker)
                 job.begun = True
                 self.runs.append(job.marker)
-            elif (self.clock() - job.started_at).total_seconds() >= job.intent.run.gate_s:
+            elif job.marker in self._ended_by_us or self._waited_s(job) >= job.intent.run.gate_s:
                 self.finish(job, Ending.GATE_CLOSED, None)
+
+    def _waited_s(self, job: FakeJob) -> float:
+        return 0.0 if job.started_at is None else (self.clock() - job.started_at).total_seconds()
 
     def finish(self, job: FakeJob, ending: Ending, exit_code: int | None) -> None:
         """The job is over, however it came to that."""
@@ -211,9 +217,14 @@ class FakeSystem:
         if job.started_at is not None or job.restarts > 0:
             return job.marker in self._withdrawn or job.ending is Ending.GATE_CLOSED
         self._withdrawn.add(job.marker)
-        if job.state is not RemoteState.ENDED:
-            self.finish(job, Ending.CANCELLED, None)
+        self.end_by_us(job)
         return True
+
+    def end_by_us(self, job: FakeJob) -> None:
+        """The marker is given up, and the scheduler told; it may lose that."""
+        self._ended_by_us.add(job.marker)
+        if job.state is not RemoteState.ENDED and not self.loses_cancel():
+            self.finish(job, Ending.CANCELLED, None)
 
 
 class FakeBackend:
@@ -273,8 +284,7 @@ class FakeBackend:
         job = self._system.jobs.get(marker)
         if job is None or job.id != remote_id:
             return True
-        if job.state is not RemoteState.ENDED:
-            self._system.finish(job, Ending.CANCELLED, None)
+        self._system.end_by_us(job)
         return job.started_at is not None or job.restarts > 0
 
     async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:

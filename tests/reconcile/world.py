@@ -146,17 +146,17 @@ class World:
 
 
 class Process:
-    """The loops of one Berth process."""
+    """The loops of one Berth process. ``at_once``: jobs and copies in hand at once."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, *, at_once: int = 16) -> None:
         self.ports = ports
         self.watch = Watch(ports, lost_after_s=LOST_AFTER_S, pace=Pace())
         self.submit = Submit(ports, lease_s=LEASE_S, batch=100, accepted=self.watch.soon)
         self.snapshots = Snapshots(ports, probes_for, interval_s=SNAPSHOT_INTERVAL_S)
         self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh)
-        self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=16)
+        self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=at_once)
         self.keep_right = KeepRight(ports, prospects, review_s=REVIEW_S)
-        self.copies = Copies(ports, WebRules(), lease_s=LEASE_S)
+        self.copies = Copies(ports, WebRules(), lease_s=LEASE_S, at_once=at_once)
 
     async def tick(self) -> None:
         await self.place.tick()
