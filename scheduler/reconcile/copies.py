@@ -67,26 +67,24 @@ class Copies:
         at = self._ports.clock()
         async with self._ports.transaction() as db:
             due = await CopyStore(db).claim(self._ports.process_id, self._lease_s, self.crew.free, at)
+            jobs = await JobStore(db).some([attempt.job_id for attempt in due])
         for attempt in due:
-            self.crew.start(attempt.marker, self._look(attempt), marker=attempt.marker)
+            self.crew.start(attempt.marker, self._look(jobs[attempt.job_id], attempt), marker=attempt.marker)
 
-    async def _look(self, attempt: Attempt) -> None:
-        after_s: float | None = None
+    async def _look(self, job: Job, attempt: Attempt) -> None:
+        """Do the next step; the write with which it ends gives the attempt back."""
         try:
-            async with self._ports.reading() as db:
-                job = await JobStore(db).find(attempt.job_id)
             await self._steps[next_step(job, attempt)](job, attempt)
             self._misses.pop(attempt.marker, None)
+            return
         except NothingLearnt as error:
             after_s = self._wait_s(attempt)
             log.warning("nothing learnt", marker=attempt.marker, why=str(error), again_s=after_s)
         except StaleJob as stale:
             after_s = AGAIN_S
             log.info("someone else moved the job", marker=attempt.marker, why=str(stale))
-        finally:
-            at = None if after_s is None else self._ports.clock() + timedelta(seconds=after_s)
-            async with self._ports.transaction() as db:
-                await CopyStore(db).release(attempt, at)
+        async with self._ports.transaction() as db:
+            await CopyStore(db).release(attempt, self._later(after_s))
 
     def _wait_s(self, attempt: Attempt) -> float:
         self._misses[attempt.marker] += 1
@@ -114,7 +112,7 @@ class Copies:
         if not status.done:
             await self._note(copy, next_look_at=self._later(AGAIN_S))
             return
-        copy = await self._move(copy, Event.PREPARED, intended_at=self._ports.clock())
+        copy = await self._move(copy, Event.PREPARED, keep=True, intended_at=self._ports.clock())
         intent = SubmitIntent(copy.marker, copy.run, copy.intended_at, copy.fence)
         await self._settle(backend, copy, (await backend.submit([intent]))[copy.marker])
 
@@ -147,7 +145,7 @@ class Copies:
         """Again and again until it is proven gone. It runs nothing meanwhile: its gate stays shut."""
         at = self._ports.clock()
         if copy.unwanted_at is None:
-            copy = await self._note(copy, unwanted_at=at, next_look_at=at)
+            copy = await self._note(copy, keep=True, unwanted_at=at, next_look_at=at)
         remote_id = copy.remote_id
         if copy.state is A.INTENDED:
             remote_id = await (await self._backend(copy)).find(copy.marker, copy.intended_at)
@@ -157,7 +155,7 @@ class Copies:
 
     # -- the hand-over --------------------------------------------------------------------------------------------
 
-    async def _take_over(self, job: Job, copy: Attempt) -> None:
+    async def _take_over(self, job: Job, _: Attempt) -> None:
         """Say that the lead is to be withdrawn, before it is: from now on only ``_decide`` judges it."""
         at = self._ports.clock()
         async with self._ports.transaction() as db:
@@ -167,7 +165,6 @@ class Copies:
             if lead.unwanted_at is None:
                 store = CopyStore(db)
                 lead = await store.note(lead, unwanted_at=at, next_look_at=at + timedelta(seconds=CLEAR_S))
-            await CopyStore(db).note(copy, next_look_at=self._later(CLEAR_S))
         await self._decide(job, lead)
 
     async def _decide(self, job: Job, lead: Attempt) -> None:
@@ -233,15 +230,17 @@ class Copies:
             raise ValueError(f"copy {copy.marker} has no place")
         return await (await self._side(copy)).backend(self._ports, copy.place.job_type)
 
-    async def _move(self, copy: Attempt, event: Event, message: str = "", **changes: Any) -> Attempt:
+    async def _move(
+        self, copy: Attempt, event: Event, message: str = "", *, keep: bool = False, **changes: Any
+    ) -> Attempt:
         async with self._ports.transaction() as db:
-            moved = await CopyStore(db).move(copy, event, self._ports.clock(), message, **changes)
+            moved = await CopyStore(db).move(copy, event, self._ports.clock(), message, keep=keep, **changes)
         self._ports.wake()
         return moved
 
-    async def _note(self, attempt: Attempt, **changes: Any) -> Attempt:
+    async def _note(self, attempt: Attempt, *, keep: bool = False, **changes: Any) -> Attempt:
         async with self._ports.transaction() as db:
-            return await CopyStore(db).note(attempt, **changes)
+            return await CopyStore(db).note(attempt, keep=keep, **changes)
 
     def _later(self, seconds: float) -> datetime:
         return self._ports.clock() + timedelta(seconds=seconds)

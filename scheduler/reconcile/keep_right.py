@@ -67,11 +67,11 @@ class KeepRight:
         asks = [Ask(job_uuid=j.uuid, owner=j.owner, spec=j.spec, waiting_since=j.created_at) for j in jobs]
         async with self._ports.reading() as db:
             problem = await PlacementFacts(db).problem(tenant, asks, now)
-            attempts = {job.uuid: await JobStore(db).attempts(job) for job in jobs}
+            attempts = await JobStore(db).attempts_of(jobs)
         found = await asyncio.to_thread(self._prospector, problem)
         systems = {view.system.id: view.system for view in problem.systems}
         for job in jobs:
-            wanted = wish(job, attempts[job.uuid], found.get(job.uuid, ()), systems, now)
+            wanted = wish(job, attempts[job.id], found.get(job.uuid, ()), systems, now)
             if wanted is not None:
                 await self._plan(job, wanted)
 

@@ -23,6 +23,9 @@ jobs, attempts = schema.jobs, schema.attempts
 
 NOTE = "JOB_USER_EVENT"
 
+FREE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
+"""A write gives the lease back, unless it says that more follows."""
+
 
 class CopyStore:
     """Copies of leads, and leads that a hand-over is about. Every write is guarded by the version that was seen."""
@@ -56,11 +59,9 @@ class CopyStore:
         if changed(await self._db.execute(longer)) != 1:
             raise StaleJob(f"the lease of attempt {attempt.marker} is no longer held")
 
-    async def release(self, attempt: Attempt, next_look_at: datetime | None = None) -> None:
-        """Give up the lease under which it was claimed. None: its last write said when to look again."""
-        free: dict[str, Any] = {"lease_owner": None, "lease_until": None}
-        look = {} if next_look_at is None else {"next_look_at": next_look_at}
-        await self._db.execute(update(attempts).where(_held(attempt)).values(free | look))
+    async def release(self, attempt: Attempt, next_look_at: datetime) -> None:
+        """Give up the lease under which it was claimed, without another write."""
+        await self._db.execute(update(attempts).where(_held(attempt)).values(**FREE, next_look_at=next_look_at))
 
     async def for_review(self, limit: int, at: datetime, again_at: datetime) -> Sequence[Job]:
         """Queued jobs whose place is due to be thought over, longest due first; they are due again at ``again_at``."""
@@ -89,8 +90,13 @@ class CopyStore:
         await write_history(self._db, [(job.id, _note("COPY_PLANNED", message, at))])
         return after(job, values)
 
-    async def move(self, attempt: Attempt, event: Event, at: datetime, message: str = "", **changes: Any) -> Attempt:
-        """Move a copy by its own table, with a line of history if there is a message. Over, it is not looked at."""
+    async def move(
+        self, attempt: Attempt, event: Event, at: datetime, message: str = "", *, keep: bool = False, **changes: Any
+    ) -> Attempt:
+        """Move a copy by its own table, with a line of history if there is a message. Over, it is not looked at.
+
+        keep: the lease stays, since more follows.
+        """
         state = move_attempt(attempt.state, event)
         values: dict[str, Any] = {"state": state}
         instant = ATTEMPT_INSTANTS.get(state)
@@ -98,14 +104,14 @@ class CopyStore:
             values[instant] = at
         if state not in LIVE_ATTEMPTS:
             values["next_look_at"] = None
-        moved = await self._write(attempt, values | changes)
+        moved = await self._write(attempt, values | changes, keep=keep)
         if message:
             await write_history(self._db, [(attempt.job_id, _note(f"COPY_{event}", message, at))])
         return moved
 
-    async def note(self, attempt: Attempt, **changes: Any) -> Attempt:
-        """Change fields without a move."""
-        return await self._write(attempt, changes)
+    async def note(self, attempt: Attempt, *, keep: bool = False, **changes: Any) -> Attempt:
+        """Change fields without a move; ``keep`` as above."""
+        return await self._write(attempt, changes, keep=keep)
 
     async def hand_over(self, job: Job, lead: Attempt, copy: Attempt, message: str, at: datetime) -> Job:
         """The copy leads from now on, and its gate is to be opened; the lead is proven to run nothing, ever."""
@@ -128,9 +134,9 @@ class CopyStore:
         await write_history(self._db, [(job.id, _note("HANDED_OVER", message, at))])
         return after(job, values)
 
-    async def _write(self, attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:
+    async def _write(self, attempt: Attempt, changes: Mapping[str, Any], *, keep: bool = False) -> Attempt:
         values = {**changes, "version": attempt.version + 1}
-        await write_attempt(self._db, attempt, values)
+        await write_attempt(self._db, attempt, values if keep else {**values, **FREE})
         return attempt_after(attempt, values)
 
 

@@ -93,6 +93,14 @@ class JobStore(JobLeases):
         query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == job.id).order_by(attempts.c.number)
         return [attempt_of(row) for row in (await self._db.execute(query)).mappings()]
 
+    async def attempts_of(self, some: Sequence[Job]) -> Mapping[int, Sequence[Attempt]]:
+        """Every attempt of many jobs, by the job's row id, oldest first."""
+        query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id.in_([job.id for job in some]))
+        found: dict[int, list[Attempt]] = {job.id: [] for job in some}
+        for row in (await self._db.execute(query.order_by(attempts.c.number))).mappings():
+            found[row["job_id"]].append(attempt_of(row))
+        return found
+
     async def newest_attempt(self, job: Job) -> Attempt | None:
         """The attempt that the job's state speaks of; None before the first."""
         query = select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == job.id, attempts.c.number == job.attempt)

@@ -149,25 +149,26 @@ class HedgedCampaign:
             now = await JobStore(db).some([job.id for job in self.jobs])
             if any(job.state is not S.FINISHED for job in now.values()):
                 return False
-            attempts = [one for job in now.values() for one in await JobStore(db).attempts(job)]
-        return not any(one.state in LIVE_ATTEMPTS for one in attempts)
+            attempts = await JobStore(db).attempts_of(list(now.values()))
+        return not any(one.state in LIVE_ATTEMPTS for some in attempts.values() for one in some)
 
     # -- what is found ------------------------------------------------------------------------------------------------
 
     async def faults(self) -> Sequence[str]:
-        """Every broken promise, in words."""
+        """Every broken promise, in words. What still waits somewhere may start now, and must start in vain."""
+        site_starts(self.world)
         ran = Counter(self._uuid_of(marker) for marker in runs(self.world))
         async with self.world.database.reading() as db:
             now = await JobStore(db).some([job.id for job in self.jobs])
-            attempts = {job.uuid: await JobStore(db).attempts(job) for job in now.values()}
+            attempts = await JobStore(db).attempts_of(list(now.values()))
         found = [f"job {job.uuid} ran {ran[job.uuid]} times" for job in now.values() if ran[job.uuid] != 1]
         for job in now.values():
             if job.state is not S.FINISHED:
                 found.append(f"job {job.uuid} is {job.state}: {job.last_message}")
-            left = [one.marker for one in attempts[job.uuid] if one.state in LIVE_ATTEMPTS]
+            left = [one.marker for one in attempts[job.id] if one.state in LIVE_ATTEMPTS]
             found += [f"attempt {marker} was never brought to its end" for marker in left]
         alive = [fake.marker for system in both(self.world) for fake in system.jobs.values() if fake.ended_at is None]
-        return [*found, *(f"{marker} still holds its place" for marker in alive)]
+        return [*found, *(f"{marker} still holds its nodes" for marker in alive)]
 
     def handed_over(self) -> int:
         """Payloads that ran as copies."""
