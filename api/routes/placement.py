@@ -24,7 +24,7 @@ async def plan(request: Request, ports: ThePorts, caller: Caller, body: JobSubmi
 
 @router.get("/v3/jobs/{jobUuid}/why", operation_id="getJobWhy", response_model=Envelope[WhyView])
 async def why(ports: ThePorts, caller: Caller, jobUuid: str) -> Response:
-    """Why the job goes where it goes."""
+    """Why the job goes where it goes, and where else it waits."""
     job = await jobs.get(ports, caller, jobUuid)
-    view = WhyView.of(job.decision, job)
+    view = WhyView.of(job.decision, job, await jobs.waiting_elsewhere(ports, job))
     return answer(view, view.sentence or "decision found")

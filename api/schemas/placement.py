@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from api.schemas.base import View
-from scheduler.model.jobs import Job
+from scheduler.model.jobs import Attempt, Job
 from scheduler.model.plan import Decision, Estimate, Rejection, Term
 from scheduler.model.units import zulu
 
@@ -23,9 +24,11 @@ class WhyView(View):
     state: str | None = None
     lastMessage: str | None = None
     siteReason: str | None = None
+    copies: list[dict[str, Any]] | None = None
+    """Where else the job waits; the first start takes it from the other places."""
 
     @classmethod
-    def of(cls, decision: Decision | None, job: Job | None = None) -> WhyView:
+    def of(cls, decision: Decision | None, job: Job | None = None, copies: Sequence[Attempt] = ()) -> WhyView:
         shown = decision or Decision(winner=None, sentence="The job has not been placed yet.")
         return cls(
             sentence=shown.sentence,
@@ -38,7 +41,21 @@ class WhyView(View):
             state=job.state if job else None,
             lastMessage=job.last_message if job else None,
             siteReason=job.observation.reason or None if job and job.observation else None,
+            copies=[copy_view(copy) for copy in copies] if job else None,
         )
+
+
+def copy_view(copy: Attempt) -> dict[str, Any]:
+    """A further place in which a job waits. ``kind``: HEDGE, or MOVE when the job is to leave its first place."""
+    return {
+        "number": copy.number,
+        "systemId": copy.system_id,
+        "queue": copy.queue,
+        "state": copy.state,
+        "kind": copy.role,
+        "remoteJobId": copy.remote_id,
+        "since": zulu(copy.submitted_at or copy.intended_at),
+    }
 
 
 def estimate_view(estimate: Estimate) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from placement.problem import Ask
 from scheduler.model.apps import App
 from scheduler.model.errors import Forbidden, NotFound, SpecInvalid, StaleJob
 from scheduler.model.ids import new_job_uuid
-from scheduler.model.jobs import Fact, HistoryEvent, Job, JobSpec, NewJob
+from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, JobSpec, NewJob
 from scheduler.model.macros import JobIdentity, place_of
 from scheduler.model.pages import Page
 from scheduler.model.plan import Decision
 from scheduler.model.requests import JobRequest
-from scheduler.model.states import BEFORE_SUBMISSION, TERMINAL, Event, JobState
+from scheduler.model.states import BEFORE_SUBMISSION, LIVE_ATTEMPTS, TERMINAL, Event, JobState
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, may
@@ -72,6 +72,15 @@ async def get(ports: Ports, caller: Principal, uuid: str) -> Job:
     """A job of the caller's; admins see everyone's. NotFound otherwise."""
     async with ports.reading() as db:
         return await readable(db, caller, uuid)
+
+
+async def waiting_elsewhere(ports: Ports, job: Job) -> Sequence[Attempt]:
+    """Copies of a job that are on their way into a queue, or wait there, beside its lead."""
+    if job.last_attempt <= 1:
+        return ()
+    async with ports.reading() as db:
+        attempts = await JobStore(db).attempts(job)
+    return [one for one in attempts if one.number != job.attempt and one.state in LIVE_ATTEMPTS]
 
 
 async def list_jobs(ports: Ports, caller: Principal, page: Page, *, kind: str, total: bool) -> Listed:

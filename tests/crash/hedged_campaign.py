@@ -117,7 +117,7 @@ class HedgedCampaign:
 
     async def _new_process(self) -> Fuse:
         """One that will die, after another that did; it may know that, or wait for the leases of the dead."""
-        fuse = Fuse(self.chaos.chance.randint(1, 12 * self._count))
+        fuse = Fuse(self.chaos.chance.randint(1, 5 * self._count))
         world = self.world
         if self.chaos.chance.random() < 0.8:
             async with world.database.transaction() as db:

@@ -27,6 +27,9 @@ def print_explanation(explanation: Explanation, output: Format) -> None:
         if said and said not in seen:
             seen += said
             print(f"{label}: {safe(said)}")
+    for copy in explanation.raw.get("copies") or ():
+        what = "moves to" if copy.get("kind") == "MOVE" else "waits too in"
+        print(safe(f"{what} {_place(copy)}: copy {copy.get('number')}, {copy.get('state')}"))
     places = [*([explanation.winner] if explanation.winner else []), *explanation.losers]
     if places:
         print()

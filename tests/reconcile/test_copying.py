@@ -1,0 +1,225 @@
+"""What is to be done with each attempt of a job that waits in several places, as sentences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from scheduler.model.ids import marker_for, new_job_uuid
+from scheduler.model.jobs import Attempt, Job, JobSpec, Role
+from scheduler.model.plan import Estimate, Term
+from scheduler.model.runs import ArraySpec, Ending, Observation, RemoteState, RunSpec, Runtime
+from scheduler.model.states import A, AttemptState, Event, S
+from scheduler.reconcile.copying import CopyStep, events_of, next_step, own_directories, takes_over
+from scheduler.reconcile.keep_right import wish
+from tests.reconcile.hedging import SECOND
+from tests.reconcile.world import CLUSTER
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+SPEC = JobSpec(
+    name="a job",
+    app_id="hello",
+    app_version="1",
+    image="docker://busybox",
+    runtime=Runtime.SINGULARITY,
+    dynamic=True,
+    hedge_count=2,
+)
+JOB = Job(
+    id=1,
+    uuid=new_job_uuid(),
+    tenant="dev",
+    owner="ann",
+    spec=SPEC,
+    state=S.QUEUED,
+    version=1,
+    created_at=NOW,
+    updated_at=NOW,
+    attempt=1,
+    last_attempt=2,
+)
+
+
+def attempt(number: int, role: Role, state: AttemptState, **changes: object) -> Attempt:
+    run = RunSpec(job_uuid=JOB.uuid, name="a job", image="x", exec_dir="/e", input_dir="/i", output_dir="/o")
+    asked = {"job_id": 1, "job_uuid": JOB.uuid, "tenant": "dev", "owner": "ann", "number": number, "run": run}
+    where = {"system_id": "cluster" if number == 1 else "second", "queue": "normal", "remote_id": str(number)}
+    rest = {"marker": marker_for(JOB.uuid, number), "intended_at": NOW, "submitted_at": NOW}
+    return Attempt(**{**asked, **where, **rest, "role": role, "state": state, **changes})
+
+
+LEAD = attempt(1, Role.LEAD, A.QUEUED)
+HEDGE = attempt(2, Role.HEDGE, A.QUEUED)
+MOVE = attempt(2, Role.MOVE, A.QUEUED)
+
+
+@pytest.mark.parametrize(
+    ("copy", "step"),
+    [
+        (replace(HEDGE, state=A.PLANNED), CopyStep.PREPARE),
+        (replace(MOVE, state=A.PLANNED), CopyStep.PREPARE),
+        (replace(HEDGE, state=A.INTENDED), CopyStep.FIND),
+        (replace(MOVE, state=A.INTENDED), CopyStep.FIND),
+        (HEDGE, CopyStep.WAIT),
+        (MOVE, CopyStep.TAKE_OVER),
+        (replace(HEDGE, state=A.CLAIMED), CopyStep.TAKE_OVER),
+        (replace(MOVE, state=A.CLAIMED), CopyStep.TAKE_OVER),
+        (replace(HEDGE, state=A.CLAIMED, unwanted_at=NOW), CopyStep.WITHDRAW),
+        *[(replace(HEDGE, state=state), CopyStep.NOTHING) for state in (A.WITHDRAWN, A.LOST, A.ENDED)],
+    ],
+)
+def test_a_copy_of_a_job_that_waits_goes_its_way(copy, step):
+    assert next_step(JOB, copy) is step
+
+
+@pytest.mark.parametrize("state", [A.PLANNED, A.INTENDED, A.QUEUED, A.CLAIMED])
+@pytest.mark.parametrize("job", [replace(JOB, state=state) for state in S if state is not S.QUEUED])
+def test_a_copy_of_a_job_that_waits_no_longer_is_withdrawn_in_every_state(job, state):
+    assert next_step(job, replace(HEDGE, state=state)) is CopyStep.WITHDRAW
+
+
+def test_a_copy_of_a_job_whose_end_was_asked_for_is_withdrawn():
+    assert next_step(replace(JOB, cancel_requested_at=NOW), HEDGE) is CopyStep.WITHDRAW
+
+
+def test_a_lead_is_left_alone_until_somebody_wants_to_withdraw_it():
+    assert next_step(JOB, LEAD) is CopyStep.NOTHING
+    assert next_step(JOB, replace(LEAD, unwanted_at=NOW)) is CopyStep.DECIDE
+
+
+@pytest.mark.parametrize("state", [S.QUEUED, S.RUNNING])
+def test_a_copy_that_leads_has_its_gate_opened_once(state):
+    job = replace(JOB, state=state, attempt=2)
+    assert next_step(job, replace(HEDGE, state=A.CLAIMED)) is CopyStep.LET_GO
+    assert next_step(job, replace(HEDGE, state=A.CLAIMED, go_at=NOW)) is CopyStep.NOTHING
+
+
+def test_the_job_goes_to_the_copy_that_has_nodes_before_the_one_that_was_to_move_it():
+    starts = attempt(3, Role.HEDGE, A.CLAIMED)
+    assert takes_over([LEAD, MOVE, starts], LEAD) == starts
+    assert takes_over([LEAD, MOVE], LEAD) == MOVE
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        HEDGE,
+        replace(MOVE, state=A.INTENDED),
+        replace(MOVE, unwanted_at=NOW),
+        replace(HEDGE, state=A.WITHDRAWN),
+        replace(HEDGE, state=A.CLAIMED, remote_id=None),
+    ],
+)
+def test_the_job_goes_to_no_copy_that_could_not_run_it_now(copy):
+    assert takes_over([LEAD, copy], LEAD) is None
+
+
+def seen(state: RemoteState) -> Observation:
+    ended = state is RemoteState.ENDED
+    return Observation(state=state, raw_state=state, ending=Ending.GATE_CLOSED if ended else None)
+
+
+@pytest.mark.parametrize(
+    ("state", "remote", "events"),
+    [
+        (A.QUEUED, RemoteState.QUEUED, ()),
+        (A.QUEUED, RemoteState.RUNNING, (Event.STARTED,)),
+        (A.CLAIMED, RemoteState.RUNNING, ()),
+        (A.CLAIMED, RemoteState.QUEUED, (Event.REQUEUED,)),
+        (A.QUEUED, RemoteState.ENDED, (Event.FAILED,)),
+        (A.CLAIMED, RemoteState.ENDED, (Event.FAILED,)),
+    ],
+)
+def test_what_a_system_says_of_a_copy_is_news_of_the_copy_alone(state, remote, events):
+    assert events_of(state, seen(remote)) == events
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"),
+    [
+        ("${JobWorkingDir}/jobs/${JobUUID}", "${JobWorkingDir}/jobs/${JobUUID}/attempts/2"),
+        ("${JobWorkingDir}/jobs/${JobUUID}/output", "${JobWorkingDir}/jobs/${JobUUID}/attempts/2/output"),
+        ("/results/", "/results/attempts/2"),
+        ("${JobWorkingDir}/jobs/${JobUUID}-x", "${JobWorkingDir}/jobs/${JobUUID}-x/attempts/2"),
+    ],
+)
+def test_a_copy_writes_where_no_other_attempt_does(asked, own):
+    assert own_directories(replace(SPEC, output_dir=asked), 2).output_dir == own
+
+
+# -- which copy a job should have ------------------------------------------------------------------------------------
+
+ALLOWED = replace(SECOND, notes={"berth": {"allowCopies": True}})
+REFUSED = replace(SECOND, notes={"berth": {"allowCopies": False}})
+UNASKED = replace(SPEC, hedge_count=1)
+
+
+def expected(system_id: str, wait_s: float) -> Estimate:
+    nothing = Term(0, 0)
+    wait, run = Term(wait_s, 2 * wait_s), Term(600, 900)
+    return Estimate(system_id=system_id, queue="normal", wait=wait, staging=nothing, run=run, archive=nothing)
+
+
+def wished(job=JOB, attempts=(LEAD,), here_s=36_000.0, there_s=60.0, second=ALLOWED, waited_s=3600.0):
+    found = [expected("cluster", here_s), expected("second", there_s)]
+    systems = {"cluster": CLUSTER, "second": second}
+    return wish(job, attempts, found, systems, NOW + timedelta(seconds=waited_s))
+
+
+def test_a_hedged_job_gets_its_copies_and_no_more():
+    wanted = wished()
+    assert (wanted.role, wanted.estimate.system_id) == (Role.HEDGE, "second")
+    assert wished(attempts=(LEAD, HEDGE)) is None
+    assert wished(job=replace(JOB, spec=replace(SPEC, hedge_count=3)), attempts=(LEAD, HEDGE)) is None
+
+
+@pytest.mark.parametrize("second", [SECOND, REFUSED])
+def test_no_copy_goes_where_the_owner_does_not_allow_hedges(second):
+    assert wished(second=second, there_s=35_000.0) is None
+
+
+def test_a_job_moves_on_evidence_only():
+    job = replace(JOB, spec=UNASKED)
+    assert wished(job).role is Role.MOVE
+    assert wished(job, second=SECOND).role is Role.MOVE
+    assert wished(job, second=REFUSED) is None
+    assert wished(job, there_s=30_000.0) is None  # less than a quarter of what remains
+    assert wished(job, here_s=1700.0, there_s=60.0) is None  # less than half an hour
+    assert wished(job, waited_s=600.0) is None  # it has only just come
+    assert wished(job, attempts=(LEAD, MOVE)) is None  # it is on its way
+
+
+def test_a_job_that_the_site_will_start_soon_stays():
+    start_at = NOW + timedelta(seconds=3660)
+    waits = Observation(state=RemoteState.QUEUED, raw_state="PENDING", expected_start_at=start_at)
+    assert wished(replace(JOB, spec=UNASKED, observation=waits)) is None
+
+
+def test_a_job_is_moved_a_few_times_only():
+    gone = [attempt(number, Role.MOVE, A.WITHDRAWN) for number in range(2, 6)]
+    assert wished(replace(JOB, spec=UNASKED), attempts=(LEAD, *gone[:3])) is not None
+    assert wished(replace(JOB, spec=UNASKED), attempts=(LEAD, *gone)) is None
+
+
+def test_what_has_begun_once_or_is_being_withdrawn_gets_no_copy():
+    restarted = Observation(state=RemoteState.QUEUED, raw_state="PENDING", restarts=1)
+    assert wished(replace(JOB, observation=restarted)) is None
+    assert wished(attempts=(replace(LEAD, unwanted_at=NOW),)) is None
+    assert wished(attempts=(replace(LEAD, state=A.CLAIMED),)) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "may"),
+    [
+        (SPEC, True),
+        (UNASKED, True),
+        (replace(UNASKED, dynamic=False), True),
+        (replace(UNASKED, dynamic=False, exec_system_id="cluster"), False),
+        (replace(SPEC, dynamic=False, exec_system_id="cluster"), True),
+        (replace(SPEC, array=ArraySpec((1, 2))), False),
+    ],
+)
+def test_a_job_may_be_copied_that_left_the_choice_to_berth_or_asked_for_it(spec, may):
+    assert spec.may_be_copied is may
