@@ -27,6 +27,9 @@ BROWSER_HEADERS = (
     "X-Tapis-Tracking-ID",
 )
 
+ROUTES = (jobs, outputs, placement, health, oauth2, tenants, credentials, systems, apps)
+"""Tried one after another for each request, so those asked most often come first."""
+
 DESCRIPTION = """Berth places container jobs on the system and queue where the result comes soonest.
 
 It speaks the Tapis v3 API: clients of Tapis work with only the base URL changed. Every JSON answer is an envelope of
@@ -49,7 +52,7 @@ def create_app(ports: Ports, tokens: Tokens, options: Options = Options()) -> Fa
     )
     app.state.edge = Edge(ports, tokens, options, Presence(ports))
     problems.install(app)
-    for module in (health, tenants, oauth2, credentials, systems, apps, outputs, placement, jobs):
+    for module in ROUTES:
         app.include_router(module.router)
     return app
 

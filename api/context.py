@@ -56,7 +56,8 @@ async def _edge(request: Request) -> Edge:
 TheEdge = Annotated[Edge, Depends(_edge)]
 
 
-async def _ports(edge: TheEdge) -> Ports:
+async def _ports(request: Request) -> Ports:
+    edge: Edge = request.app.state.edge  # not by TheEdge: each dependency more is a cost of every request
     return edge.ports
 
 

@@ -33,6 +33,7 @@ from scheduler.ports import Ports
 from scheduler.security.secrets import SecretBox, SecretsUnreadable, box_at, parse_key, rotate
 from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
+from scheduler.store.definitions import Definitions
 from scheduler.store.group_commit import GroupCommit
 from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -272,6 +273,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         transaction=opened.transaction,
         reads=opened.reading,
         group=GroupCommit(opened.transaction),
+        definitions=Definitions(opened.reading),
         connections=connections,
         wake=wake,
         process_id=process_id,

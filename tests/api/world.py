@@ -32,6 +32,7 @@ from scheduler.security.tokens import Tokens, new_signing_key
 from scheduler.services.presence import Presence
 from scheduler.store.apps import AppStore
 from scheduler.store.database import Database
+from scheduler.store.definitions import Definitions
 from scheduler.store.group_commit import GroupCommit
 from scheduler.store.jobs import JobStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -253,6 +254,7 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
         transaction=database.transaction,
         reads=database.reading,
         group=GroupCommit(database.transaction),
+        definitions=Definitions(database.reading),
         connections=connections,
         clock=clock,
     )
