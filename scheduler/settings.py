@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     lost_after_s: Seconds = 600.0
     """How long answering queries must miss a remote job before it counts as lost."""
     lease_s: Seconds = 60.0
+    refused_login_pause_s: Seconds = 30.0
+    """Between two logins that a system refuses: sites lock accounts that knock too often."""
     submit_settle_s: float = Field(default=0.02, ge=0, le=1)
     """How long jobs that became ready together are collected into one remote call."""
     submit_batch: int = Field(default=200, ge=1, le=1000)

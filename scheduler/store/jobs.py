@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, insert, or_, select, update
+from sqlalchemy import Select, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import NotFound, StaleJob
@@ -203,12 +203,10 @@ class JobStore(JobLeases):
         """Row ids by uuid. Many are asked for afterwards: RETURNING them costs twice as much."""
         rows = [_new_row(job) for job in new]
         if len(rows) == 1:
-            made = await self._db.execute(insert(jobs).values(rows[0]).returning(jobs.c.uuid, jobs.c.id))
+            made = await self._db.execute(_INSERT_ONE, rows)
         else:
-            await self._db.execute(insert(jobs), rows)
-            made = await self._db.execute(
-                select(jobs.c.uuid, jobs.c.id).where(jobs.c.uuid.in_([job.uuid for job in new]))
-            )
+            await self._db.execute(_INSERT, rows)
+            made = await self._db.execute(_IDS, {"uuids": [job.uuid for job in new]})
         return {row.uuid: row.id for row in made}
 
     async def _write(self, job: Job, values: Mapping[str, Any]) -> None:
@@ -223,6 +221,11 @@ class JobStore(JobLeases):
         seen = and_(attempts.c.marker == attempt.marker, attempts.c.version == attempt.version)
         if changed(await self._db.execute(update(attempts).where(seen).values(**values))) != 1:
             raise StaleJob(f"attempt {attempt.marker} was changed meanwhile")
+
+
+_INSERT = insert(jobs)
+_INSERT_ONE = _INSERT.returning(jobs.c.uuid, jobs.c.id)
+_IDS = select(jobs.c.uuid, jobs.c.id).where(jobs.c.uuid.in_(bindparam("uuids", expanding=True)))
 
 
 def _listed(query: Select[Any], tenant: str, owner: str | None, page: Page) -> Select[Any]:
