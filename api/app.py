@@ -13,6 +13,7 @@ from api.middleware import BodyLimit, OneSpelling, TrackingId
 from api.routes import apps, credentials, health, jobs, oauth2, outputs, placement, systems, tenants
 from scheduler.ports import Ports
 from scheduler.security.tokens import Tokens
+from scheduler.services.presence import Presence
 
 BROWSER_HEADERS = (
     "Content-Type",
@@ -49,7 +50,7 @@ def create_app(ports: Ports, tokens: Tokens, options: Options = Options()) -> Fa
         middleware=_middleware(options),
         generate_unique_id_function=lambda route: route.operation_id or route.name,
     )
-    app.state.edge = Edge(ports, tokens, options)
+    app.state.edge = Edge(ports, tokens, options, Presence(ports))
     problems.install(app)
     for module in ROUTES:
         app.include_router(module.router)

@@ -65,6 +65,16 @@ def upgrade(**given: Any) -> None:
         _say(f"the database is at revision {migrations.head()}" + (f"; a copy from before is {copy}" if copy else ""))
 
 
+def rotate_key(**given: Any) -> None:
+    """Seal every secret in the store with a new key."""
+    with _told():
+        settings = _prepared(given)
+        with _alone(settings):
+            _migrate(settings)
+            resealed = asyncio.run(wiring.rotate_key(settings))
+        _say(f"{resealed} secrets are sealed with a new key in {settings.home}; back it up apart from the database")
+
+
 def _main(given: dict[str, Any], *, serve_api: bool, reconcile_jobs: bool) -> None:
     with _told():
         settings = _prepared(given)
