@@ -10,8 +10,8 @@ endef
 
 # Tests of real clusters wait most of the time, so they run beside those that keep the cores busy and yield them.
 define side-by-side
-	@echo "berth: tests on real clusters and all others run side by side; each half is shown when it has ended"
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target here on-clusters WHICH="$(1)"
+	@echo "berth: tests on real clusters, shown here, and all others, shown when they have ended (.cache/here.log)"
+	@mkdir -p .cache; $(MAKE) --no-print-directory --jobs=2 here on-clusters WHICH="$(1)"
 endef
 
 .DEFAULT_GOAL := help
@@ -30,10 +30,11 @@ test-full: $(VENV)/.test packages   ## the long campaigns: crash test, fuzzing, 
 	$(call side-by-side,slow)
 
 here:
-	$(call twice,nice $(RUN) -o cache_dir=.cache/pytest-here -m "not testbed and $(WHICH)" -n 2 --dist worksteal tests)
+	@{ $(call twice,nice $(RUN) -o cache_dir=.cache/pytest-here -m "not testbed and $(WHICH)" -n 2 --dist worksteal tests); \
+	} > .cache/here.log 2>&1; ended=$$?; cat .cache/here.log; exit $$ended
 
 on-clusters:
-	$(call twice,$(RUN) -o cache_dir=.cache/pytest-clusters -m "testbed and $(WHICH)" tests)
+	@$(call twice,$(RUN) -v -o cache_dir=.cache/pytest-clusters -m "testbed and $(WHICH)" tests)
 
 lint: $(VENV)/.test     ## style, types and import contracts
 	$(BIN)/ruff check .
