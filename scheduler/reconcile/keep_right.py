@@ -75,15 +75,19 @@ class KeepRight:
             if wanted is not None:
                 await self._plan(job, wanted)
 
-    async def _plan(self, job: Job, wanted: Wish) -> None:
+    async def _plan(self, seen: Job, wanted: Wish) -> None:
+        """Decide, unless an attempt was added or another leads by now; mere news of the job change nothing."""
         estimate, at = wanted.estimate, self._ports.clock()
         try:
-            side = await self._sides.of(job.tenant, estimate.system_id, job.owner)
-            copy = copy_of(job, wanted.role, side, estimate.queue, at)
+            side = await self._sides.of(seen.tenant, estimate.system_id, seen.owner)
             async with self._ports.transaction() as db:
+                job = await JobStore(db).find(seen.id)
+                if (job.state, job.attempt, job.last_attempt) != (seen.state, seen.attempt, seen.last_attempt):
+                    raise StaleJob(f"job {seen.uuid} was moved meanwhile")
+                copy = copy_of(job, wanted.role, side, estimate.queue, at)
                 await CopyStore(db).plan(job, copy, wanted.why, at)
         except (StaleJob, NotFound, SpecInvalid, MacroUnknown, PathRefused) as error:
-            log.info("no copy", job=job.uuid, system=estimate.system_id, why=str(error))
+            log.info("no copy", job=seen.uuid, system=estimate.system_id, why=str(error))
             return
         self._ports.wake()
 
