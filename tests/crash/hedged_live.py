@@ -1,7 +1,8 @@
 """Jobs that wait in two queues of a real cluster at once, while Berth is killed and either link is cut.
 
 The cluster is known to Berth as two systems, each behind a link of its own. All nodes are busy until every job waits in
-both, and then are free at once, so that leads and copies start side by side. Payloads write to a file of their own.
+both, and then are free at once, so that leads and copies start side by side. The site holds some leads back, and lets
+them go one by one: their copies start first, or at the same time. Payloads write to a file of their own.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class HedgedLive:
     seed: int = 1
     wait_s: float = 300.0
     struck: Counter[str] = field(default_factory=Counter)
+    held: list[str] = field(default_factory=list)
+    """Slurm's ids of the leads that are held back."""
 
     def run(self) -> Mapping[str, Any]:
         """What was found: lines of the payloads by job, states by job, attempts that waited, strikes."""
@@ -58,6 +61,7 @@ class HedgedLive:
                     self._register({**info, "ssh": {**info["ssh"], "port": link.port}}, name)
                 uuids = [self._submitted(number) for number in range(self.jobs)]
                 hedged = self._await_copies(uuids)
+                self._hold_back(uuids[::2])
                 self.cluster.sh("login", f"scancel {blocker}")
                 self._strike_until_over(uuids, (north, south))
                 return self._found(uuids, hedged)
@@ -103,6 +107,16 @@ class HedgedLive:
     def _waits_twice(self, uuid: str) -> bool:
         return any(copy["state"] == "QUEUED" for copy in self._wire.get(f"/v3/jobs/{uuid}/why")["copies"])
 
+    def _hold_back(self, uuids: Sequence[str]) -> None:
+        self.held = [self._wire.get(f"/v3/jobs/{uuid}")["remoteJobId"] for uuid in uuids]
+        self.cluster.sh("login", f"scontrol hold {' '.join(self.held)}")
+
+    def _release(self, most: int) -> None:
+        """Let some go that were held; Berth may have withdrawn them by now."""
+        some, self.held = self.held[:most], self.held[most:]
+        if some:
+            self.cluster.sh("login", f"scontrol release {' '.join(some)}", check=False)
+
     # -- the disorder -----------------------------------------------------------------------------------------------
 
     def _strike_until_over(self, uuids: Sequence[str], links: Sequence[Link]) -> None:
@@ -116,6 +130,7 @@ class HedgedLive:
         finally:
             calm.set()
             disorder.join()
+        self._release(len(self.held))
         until = time.monotonic() + self.wait_s
         while time.monotonic() < until and self._unfinished():
             time.sleep(1)
@@ -123,6 +138,7 @@ class HedgedLive:
     def _strike(self, calm: threading.Event, links: Sequence[Link]) -> None:
         chance = random.Random(self.seed)
         while not calm.wait(chance.uniform(1.0, 5.0)):
+            self._release(chance.randint(1, 3))
             if chance.random() < 0.5:
                 self.struck["berth killed"] += 1
                 self.server.kill()
