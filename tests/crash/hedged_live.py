@@ -29,6 +29,9 @@ PAYLOAD = f'echo "$_tapisJobUUID $_tapisExecSystemId $SLURM_JOB_ID" >> {RUNS}; s
 SYSTEMS: Mapping[str, str] = {"north": "cpu", "south": "debug"}
 """Berth's name of each half, and the partition that it may use."""
 
+START_S = 240.0
+"""How long a killed Berth may take to come back on a machine that does much else."""
+
 SETTINGS = {"lost_after_s": "30", "watch_min_s": "1", "watch_max_s": "3", "lease_s": "15", "snapshot_interval_s": "15"}
 OCCUPY = (
     "sbatch --parsable --partition=cpu --nodes=4 --exclusive --time=30 --chdir=/ --output=/dev/null --wrap='sleep 1800'"
@@ -55,7 +58,7 @@ class HedgedLive:
         info = self.cluster.info()
         target = (info["ssh"]["host"], info["ssh"]["port"])
         with Link(target) as north, Link(target) as south:
-            self.server.start()
+            self.server.start(START_S)
             try:
                 for link, name in ((north, "north"), (south, "south")):
                     self._register({**info, "ssh": {**info["ssh"], "port": link.port}}, name)
@@ -143,7 +146,7 @@ class HedgedLive:
                 self.struck["berth killed"] += 1
                 self.server.kill()
                 time.sleep(chance.uniform(0.0, 1.0))
-                self.server.start()
+                self.server.start(START_S)
             else:
                 link = chance.choice(links)
                 self.struck["link cut"] += 1

@@ -11,7 +11,7 @@ from scheduler.model.jobs import Job
 from scheduler.model.runs import RemoteState
 from scheduler.model.states import TERMINAL, S
 from tests.crash.fuse import Crash, Fuse, FusedConnections, fused_transactions
-from tests.crash.hedged_campaign import FAULTS, HedgedCampaign
+from tests.crash.hedged_campaign import FAULTS, HedgedCampaign, withdraws_without_claiming
 from tests.reconcile.hedging import (
     HEDGED,
     both,
@@ -108,3 +108,23 @@ async def test_a_thousand_hedged_jobs_run_once_each_whatever_breaks(tmp_path: Pa
         assert await campaign.faults() == []
         assert [fault for fault in FAULTS if campaign.chaos.struck[fault] < 5] == []
         assert campaign.handed_over() > 100
+
+
+def lies_about_leads(world: World, _: pytest.MonkeyPatch) -> None:
+    for system in both(world):
+        withdraws_without_claiming(system)
+
+
+def leaves_the_gates_open(_: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.reconcile.copying.GATE_S", 0)
+
+
+@pytest.mark.parametrize("mistake", [lies_about_leads, leaves_the_gates_open])
+async def test_the_campaign_finds_out_what_would_run_a_job_twice(tmp_path: Path, monkeypatch, mistake):
+    async with database_in(tmp_path) as database:
+        await prepared_twice(database)
+        world = two_clusters(database)
+        mistake(world, monkeypatch)
+        campaign = HedgedCampaign(world, jobs=60, seed=7)
+        await campaign.run()
+        assert [fault for fault in await campaign.faults() if fault.endswith("ran 2 times")]
