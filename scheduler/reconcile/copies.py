@@ -65,6 +65,9 @@ class Copies:
         if self.crew.free <= 0:
             return
         at = self._ports.clock()
+        async with self._ports.reading() as db:
+            if not await CopyStore(db).is_any_due(at):
+                return
         async with self._ports.transaction() as db:
             due = await CopyStore(db).claim(self._ports.process_id, self._lease_s, self.crew.free, at)
             jobs = await JobStore(db).some([attempt.job_id for attempt in due])

@@ -53,6 +53,9 @@ class KeepRight:
     async def tick(self) -> None:
         """Think over what is due."""
         at = self._ports.clock()
+        async with self._ports.reading() as db:
+            if not await CopyStore(db).is_any_for_review(at):
+                return
         async with self._ports.transaction() as db:
             due = await CopyStore(db).for_review(self._batch, at, at + self._review)
         waiting: dict[str, list[Job]] = defaultdict(list)

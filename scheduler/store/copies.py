@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import Select, and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import NotFound, StaleJob
@@ -35,14 +35,13 @@ class CopyStore:
 
     # -- claiming -----------------------------------------------------------------------------------------------
 
+    async def is_any_due(self, at: datetime) -> bool:
+        """Whether ``claim`` would find something, which costs a reader next to nothing."""
+        return (await self._db.execute(_due(at).limit(1))).first() is not None
+
     async def claim(self, process_id: str, lease_s: float, limit: int, at: datetime) -> Sequence[Attempt]:
         """Lease attempts that are due, or whose job does not wait any more, as far as they are free."""
-        free = or_(attempts.c.lease_until.is_(None), attempts.c.lease_until <= at)
-        is_copy = and_(attempts.c.number != jobs.c.attempt, attempts.c.unwanted_at.is_(None))
-        in_vain = and_(is_copy, or_(jobs.c.state != JobState.QUEUED, jobs.c.cancel_requested_at.is_not(None)))
-        due = select(attempts.c.id).join(jobs, jobs.c.id == attempts.c.job_id)
-        due = due.where(attempts.c.next_look_at.is_not(None), attempts.c.state.in_(LIVE_ATTEMPTS), free)
-        due = due.where(or_(attempts.c.next_look_at <= at, in_vain)).order_by(attempts.c.next_look_at, attempts.c.id)
+        due = _due(at).order_by(attempts.c.next_look_at, attempts.c.id)
         picked = due.limit(limit).with_for_update(of=attempts, skip_locked=True).cte("due")
         lease = {
             "lease_owner": process_id,
@@ -63,10 +62,13 @@ class CopyStore:
         """Give up the lease under which it was claimed, without another write."""
         await self._db.execute(update(attempts).where(_held(attempt)).values(**FREE, next_look_at=next_look_at))
 
+    async def is_any_for_review(self, at: datetime) -> bool:
+        """Whether ``for_review`` would find something."""
+        return (await self._db.execute(_due_for_review(at).limit(1))).first() is not None
+
     async def for_review(self, limit: int, at: datetime, again_at: datetime) -> Sequence[Job]:
         """Queued jobs whose place is due to be thought over, longest due first; they are due again at ``again_at``."""
-        due = select(jobs.c.id).where(jobs.c.review_at.is_not(None), jobs.c.review_at <= at)
-        due = due.order_by(jobs.c.review_at, jobs.c.id).limit(limit).with_for_update(skip_locked=True)
+        due = _due_for_review(at).order_by(jobs.c.review_at, jobs.c.id).limit(limit).with_for_update(skip_locked=True)
         picked = due.cte("due")
         taken = update(jobs).where(jobs.c.id.in_(select(picked.c.id))).values(review_at=again_at)
         rows = (await self._db.execute(taken.returning(*JOB_COLUMNS))).mappings()
@@ -138,6 +140,19 @@ class CopyStore:
         values = {**changes, "version": attempt.version + 1}
         await write_attempt(self._db, attempt, values if keep else {**values, **FREE})
         return attempt_after(attempt, values)
+
+
+def _due(at: datetime) -> Select[tuple[int]]:
+    free = or_(attempts.c.lease_until.is_(None), attempts.c.lease_until <= at)
+    is_copy = and_(attempts.c.number != jobs.c.attempt, attempts.c.unwanted_at.is_(None))
+    in_vain = and_(is_copy, or_(jobs.c.state != JobState.QUEUED, jobs.c.cancel_requested_at.is_not(None)))
+    live = and_(attempts.c.next_look_at.is_not(None), attempts.c.state.in_(LIVE_ATTEMPTS), free)
+    due = select(attempts.c.id).join(jobs, jobs.c.id == attempts.c.job_id)
+    return due.where(live, or_(attempts.c.next_look_at <= at, in_vain))
+
+
+def _due_for_review(at: datetime) -> Select[tuple[int]]:
+    return select(jobs.c.id).where(jobs.c.review_at.is_not(None), jobs.c.review_at <= at)
 
 
 def _held(attempt: Attempt) -> Any:

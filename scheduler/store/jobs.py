@@ -35,6 +35,7 @@ from scheduler.store.statements import changed
 jobs, attempts, history = schema.jobs, schema.attempts, schema.history
 
 NOT_SEARCHED = {"tenant", "resume_state", "next_look_at", "lease_owner", "lease_until", "fence", "version", "attempt"}
+NOT_SEARCHED |= {"last_attempt", "review_at"}
 
 JOB_FIELDS: Fields = {
     column.name: column for column in jobs.c if column.name not in NOT_SEARCHED and not isinstance(column.type, Record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, Place
@@ -39,6 +39,9 @@ ATTEMPT_INSTANTS: Mapping[AttemptState, str] = {
 }
 """When an attempt came to a state, unless the fact or an earlier one says."""
 
+FIRST_REVIEW = timedelta(minutes=5)
+"""Until the place of a job that has just come to it is thought over."""
+
 REMOTE = (
     "remote_id",
     "remote_submitted_at",
@@ -55,7 +58,7 @@ def job_values(job: Job, fact: Fact, at: datetime) -> dict[str, Any]:
     state = move(job.state, fact.event, job.resume_state)
     values: dict[str, Any] = {"state": state, "next_look_at": at, "resume_state": None, "review_at": None}
     if state is JobState.QUEUED and job.spec.may_be_copied:
-        values["review_at"] = at
+        values["review_at"] = at if job.spec.hedge_count > 1 else at + FIRST_REVIEW
     if state in (JobState.BLOCKED, JobState.PAUSED):
         values["resume_state"] = job.resume_state or job.state
     if state is JobState.BLOCKED:

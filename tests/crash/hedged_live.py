@@ -141,7 +141,7 @@ class HedgedLive:
     def _strike(self, calm: threading.Event, links: Sequence[Link]) -> None:
         chance = random.Random(self.seed)
         while not calm.wait(chance.uniform(1.0, 5.0)):
-            self._release(chance.randint(1, 3))
+            self._release(chance.randint(0, 2))
             if chance.random() < 0.5:
                 self.struck["berth killed"] += 1
                 self.server.kill()
