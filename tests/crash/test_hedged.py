@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -125,6 +126,6 @@ async def test_the_campaign_finds_out_what_would_run_a_job_twice(tmp_path: Path,
         await prepared_twice(database)
         world = two_clusters(database)
         mistake(world, monkeypatch)
-        campaign = HedgedCampaign(world, jobs=60, seed=7)
+        campaign = HedgedCampaign(world, jobs=80, seed=7)
         await campaign.run()
-        assert [fault for fault in await campaign.faults() if fault.endswith("ran 2 times")]
+        assert [fault for fault in await campaign.faults() if re.search(r"ran [2-9] times", fault)]

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.model.apps import FileInput
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.jobs import Role
+from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import Ending
 from scheduler.model.states import A, S
+from scheduler.reconcile.keep_right import KeepRight
 from tests.fakes.system import Fault
 from tests.reconcile.hedging import (
     HEDGED,
@@ -22,7 +25,7 @@ from tests.reconcile.hedging import (
     system_of,
     two_clusters,
 )
-from tests.reconcile.world import World, database_in
+from tests.reconcile.world import LOST_AFTER_S, World, database_in
 
 
 @pytest.fixture
@@ -136,3 +139,67 @@ async def test_an_owner_who_does_not_allow_copies_gets_none(tmp_path):
         [job] = await world.submit(**HEDGED)
         await world.run(ticks=40)
         assert [one.role for one in await world.attempts(job)] == [Role.LEAD]
+
+
+async def test_a_job_is_moved_while_it_waits_and_keeps_its_old_place_until_it_has_the_new_one(world):
+    [job] = await world.submit(**{**HEDGED, "hedge_count": 1})
+    await world.run_until(job, S.QUEUED)
+    [lead] = await world.attempts(job)
+    there = "second" if lead.system_id == "cluster" else "cluster"
+
+    def prospector(problem):
+        found = [promised(lead.system_id, 36_000.0), promised(there, 60.0)]
+        return {ask.job_uuid: found for ask in problem.asks}
+
+    world.loops.keep_right = KeepRight(world.ports(), prospector, review_s=60.0)
+    world.later(1000)
+    await world.run(ticks=12)
+    now = await world.job(job)
+    lead, copy = await world.attempts(job)
+    assert (now.state, now.attempt, now.place.system_id) == (S.QUEUED, 2, there)
+    assert (lead.state, copy.state, copy.role) == (A.WITHDRAWN, A.QUEUED, Role.MOVE)
+    assert copy.submitted_at < lead.ended_at
+    system_of(world, copy).start(copy.marker)
+    assert runs(world) == [copy.marker]  # its gate was opened while it waited
+    ended = await finished(world, job)
+    assert "moves to" in "; ".join(await world.words(job))
+    assert ended.place.output_dir == copy.place.output_dir
+
+
+def promised(system_id: str, wait_s: float) -> Estimate:
+    wait, rest = Term(wait_s, 2 * wait_s), Term(60, 90)
+    return Estimate(system_id=system_id, queue="normal", wait=wait, staging=rest, run=rest, archive=rest)
+
+
+async def test_a_copy_that_its_system_forgot_is_withdrawn_and_the_lead_goes_on(world):
+    job, lead, copy = await hedged(world)
+    system_of(world, copy).forget(copy.marker)
+    await world.run(ticks=10, step_s=LOST_AFTER_S / 5)
+    assert [one.state for one in await world.attempts(job)][:2] == [A.QUEUED, A.WITHDRAWN]
+    system_of(world, lead).start(lead.marker)
+    await finished(world, job)
+    assert runs(world) == [lead.marker]
+
+
+async def test_a_copy_brings_its_inputs_to_its_own_place(world):
+    world.system.files.put("/data/in.txt", b"42")
+    one = FileInput(name="in", source_url="tapis://cluster/data/in.txt", target_path="in.txt")
+    [job] = await world.submit(**HEDGED, file_inputs=(one,))
+    await world.run_until(job, S.QUEUED)
+    await world.run(ticks=8)
+    lead, copy = await world.attempts(job)
+    assert copy.state is A.QUEUED
+    for attempt in (lead, copy):
+        assert system_of(world, attempt).files.nodes[f"{attempt.run.input_dir}/in.txt"] == b"42"
+    assert copy.run.input_dir.endswith("/attempts/2")
+
+
+async def test_a_copy_that_its_system_refuses_is_over_and_the_lead_waits_on(world):
+    for system in (world.system, *world.others.values()):
+        system.refuse = lambda intent: "no copies today" if intent.run.gate_s else None
+    [job] = await world.submit(**HEDGED)
+    await world.run_until(job, S.QUEUED)
+    await world.run(ticks=5)
+    lead, copy = (await world.attempts(job))[:2]
+    assert (lead.state, copy.state) == (A.QUEUED, A.ENDED)
+    assert (await world.job(job)).state is S.QUEUED

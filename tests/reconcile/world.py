@@ -119,6 +119,11 @@ class World:
             lines: Sequence[HistoryEvent] = await JobStore(db).history("dev", job.uuid)
         return [line.detail for line in lines]
 
+    async def words(self, job: Job) -> list[str]:
+        """What people read in a job's history."""
+        async with self.database.transaction() as db:
+            return [line.description for line in await JobStore(db).history("dev", job.uuid)]
+
     async def cancel(self, job: Job) -> None:
         async with self.database.transaction() as db:
             await JobStore(db).request_cancel("dev", job.uuid, self.now)
