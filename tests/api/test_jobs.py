@@ -4,7 +4,14 @@ import json
 
 import pytest
 
+from scheduler.model.jobs import Role
+from scheduler.model.states import A
+from scheduler.store.copies import CopyStore
+from scheduler.store.jobs import JobStore
 from tests.api.world import IMAGE_JOB, JOB, World
+from tests.store.things import NOW, an_attempt
+
+BERTH = IMAGE_JOB["notes"]["berth"]
 
 
 async def test_a_submitted_job_comes_back_with_everything_resolved(world: World):
@@ -200,3 +207,23 @@ async def test_why_answers_before_the_job_was_placed(world: World):
     why = await world.get(f"/v3/jobs/{uuid}/why")
     assert why["winner"] is None
     assert why["state"] == "PENDING"
+
+
+@pytest.mark.parametrize("hedge", [0, 4, True, "2"])
+async def test_hedging_is_asked_for_by_a_small_number(world: World, hedge):
+    response = await world.call("POST", "/v3/jobs/submit", {**JOB, "notes": {"berth": {"hedge": hedge}}})
+    assert response.status_code == 400
+    assert "hedge" in response.json()["message"]
+
+
+async def test_why_tells_where_else_a_hedged_job_waits(world: World):
+    uuid = (await world.post("/v3/jobs/submit", {**IMAGE_JOB, "notes": {"berth": {**BERTH, "hedge": 2}}}))["uuid"]
+    job = await world.job(uuid)
+    assert job.spec.hedge_count == 2
+    assert (await world.get(f"/v3/jobs/{uuid}/why"))["copies"] == []
+    copy = an_attempt(job, 2, system_id="birch", role=Role.HEDGE, place=job.place, state=A.QUEUED, remote_id="9")
+    async with world.ports.transaction() as db:
+        await JobStore(db).note(job, {"attempt": 1}, NOW)
+        await CopyStore(db).plan(await JobStore(db).find(job.id), copy, "further", NOW)
+    [shown] = (await world.get(f"/v3/jobs/{uuid}/why"))["copies"]
+    assert (shown["systemId"], shown["kind"], shown["state"], shown["remoteJobId"]) == ("birch", "HEDGE", "QUEUED", "9")

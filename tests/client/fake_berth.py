@@ -426,6 +426,7 @@ EXPLANATION: dict[str, Any] = {
     "state": "QUEUED",
     "lastMessage": "",
     "siteReason": "Priority",
+    "copies": [{"number": 2, "systemId": "slow", "queue": "long", "state": "QUEUED", "kind": "HEDGE"}],
 }
 
 

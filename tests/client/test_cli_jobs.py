@@ -184,6 +184,7 @@ def test_why_explains_winner_losers_and_rejections(berth: Berth, fake: FakeBerth
     shown = berth("why", job["uuid"]).stdout
     for piece in ("the result is expected in 2 minutes", "slow/long", "2h 00m", "asked 64 GiB, limit 8 GiB", "advice:"):
         assert piece in shown
+    assert "waits too in slow/long: copy 2, QUEUED" in shown
     assert berth("why", "-o", "id", job["uuid"]).stdout == "cluster/normal\n"
 
 

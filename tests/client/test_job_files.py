@@ -40,6 +40,7 @@ outputs: {system: storage, directory: /keep, when: on-success, include: ["*.csv"
 array: 0-9%2
 after: [12, {job: ab12, condition: any}]
 weight: 2
+hedge: 2
 options: {account: lab, exclusive: true, requeue: false}
 tags: [one]
 notes: {mine: [1, 2]}
@@ -91,6 +92,7 @@ REQUEST: dict[str, Any] = {
             "array": "0-9%2",
             "after": [{"uuid": "12", "condition": "ok"}, {"uuid": "ab12", "condition": "any"}],
             "weight": 2.0,
+            "hedge": 2,
         },
     },
 }
