@@ -7,20 +7,21 @@ Hard facts only, and only facts that are known: what a system or its snapshot do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from placement.constraints import parse
+from placement.policy import allowed_images, image_allowed, outbound_network, price_usd, storage_mib
 from placement.problem import Ask, PlaceOption, Problem, SystemView, holds
 from placement.words import count, duration, gpus, memory
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Runtime
-from scheduler.model.snapshots import NodeKind
+from scheduler.model.snapshots import Association, NodeKind
 from scheduler.model.systems import UNLIMITED
 
-NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT})
+NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN})
 """Reasons that time alone may heal: the job waits. All others are an error of the request."""
 
 SystemFilter = Callable[[Ask, SystemView], Rejection | None]
@@ -125,6 +126,24 @@ def runtime_present(ask: Ask, view: SystemView) -> Rejection | None:
     return _of_system(view, Reason.RUNTIME, ask.spec.runtime.value, " and ".join(offered))
 
 
+def network_open(ask: Ask, view: SystemView) -> Rejection | None:
+    closed = ask.spec.needs_network and outbound_network(view.system) is False
+    return _of_system(view, Reason.NETWORK) if closed else None
+
+
+def image_permitted(ask: Ask, view: SystemView) -> Rejection | None:
+    if ask.spec.runtime is Runtime.NONE or image_allowed(ask.spec.image, view.system):
+        return None
+    return _of_system(view, Reason.POLICY, ask.spec.image, ", ".join(allowed_images(view.system)))
+
+
+def storage_suffices(ask: Ask, view: SystemView) -> Rejection | None:
+    asked, room = ask.spec.storage_mib, storage_mib(view.system)
+    if room is None or asked <= room:
+        return None
+    return _of_system(view, Reason.STORAGE, memory(asked), f"at most {memory(room)}")
+
+
 def queue_exists(ask: Ask, view: SystemView) -> Rejection | None:
     if places(ask.spec, view):
         return None
@@ -223,6 +242,69 @@ def enough_alike_nodes(ask: Ask, place: PlaceOption) -> Rejection | None:
     return _of_place(place, Reason.NODES, count(asked, "node"), offered + " meeting all needs at once")
 
 
+def enough_nodes_up(ask: Ask, place: PlaceOption) -> Rejection | None:
+    """Nodes come back, so the job may wait for them; a reservation that closes them has an end of its own."""
+    if not place.nodes or _closed_now(place) or any(judge(ask, place) for judge in (*_ONE_NEED, enough_alike_nodes)):
+        return None
+    fitting = [kind for kind in place.nodes if node_fits(ask.spec, kind)]
+    asked, up = ask.spec.resources.nodes, sum(kind.total - kind.down for kind in fitting)
+    if up >= asked:
+        return None
+    total = sum(kind.total for kind in fitting)
+    return _of_place(place, Reason.NODES_DOWN, count(asked, "node"), f"{up} of {count(total, 'node')}")
+
+
+def licences_held(ask: Ask, place: PlaceOption) -> Rejection | None:
+    snapshot = place.view.snapshot
+    if snapshot is None or snapshot.licences is None or place.queue is None:
+        return None
+    held = {licence.name: licence.total for licence in snapshot.licences}
+    short = {name: n for name, n in licences_asked(ask.spec).items() if n > held.get(name, 0)}
+    asked = ", ".join(f"{name}:{n}" for name, n in sorted(short.items()))
+    offered = ", ".join(f"{name}:{held[name]}" for name in sorted(short) if name in held)
+    return _of_place(place, Reason.LICENCE, asked, offered) if short else None
+
+
+def account_open(ask: Ask, place: PlaceOption) -> Rejection | None:
+    known, asked = _associations(ask, place), _option(ask.spec, "--account")
+    offered = sorted({each.account for each in known})
+    return (
+        _of_place(place, Reason.ACCOUNT, asked, " or ".join(offered)) if known and asked not in ("", *offered) else None
+    )
+
+
+def qos_open(ask: Ask, place: PlaceOption) -> Rejection | None:
+    known, asked = _associations(ask, place), _option(ask.spec, "--qos")
+    account = _option(ask.spec, "--account")
+    offered = sorted({qos for each in known if account in ("", each.account) for qos in each.qos})
+    return (
+        _of_place(place, Reason.QOS, asked, " or ".join(offered)) if offered and asked not in ("", *offered) else None
+    )
+
+
+def qos_allows(ask: Ask, place: PlaceOption) -> Rejection | None:
+    """What the quality of service that the job asks for allows one job or one user."""
+    snapshot, name, asked = place.view.snapshot, _option(ask.spec, "--qos"), ask.spec.resources
+    limits = [each for each in (snapshot.qos if snapshot else None) or () if each.name == name]
+    for limit in limits if place.queue else ():
+        if limit.max_walltime_s is not None and asked.walltime_s > limit.max_walltime_s:
+            return _of_place(
+                place, Reason.WALLTIME, duration(asked.walltime_s), _most(name, duration(limit.max_walltime_s))
+            )
+        if limit.max_cores_per_user is not None and asked.cores > limit.max_cores_per_user:
+            return _of_place(
+                place, Reason.CORES, count(asked.cores, "core"), _most(name, count(limit.max_cores_per_user, "core"))
+            )
+    return None
+
+
+def within_price(ask: Ask, place: PlaceOption) -> Rejection | None:
+    most, price = ask.spec.max_price_usd, price_usd(ask.spec, place.view.system)
+    if most is None or price is None or price <= most:
+        return None
+    return _of_place(place, Reason.BUDGET, f"{most:.2f} USD", f"{price:.2f} USD")
+
+
 _ONE_NEED: tuple[PlaceFilter, ...] = (nodes_fit, cores_fit, memory_fits, gpus_present, features_present)
 
 
@@ -245,6 +327,9 @@ SYSTEM_FILTERS: tuple[SystemFilter, ...] = (
     credential_known,
     runs_this_job_type,
     runtime_present,
+    image_permitted,
+    network_open,
+    storage_suffices,
     queue_exists,
     below_job_limits,
 )
@@ -261,6 +346,12 @@ PLACE_FILTERS: tuple[PlaceFilter, ...] = (
     gpus_present,
     features_present,
     enough_alike_nodes,
+    licences_held,
+    account_open,
+    qos_open,
+    qos_allows,
+    within_price,
+    enough_nodes_up,
     below_queue_limits,
 )
 """All are asked, so that a user learns everything that stands in the way of a queue."""
@@ -280,6 +371,18 @@ def features_asked(spec: JobSpec) -> frozenset[str]:
     return frozenset(name for text in written if _FEATURES.fullmatch(text) for name in text.split("&"))
 
 
+def licences_asked(spec: JobSpec) -> Mapping[str, int]:
+    """``--licenses=matlab:2,ansys`` as {"matlab": 2, "ansys": 1}; choices (``|``) are left to the site."""
+    asked: dict[str, int] = {}
+    for option in spec.scheduler_options or ():
+        if option.name != "--licenses" or "|" in (option.value or ""):
+            continue
+        for item in filter(None, (option.value or "").split(",")):
+            name, _, number = item.partition(":")
+            asked[name] = asked.get(name, 0) + (int(number) if re.fullmatch(r"[0-9]{1,6}", number) else 1)
+    return asked
+
+
 def node_fits(spec: JobSpec, kind: NodeKind) -> bool:
     """Whether one node of this kind can hold the job's share of a node."""
     asked, features = spec.resources, features_asked(spec)
@@ -289,6 +392,31 @@ def node_fits(spec: JobSpec, kind: NodeKind) -> bool:
         and _has_gpus(asked.gpus_per_node, asked.gpu_model, kind)
         and (not kind.features or features <= set(kind.features))
     )
+
+
+def _option(spec: JobSpec, name: str) -> str:
+    """What the job says under one of the scheduler's options; the last word counts, as for sbatch."""
+    return next((option.value or "" for option in reversed(spec.scheduler_options or ()) if option.name == name), "")
+
+
+def _associations(ask: Ask, place: PlaceOption) -> Sequence[Association]:
+    """The accounts that the job may be charged to there; none where the look was another's and says nothing of it."""
+    snapshot, system = place.view.snapshot, place.view.system
+    if snapshot is None or place.queue is None or (system.is_dynamic_user and snapshot.seen_by != ask.owner):
+        return ()
+    return [each for each in snapshot.associations or () if each.partition in (None, place.queue.partition)]
+
+
+def _closed_now(place: PlaceOption) -> bool:
+    snapshot = place.view.snapshot
+    return snapshot is not None and any(
+        each.starts_at <= snapshot.taken_at < each.ends_at and place.queue and each.partition == place.queue.partition
+        for each in snapshot.closures
+    )
+
+
+def _most(qos: str, limit: str) -> str:
+    return f"at most {limit} under the QOS {qos}"
 
 
 def _has_gpus(count: int, model: str | None, kind: NodeKind) -> bool:

@@ -28,6 +28,14 @@ class Reason(StrEnum):
     ARRAY = "ARRAY"
     JOB_LIMIT = "JOB_LIMIT"
     IMAGE = "IMAGE"
+    NODES_DOWN = "NODES_DOWN"
+    LICENCE = "LICENCE"
+    ACCOUNT = "ACCOUNT"
+    QOS = "QOS"
+    BUDGET = "BUDGET"
+    NETWORK = "NETWORK"
+    STORAGE = "STORAGE"
+    POLICY = "POLICY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
