@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from placement.filters import Screening
 from placement.history import OVER_ASK, History
+from placement.holds import held
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.replay import Forecast, forecast, waits_for_nodes
 from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
@@ -82,7 +83,7 @@ def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     return Estimate(
         system_id=place.key.system_id,
         queue=place.key.queue,
-        wait=queue_wait(ask.spec, place, evidence),
+        wait=held(ask.spec, place, evidence.problem.now, queue_wait(ask.spec, place, evidence)),
         staging=staging(ask.spec, place),
         run=run_time(ask, place, evidence),
         archive=archive(ask.spec, place),
