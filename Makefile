@@ -2,9 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-RUN    := $(BIN)/python -m pytest -o cache_dir=.cache/pytest --durations=12
-# What leaves a cluster's nodes down or drained gets a cluster of its own.
-ROUGH  := tests/crash tests/end_to_end/test_faults.py
+# Two workers for two cores, and one that waits for real clusters most of the time.
+RUN    := $(BIN)/python -m pytest -o cache_dir=.cache/pytest --durations=12 -n 3 --dist loadgroup
 # A busy machine can fail a test of timing: what failed is shown, and gets one more try on its own before it counts.
 define twice
 	$(1) || { echo "berth: FAILED once, see above; one more try of what failed"; $(1) --last-failed; }
@@ -20,9 +19,7 @@ demo: $(VENV)/.server   ## one container job from REST to a real Slurm cluster a
 	@$(BIN)/python -m testbed.demo
 
 test: $(VENV)/.test packages lint   ## everything but the long campaigns
-	$(call twice,$(RUN) -m "not testbed and not slow" -n 2 --dist loadgroup tests)
-	$(call twice,$(RUN) -m "testbed and not slow" tests $(addprefix --ignore=,$(ROUGH)))
-	$(call twice,$(RUN) -m "testbed and not slow" $(ROUGH))
+	$(call twice,$(RUN) -m "not slow" tests)
 
 test-full: $(VENV)/.test packages   ## the long campaigns: crash test, fuzzing, the Slurm matrix
 	$(call twice,$(RUN) -m slow tests)

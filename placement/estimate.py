@@ -198,8 +198,7 @@ def _own_work_s(place: PlaceOption) -> float:
     """How long the place would work on our jobs that it does not show yet, if it had nothing else to do."""
     total = total_cores(place.nodes)
     work = sum(
-        footprint_cores(each.resources, place.nodes) * max(1, each.tasks) * each.resources.walltime_s
-        for each in place.unseen
+        footprint_cores(shape, place.nodes) * runs * shape.walltime_s for shape, runs in place.unseen_runs.items()
     )
     return work / total if total > 0 else 0.0
 

@@ -7,7 +7,7 @@ Hard facts only, and only facts that are known: what a system or its snapshot do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from placement.constraints import parse
@@ -65,6 +65,25 @@ def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:
     later = tuple(each for each in found if (each.system_id, each.queue) not in never)
     hard = tuple(each for each in found if (each.system_id, each.queue) in never and each.reason not in NOT_NOW)
     return Screening(tuple(candidates), later, hard)
+
+
+def question(spec: JobSpec) -> Hashable:
+    """All that the filters read of a spec: jobs of one owner for whom this is equal are judged alike."""
+    return (
+        spec.exec_system_id,
+        spec.dynamic,
+        spec.queue,
+        spec.job_type,
+        spec.runtime,
+        None if spec.array is None else len(spec.array.indices),
+        spec.resources,
+        spec.constraints,
+        spec.scheduler_options,
+        spec.image,
+        spec.max_price_usd,
+        spec.needs_network,
+        spec.storage_mib,
+    )
 
 
 def job_type_on(spec: JobSpec, view: SystemView) -> JobType:

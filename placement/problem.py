@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -143,6 +144,14 @@ class PlaceOption:
         """Jobs of ours that were sent to this place and that the snapshot cannot show yet, oldest first."""
         ours = (each for each in self.view.committed if each.queue == self.key.queue)
         return tuple(sorted((each for each in ours if not self._shown(each)), key=lambda each: each.placed_at))
+
+    @cached_property
+    def unseen_runs(self) -> Mapping[Resources, int]:
+        """How many runs of each shape ``unseen`` comes to; thousands of jobs have few shapes."""
+        runs: Counter[Resources] = Counter()
+        for each in self.unseen:
+            runs[each.resources] += max(1, each.tasks)
+        return runs
 
     def _shown(self, job: Committed) -> bool:
         snapshot = self.view.snapshot

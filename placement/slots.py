@@ -55,4 +55,4 @@ def slots_for_us(place: PlaceOption) -> int:
 
 def committed_cores(place: PlaceOption) -> int:
     """Cores of our jobs that were sent there and that the snapshot does not show yet."""
-    return sum(footprint_cores(each.resources, place.nodes) * max(1, each.tasks) for each in place.unseen)
+    return sum(footprint_cores(shape, place.nodes) * runs for shape, runs in place.unseen_runs.items())

@@ -1,7 +1,8 @@
 """The ``cluster`` fixture: one 4-node cluster for a whole test session, also when several xdist workers share it.
 
-A suite takes it into its conftest.py with ``from testbed.pytest_plugin import cluster``. Sessions that run side by side
-get clusters of their own, and a session that was killed is cleared away by the next one.
+A suite takes it into its conftest.py with ``from testbed.pytest_plugin import cluster``; one whose tests leave machines
+down or drained takes ``rough_cluster`` instead, which is brought up anew for each module. Sessions that run side by
+side get clusters of their own, and a session that was killed is cleared away by the next one.
 """
 
 import hashlib
@@ -27,11 +28,26 @@ _SESSIONS = STATE / ".sessions"
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A running cluster; each test leaves it as it found it: machines on, links whole, daemons up."""
+    with _cluster_for("") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rough_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A running cluster for the tests of one module, which may leave it in any state."""
+    with _cluster_for(request.node.nodeid) as running:
+        yield running
+
+
+@contextmanager
+def _cluster_for(part: str) -> Iterator[Cluster]:
+    """The cluster of this test run that is meant for ``part`` of it."""
     try:
         require_root()
     except TestbedError as error:
         cannot_run(str(error))
-    with shared_cluster(os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")) as running:
+    test_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")
+    with shared_cluster(f"{test_run} {part}".strip()) as running:
         yield running
 
 

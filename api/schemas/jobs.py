@@ -124,6 +124,9 @@ class BerthBody(Body):
     storageMB: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
 
 
+_NO_WORDS, _NO_PARAMETERS = BerthBody(), ParameterSetBody().to_parameters()
+
+
 class JobSubmit(Body):
     """A job to run: an app, or an image in ``notes.berth.image``."""
 
@@ -180,7 +183,8 @@ class JobSubmit(Body):
 
     def berth(self) -> BerthBody:
         """``notes.berth``, already checked."""
-        return BerthBody.model_validate((self.notes or {}).get("berth") or {})
+        said = (self.notes or {}).get("berth")
+        return BerthBody.model_validate(said) if said else _NO_WORDS
 
     def to_request(self, raw: Mapping[str, Any]) -> JobRequest:
         berth = self.berth()
@@ -208,7 +212,7 @@ class JobSubmit(Body):
             memory_mib=self.memoryMB,
             walltime_s=self.maxMinutes * 60 if self.maxMinutes else None,
             file_inputs=inputs_of(self.fileInputs, self.fileInputArrays),
-            parameters=(self.parameterSet or ParameterSetBody()).to_parameters(),
+            parameters=self.parameterSet.to_parameters() if self.parameterSet else _NO_PARAMETERS,
             is_mpi=self.isMpi,
             mpi_cmd=self.mpiCmd or None,
             cmd_prefix=self.cmdPrefix or None,

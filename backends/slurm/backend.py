@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +40,7 @@ from scheduler.model.systems import System
 
 SBATCH_AT_ONCE = 4
 INTENTS_PER_CALL = 200
-PLANS_PER_CALL = 64
+PLANS_PER_CALL = 200
 IDS_PER_CALL = 500
 FIND_MARGIN = timedelta(hours=1)
 """How much earlier than the intent accounting is searched: clocks differ, and the intent is older than the job."""
@@ -232,10 +234,10 @@ class SlurmBackend:
 
     async def _stage_some(self, plans: Sequence[StagePlan]) -> Sequence[str]:
         """What went wrong, for each plan; when a call for several fails, each is tried alone to know whose it was."""
-        stdin = words([directory for plan in plans for directory in plan.directories])
-        for file in (file for plan in plans for file in plan.files):
-            stdin += word(file.path) + word(f"{file.mode:o}") + word(base64.b64encode(file.content))
-        complaint = (await ask(self._connection, "stage", stdin=stdin)).strip()
+        directories = [_base64(directory) for plan in plans for directory in plan.directories]
+        files = [(_base64(file.path), file.mode, _base64(file.content)) for plan in plans for file in plan.files]
+        stdin = json.dumps({"directories": directories, "files": files}).encode()
+        complaint = (await ask(self._connection, "python", [program("stage.py")], stdin)).strip()
         if not complaint or len(plans) == 1:
             return [complaint] * len(plans)
         return [(await self._stage_some([plan]))[0] for plan in plans]
@@ -265,8 +267,8 @@ class SlurmBackend:
         await self._bucket.take(len(frames))
         stdin = b"".join(dict(frames).values())  # one marker twice is one submission
         try:
-            args = [str(SBATCH_AT_ONCE), program("submit.py")]
-            said = await ask(self._connection, "submit", args, stdin, timeout_s=240)
+            args = [program("submit.py"), str(SBATCH_AT_ONCE)]
+            said = await ask(self._connection, "python", args, stdin, timeout_s=240)
         except NothingLearnt as error:
             return [SubmitUncertain(str(error))] * len(frames)
         verdicts = {line.partition(text.US)[0]: line.split(text.US) for line in said.splitlines()}
@@ -336,6 +338,11 @@ class SlurmBackend:
             (shown,) = await self._outputs([text.VERSION_ARGV])
             self._version = text.parse_version(shown)
         return self._version
+
+
+def _base64(data: str | bytes) -> str:
+    """Bytes, or a path, for a program that reads JSON."""
+    return base64.b64encode(os.fsencode(data)).decode()
 
 
 def _verdict(fields: Sequence[str] | None) -> RemoteId | SubmitError:

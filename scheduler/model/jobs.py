@@ -225,6 +225,15 @@ class InFlight:
     expected_start_at: datetime | None
     cancel_requested_at: datetime | None
     missing_since: datetime | None
+    queue: str | None
+    observation: Observation | None
+    """What the system said when it was last written down."""
+    last_message: str
+
+    @property
+    def versions(self) -> tuple[int, int]:
+        """Of the job and of its attempt: while they stay, nothing here has changed."""
+        return self.version, self.attempt_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,14 @@ Everything is decided from stored facts; no system is asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from placement.constraints import parse, validate
 from placement.engine import place as place_all
 from placement.explain import advice, refusal
-from placement.filters import Screening, screen
+from placement.filters import Screening, question, screen
 from placement.problem import ANYONE, Ask, PlaceOption, Problem, SystemView
 from scheduler.model.errors import NoFeasibleSystem, NotFound, SpecInvalid
 from scheduler.model.jobs import JobSpec
@@ -45,6 +45,8 @@ class Facts:
     _known: dict[str, SystemView] = field(default_factory=dict)
     _holders: dict[str, frozenset[str]] = field(default_factory=dict)
     _everywhere: Sequence[SystemView] | None = None
+    screenings: dict[Hashable, tuple[PlaceOption | None, str]] = field(default_factory=dict)
+    """What came of screening, by ``question``: the jobs of a batch mostly ask the same."""
 
     def know(self, system: System, has_credential: bool) -> None:
         """Take a system that was just found current; its owner, an admin or everyone may read it without a grant."""
@@ -104,6 +106,13 @@ async def screened(facts: Facts, ask: Ask) -> tuple[PlaceOption | None, str]:
 
     Raises NoFeasibleSystem with every reason when the stored facts exclude it everywhere.
     """
+    asked = question(ask.spec)
+    if asked not in facts.screenings:
+        facts.screenings[asked] = await _screened(facts, ask)
+    return facts.screenings[asked]
+
+
+async def _screened(facts: Facts, ask: Ask) -> tuple[PlaceOption | None, str]:
     spec = ask.spec
     if spec.exec_system_id and not spec.dynamic:
         views: Sequence[SystemView] = [await facts.named(spec.exec_system_id, "execSystemId")]

@@ -320,4 +320,7 @@ def _with_target(item: FileInput) -> FileInput:
 
 def _first(*values: T | None) -> T:
     """The first value that was said; the last one always is."""
-    return next(value for value in values if value is not None)
+    for value in values:
+        if value is not None:
+            return value
+    raise ValueError("no value was said, not even a default")

@@ -30,6 +30,7 @@ async def attack(world: World, tmp_path: Path, *, known: bool, seconds: int, exa
     (tmp_path / "schemathesis.toml").write_text("\n".join(["[parameters]", *lines, ""]))
     async with served(world) as base_url:
         command = [
+            "nice",  # tests that run beside it have something to lose by waiting
             str(Path(sys.executable).with_name("schemathesis")),
             "run",
             f"{base_url}/v3/openapi.json",

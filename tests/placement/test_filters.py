@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from placement.filters import screen
+from placement.filters import question, screen
 from placement.problem import PlaceKey
 from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Runtime, SchedulerOption
@@ -381,3 +381,31 @@ def test_screening_costs_neither_numpy_nor_the_solver():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "[]"
+
+
+class Recording:
+    """A spec that keeps which of its fields were read."""
+
+    def __init__(self, spec):
+        self._spec, self.read = spec, set()
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(self._spec, name)
+
+
+@pytest.mark.parametrize(("changes", "its_view"), [row[1:3] for row in REJECTED], ids=[row[0] for row in REJECTED])
+def test_filters_read_nothing_of_a_spec_that_is_not_in_its_question(changes, its_view):
+    asked = ask(**changes)
+    whole, judged = Recording(asked.spec), Recording(asked.spec)
+    question(whole)
+    screened(replace(asked, spec=judged), its_view)
+    assert judged.read <= whole.read
+
+
+def test_jobs_that_ask_for_something_else_ask_another_question():
+    specs = [ask(**changes).spec for _, changes, *_ in REJECTED]
+    for one in specs:
+        for other in specs:
+            needs = [replace(each, name="", args=()) for each in (one, other)]
+            assert (question(one) == question(other)) == (needs[0] == needs[1])
