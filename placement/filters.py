@@ -243,10 +243,10 @@ def gpus_present(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 
 def features_present(ask: Ask, place: PlaceOption) -> Rejection | None:
-    wanted = features_asked(ask.spec)
-    shown = {feature for kind in place.nodes for feature in kind.features}
-    if not wanted or not shown or any(wanted <= set(kind.features) for kind in place.nodes):
+    wanted = features_asked(ask.spec) if place.queue else frozenset[str]()
+    if not wanted or not place.nodes or any(wanted <= set(kind.features) for kind in place.nodes):
         return None
+    shown = {feature for kind in place.nodes for feature in kind.features}
     return _of_place(place, Reason.CONSTRAINT, "--constraint " + "&".join(sorted(wanted)), ", ".join(sorted(shown)))
 
 
@@ -254,7 +254,8 @@ def enough_alike_nodes(ask: Ask, place: PlaceOption) -> Rejection | None:
     """Each need alone may be met, yet by too few nodes all together."""
     if not place.nodes or any(judge(ask, place) for judge in _ONE_NEED):
         return None
-    asked, alike = ask.spec.resources.nodes, sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind))
+    asked = ask.spec.resources.nodes
+    alike = sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind, place.job_type))
     if alike >= asked:
         return None
     offered = f"at most {count(alike, 'node')}" if alike else "no node"
@@ -265,7 +266,7 @@ def enough_nodes_up(ask: Ask, place: PlaceOption) -> Rejection | None:
     """Nodes come back, so the job may wait for them; a reservation that closes them has an end of its own."""
     if not place.nodes or _closed_now(place) or any(judge(ask, place) for judge in (*_ONE_NEED, enough_alike_nodes)):
         return None
-    fitting = [kind for kind in place.nodes if node_fits(ask.spec, kind)]
+    fitting = [kind for kind in place.nodes if node_fits(ask.spec, kind, place.job_type)]
     asked, up = ask.spec.resources.nodes, sum(kind.total - kind.down for kind in fitting)
     if up >= asked:
         return None
@@ -402,14 +403,14 @@ def licences_asked(spec: JobSpec) -> Mapping[str, int]:
     return asked
 
 
-def node_fits(spec: JobSpec, kind: NodeKind) -> bool:
-    """Whether one node of this kind can hold the job's share of a node."""
-    asked, features = spec.resources, features_asked(spec)
+def node_fits(spec: JobSpec, kind: NodeKind, job_type: JobType) -> bool:
+    """Whether one node of this kind can hold the job's share of a node; options of a scheduler are for BATCH jobs."""
+    asked = spec.resources
     return (
         kind.cores >= asked.cores_per_node
         and kind.memory_mib >= asked.memory_mib
         and _has_gpus(asked.gpus_per_node, asked.gpu_model, kind)
-        and (not kind.features or features <= set(kind.features))
+        and (job_type is JobType.FORK or features_asked(spec) <= set(kind.features))
     )
 
 

@@ -128,6 +128,14 @@ REJECTED = [
         "ib, milan",
     ),
     (
+        "a feature where nodes have none",
+        {"scheduler_options": (SchedulerOption("--constraint", "milan"),)},
+        view(None, snapshot()),
+        Reason.CONSTRAINT,
+        "--constraint milan",
+        "",
+    ),
+    (
         "needs that no node meets together",
         {"cores_per_node": 8, "memory_mib": 8192},
         view(None, snapshot(nodes(cores=8), nodes(memory_mib=8192))),
@@ -334,6 +342,11 @@ def test_accounts_of_another_login_say_nothing_of_ours():
     assert screened(asking, view(None, look)).candidates
     shared = cluster(effective_user_id="robot")
     assert screened(asking, view(shared, look)).rejections[0].reason is Reason.ACCOUNT
+
+
+def test_options_of_a_scheduler_do_not_concern_a_host():
+    asking = ask(scheduler_options=(SchedulerOption("--constraint", "milan"), SchedulerOption("--licenses", "x")))
+    assert screened(asking, view(host(), snapshot(licences=()))).candidates
 
 
 def test_a_licence_that_is_taken_keeps_nobody_out():
