@@ -69,9 +69,11 @@ class Evidence:
 WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
 
 
-def estimates(problem: Problem, screenings: Mapping[str, Screening]) -> Mapping[str, tuple[Estimate, ...]]:
-    """What every job may expect in each of its candidates, soonest first."""
-    evidence = Evidence.of(problem)
+def estimates(
+    problem: Problem, screenings: Mapping[str, Screening], evidence: Evidence | None = None
+) -> Mapping[str, tuple[Estimate, ...]]:
+    """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
+    evidence = evidence or Evidence.of(problem)
     return {ask.job_uuid: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for ask in problem.asks}
 
 
