@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from datetime import UTC, datetime
+
 import pytest
 
 from backends.slurm import offers
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.snapshots import Association, Licence, QosLimit
 from scheduler.model.units import utc
-from tests.slurm.recorded import VERSIONS, recorded
+from tests.slurm.recorded import VERSIONS, asked, recorded
 
 PARTITIONS = "PartitionName=cpu Nodes=n[1-4],gpu[01-02] State=UP\nPartitionName=debug Nodes=n1 State=UP\n"
 
@@ -20,6 +23,35 @@ def reservation(**changes: str) -> str:
 
 def closed(text: str):
     return [(each.partition, each.nodes) for each in offers.parse_closures(text, PARTITIONS)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_asked_today_is_what_was_recorded(version):
+    assert asked(version, "reservations") == shlex.join(offers.RESERVATIONS_ARGV)
+    assert asked(version, "licences") == shlex.join(offers.LICENCES_ARGV)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_reservations_of_whole_nodes_are_read_from_every_version(version):
+    partitions = "PartitionName=cpu Nodes=n[1-2]\nPartitionName=debug Nodes=n1\n"
+    found = offers.parse_closures(recorded(version, "reservations"), partitions)
+    upgrade = [each for each in found if each.reservation == "upgrade"]
+    assert [(each.partition, each.nodes, each.maintenance) for each in upgrade] == [
+        ("cpu", 2, True),
+        ("debug", 1, True),
+    ]
+    assert {(each.starts_at, each.ends_at) for each in upgrade} == {
+        (datetime(2030, 1, 7, 6, tzinfo=UTC), datetime(2030, 1, 7, 18, tzinfo=UTC))
+    }
+    course = [each for each in found if each.reservation == "course"]
+    assert sum(each.nodes for each in course if each.partition == "cpu") == 1
+    assert not any(each.maintenance for each in course)
+    assert {each.reservation for each in found} == {"upgrade", "course"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_licences_are_read_from_every_version(version):
+    assert set(offers.parse_licences(recorded(version, "licences"))) >= {Licence(name="matlab", total=4, free=1)}
 
 
 def test_a_reservation_closes_its_nodes_in_every_partition_that_holds_them():
