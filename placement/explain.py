@@ -165,6 +165,7 @@ _SENTENCES: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.NODES_DOWN: lambda r: f"{_where(r)} has {r.limit or 'none'} up that the job could use ({r.asked} asked)",
     Reason.LICENCE: lambda r: f"{_where(r)} has the licence {r.limit or 'not'} ({r.asked} asked)",
     Reason.ACCOUNT: lambda r: f"{_where(r)} lets this login charge {r.limit or 'no account'} ({r.asked} asked)",
+    Reason.ALLOCATION: lambda r: f"{_where(r)} has {r.limit or 'nothing'} left of the allocation ({r.asked} asked)",
     Reason.QOS: lambda r: f"{_where(r)} offers this login the QOS {r.limit or 'none'} ({r.asked} asked)",
     Reason.BUDGET: lambda r: f"{_where(r)} may cost {r.limit} ({r.asked} allowed)",
     Reason.NETWORK: lambda r: f"{_where(r)} lets jobs reach no outside network",

@@ -293,6 +293,17 @@ def account_open(ask: Ask, place: PlaceOption) -> Rejection | None:
     )
 
 
+def allocation_left(ask: Ask, place: PlaceOption) -> Rejection | None:
+    """As sites count: the job must fit into what is left of its account if it uses all of its walltime."""
+    account = _option(ask.spec, "--account")
+    left = [each.core_minutes_left for each in _associations(ask, place) if account in ("", each.account)]
+    needed = ask.spec.resources.cores * ask.spec.resources.walltime_s / 60
+    if not left or any(each is None or each >= needed for each in left):
+        return None
+    most = max(each for each in left if each is not None)
+    return _of_place(place, Reason.ALLOCATION, _core_hours(needed), _core_hours(max(0, most)))
+
+
 def qos_open(ask: Ask, place: PlaceOption) -> Rejection | None:
     known, asked = _associations(ask, place), _option(ask.spec, "--qos")
     account = _option(ask.spec, "--account")
@@ -368,6 +379,7 @@ PLACE_FILTERS: tuple[PlaceFilter, ...] = (
     enough_alike_nodes,
     licences_held,
     account_open,
+    allocation_left,
     qos_open,
     qos_allows,
     within_price,
@@ -433,6 +445,10 @@ def _closed_now(place: PlaceOption) -> bool:
         each.starts_at <= snapshot.taken_at < each.ends_at and place.queue and each.partition == place.queue.partition
         for each in snapshot.closures
     )
+
+
+def _core_hours(core_minutes: float) -> str:
+    return f"{core_minutes / 60:.1f} core-hours"
 
 
 def _most(qos: str, limit: str) -> str:

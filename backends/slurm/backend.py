@@ -98,7 +98,7 @@ class SlurmBackend:
         """Reservations and licences, and now and then what the login may ask for; a site may hide any of it."""
         commands: list[Sequence[str]] = [offers.RESERVATIONS_ARGV, offers.PARTITIONS_ARGV, offers.LICENCES_ARGV]
         is_due = self._rights_asked_at is None or self._clock() - self._rights_asked_at > RIGHTS_HOLD
-        commands += [offers.ACCOUNTS_ARGV, offers.QOS_ARGV] if is_due else []
+        commands += [offers.ACCOUNTS_ARGV, offers.QOS_ARGV, offers.ALLOCATIONS_ARGV] if is_due else []
         said, _ = await ask_commands(self._connection, commands, each_s=10)
         reservations, partitions, licences, *rights = (one.text if one.exit_status == 0 else None for one in said)
         if is_due:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import product
 from typing import TypeVar
@@ -26,6 +26,8 @@ ACCOUNTS_ARGV = (
     'sacctmgr -nP show assoc user="$(id -un)" format=account,partition,qos,defaultqos,maxjobs,maxsubmit',
 )
 QOS_ARGV = ("sacctmgr", "-nP", "show", "qos", "format=name,maxwall,maxjobspu,maxsubmitpu,maxtrespu")
+
+ALLOCATIONS_ARGV = ("sshare", "--noheader", "--parsable2", "--format=Account,User,GrpTRESMins,GrpTRESRaw")
 
 MOST_NODES = 100_000
 """A list of nodes that names more is none."""
@@ -85,6 +87,24 @@ def parse_associations(text: str) -> tuple[Association, ...]:
     )
 
 
+def parse_allocations(text: str) -> Mapping[str, int]:
+    """The answer to ``ALLOCATIONS_ARGV``: core-minutes left by account, where it or an account above has a limit.
+
+    An account's name is indented below its parent's, and a user's row below the account's.
+    """
+    above: list[tuple[int, float]] = []
+    left: dict[str, int] = {}
+    for account, user, limit, used, *_ in _rows(text, 4):
+        depth = len(account) - len(account.lstrip())
+        above = [row for row in above if row[0] < depth]
+        most, taken = _cores(limit), _cores(used) or 0
+        here = min([math.inf if most is None else most - taken, *(row[1] for row in above)])
+        above.append((depth, here))
+        if user and here != math.inf:
+            left[account.strip()] = int(here)
+    return left
+
+
 def parse_qos(text: str) -> tuple[QosLimit, ...]:
     """The answer to ``QOS_ARGV``."""
     return tuple(
@@ -102,9 +122,12 @@ class Rights:
     qos: tuple[QosLimit, ...] | None = None
 
 
-def rights_of(accounts: str | None, qos: str | None) -> Rights:
-    """From the answers to ``ACCOUNTS_ARGV`` and ``QOS_ARGV``."""
-    return Rights(shown(parse_associations, accounts), shown(parse_qos, qos))
+def rights_of(accounts: str | None, qos: str | None, allocations: str | None) -> Rights:
+    """From the answers to ``ACCOUNTS_ARGV``, ``QOS_ARGV`` and ``ALLOCATIONS_ARGV``."""
+    associations, left = shown(parse_associations, accounts), shown(parse_allocations, allocations) or {}
+    if associations is not None:
+        associations = tuple(replace(each, core_minutes_left=left.get(each.account)) for each in associations)
+    return Rights(associations, shown(parse_qos, qos))
 
 
 def shown(parse: Callable[..., T], *texts: str | None) -> T | None:
@@ -148,7 +171,7 @@ def _instant(text: str) -> datetime | None:
 
 
 def _rows(text: str, columns: int) -> list[list[str]]:
-    rows = (line.strip().split("|") for line in text.splitlines())
+    rows = (line.rstrip().split("|") for line in text.splitlines())
     return [row for row in rows if len(row) >= columns]
 
 

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NODES_DOWN = "NODES_DOWN"
     LICENCE = "LICENCE"
     ACCOUNT = "ACCOUNT"
+    ALLOCATION = "ALLOCATION"
     QOS = "QOS"
     BUDGET = "BUDGET"
     NETWORK = "NETWORK"

@@ -81,13 +81,15 @@ class Licence:
 class Association:
     """An account that the login may charge, and the qualities of service it may ask for there.
 
-    ``partition`` None: in every partition. ``default_qos`` None: the site's own.
+    ``partition`` None: in every partition. ``default_qos`` None: the site's own. ``core_minutes_left``: what is left of
+    the allocation, None where it has no limit or none is shown.
     """
 
     account: str
     partition: str | None = None
     qos: tuple[str, ...] = ()
     default_qos: str | None = None
+    core_minutes_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ def only_reason(an_ask, a_view):
 
 RIGHTS = (
     Association(account="lab", qos=("normal", "express")),
-    Association(account="teaching", qos=("normal",)),
+    Association(account="teaching", qos=("normal",), core_minutes_left=450),
     Association(account="debugging", partition="debug", qos=("normal",)),
 )
 MOUNTS = [{"mount": "/", "sizeMiB": 10**6}, {"mount": "/work", "sizeMiB": 1024}, {"mount": "/wo", "sizeMiB": 9}]
@@ -166,6 +166,14 @@ REJECTED = [
         Reason.ACCOUNT,
         "physics",
         "lab or teaching",
+    ),
+    (
+        "more core-hours than are left of the account",
+        {"walltime_s": 7200, "cores_per_node": 4, "scheduler_options": (SchedulerOption("--account", "teaching"),)},
+        view(None, snapshot(associations=RIGHTS, seen_by="alice")),
+        Reason.ALLOCATION,
+        "8.0 core-hours",
+        "7.5 core-hours",
     ),
     (
         "a quality of service that the account does not have",
@@ -347,6 +355,12 @@ def test_accounts_of_another_login_say_nothing_of_ours():
 def test_options_of_a_scheduler_do_not_concern_a_host():
     asking = ask(scheduler_options=(SchedulerOption("--constraint", "milan"), SchedulerOption("--licenses", "x")))
     assert screened(asking, view(host(), snapshot(licences=()))).candidates
+
+
+def test_an_allocation_counts_only_where_it_is_known_and_of_the_account_asked():
+    large, look = {"walltime_s": 7200, "cores_per_node": 4}, view(None, snapshot(associations=RIGHTS, seen_by="alice"))
+    assert screened(ask(**large), look).candidates
+    assert screened(ask(**large, scheduler_options=(SchedulerOption("--account", "lab"),)), look).candidates
 
 
 def test_a_licence_that_is_taken_keeps_nobody_out():
