@@ -27,8 +27,9 @@ BROWSER_HEADERS = (
     "X-Tapis-Tracking-ID",
 )
 
-ROUTES = (jobs, outputs, placement, health, oauth2, tenants, credentials, systems, apps)
-"""Tried one after another for each request, so those asked most often come first."""
+ROUTES = (health, jobs, outputs, placement, oauth2, tenants, credentials, systems, apps)
+"""Tried one after another for each request, so those asked most often come early; first only what would else be taken
+for the name of a job or system."""
 
 DESCRIPTION = """Berth places container jobs on the system and queue where the result comes soonest.
 

@@ -1,6 +1,5 @@
-"""Fixtures that suites share, how property tests run (a slow machine is no finding), and which tests take turns."""
+"""Fixtures that suites share, and how property tests run: a slow machine is no finding."""
 
-import pytest
 import structlog
 from hypothesis import settings
 
@@ -15,11 +14,3 @@ settings.load_profile("berth")
 # The usual way draws a traceback with the local variables of every frame, which takes seconds.
 plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of real clusters take turns on one worker, in the order of their names; the others run beside them."""
-    for item in items:
-        if item.get_closest_marker("testbed"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))

@@ -48,8 +48,8 @@ QUIET_FACTOR = 2.0
 BUSY_SHARE = 0.05
 """Most of the time that a login may spend on answering us."""
 
-SOON_SHARE = 0.25
-"""Most of it while something of interest happens there, such as thousands of submissions."""
+SOON_SHARE = 0.1
+"""Most of it while something of interest happens there, such as submissions."""
 
 MOST_NEWS = 1000
 """Reasons for waiting that are written after one look: thousands that change together must not delay the next."""
@@ -71,7 +71,9 @@ class Outlook:
     """What is kept in memory of one login; losing it costs nothing but time."""
 
     due_at: datetime
-    not_before: datetime
+    answered_at: datetime
+    took: timedelta = timedelta()
+    """How long the last answer was in coming."""
     missed: Counter[Marker] = field(default_factory=Counter)
     unreachable_since: datetime | None = None
 
@@ -89,10 +91,11 @@ class Watch:
         self.crew = Crew(LOGINS_AT_ONCE)
 
     def soon(self, target: Target) -> None:
-        """Something of interest happens there: ask at the next tick, if answering is not dear."""
+        """Something of interest happens there: ask at the next tick; where answers are dear, once they may show it."""
         now = self._ports.clock()
         outlook = self._outlooks.setdefault(target, Outlook(now, now))
-        outlook.due_at = min(outlook.due_at, max(now, outlook.not_before))
+        earliest = outlook.answered_at + outlook.took / SOON_SHARE
+        outlook.due_at = min(outlook.due_at, max(now + outlook.took, earliest))
         self._scan_at = min(self._scan_at or now, outlook.due_at)
 
     async def tick(self) -> None:
@@ -119,7 +122,7 @@ class Watch:
             await self._unreachable(flights, outlook, error)
             answers = None
         now = self._ports.clock()
-        outlook.not_before = now + (now - began_at) * ((1 - SOON_SHARE) / SOON_SHARE)
+        outlook.answered_at, outlook.took = now, now - began_at
         outlook.due_at = now + timedelta(seconds=interval_s(flights, began_at, now, self._pace))
         self._scan_at = min(self._scan_at or now, outlook.due_at)
         if answers is not None:
@@ -256,9 +259,9 @@ async def _ask(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker,
 def interval_s(flights: Sequence[InFlight], began_at: datetime, now: datetime, pace: Pace) -> float:
     """Seconds until a login is asked again: sooner when something may start or end, later when asking is dear."""
     took_s = (now - began_at).total_seconds()
-    wanted_s = pace.least_s if any(_is_near(flight, now) for flight in flights) else pace.least_s * QUIET_FACTOR
     if any(flight.submitted_at is not None and now - flight.submitted_at < FRESH for flight in flights):
-        wanted_s = pace.least_s / 2
+        return min(pace.most_s, max(pace.least_s / 2, took_s / SOON_SHARE))
+    wanted_s = pace.least_s if any(_is_near(flight, now) for flight in flights) else pace.least_s * QUIET_FACTOR
     return min(pace.most_s, max(wanted_s, took_s / BUSY_SHARE))
 
 

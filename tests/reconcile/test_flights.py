@@ -126,7 +126,7 @@ async def test_a_login_whose_answers_are_dear_is_not_asked_again_with_every_subm
     meet = world.system.meet
 
     async def dear(method: str):
-        world.later(2 if method == "observe" else 0)
+        world.later(1 if method == "observe" else 0)
         return await meet(method)
 
     async def asked() -> int:
@@ -141,5 +141,5 @@ async def test_a_login_whose_answers_are_dear_is_not_asked_again_with_every_subm
     first = await asked()
     world.later(5)
     assert await asked() == first
-    world.later(2)
+    world.later(6)
     assert await asked() == first + 1
