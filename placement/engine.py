@@ -58,7 +58,7 @@ def _advised(decisions: Mapping[str, Decision], evidence: Evidence) -> Mapping[s
     """The decisions, with what would start those jobs sooner that wait for long."""
     asks = {ask.job_uuid: ask for ask in evidence.problem.asks}
     long = [
-        (asks[uuid], each.winner)
+        (asks[uuid], (each.winner, *each.losers))
         for uuid, each in decisions.items()
         if each.winner and each.winner.wait.p50_s >= LONG_WAIT_S
     ]

@@ -27,8 +27,11 @@ LEAST_SHARE = 0.25
 GOOD_SHARE = 0.8
 """The smallest change is advised that gains this share of what the largest one gains."""
 
-MOST_ADVISED = 50
-"""Most different jobs of one plan for which variants are played."""
+MOST_ADVISED = 10
+"""Most different jobs of one plan for which variants are played: each takes dozens of replays."""
+
+MOST_PLACES = 3
+"""Places in which they are played: where the job goes, and those that are next best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +50,57 @@ class Start:
     place: PlaceKey
 
 
-def advice_for(asks: Iterable[tuple[Ask, Estimate]], evidence: Evidence) -> Mapping[str, tuple[str, ...]]:
-    """Advice by job uuid, for jobs and what they may expect; jobs of one owner that ask alike share theirs."""
+def advice_for(jobs: Iterable[tuple[Ask, Sequence[Estimate]]], evidence: Evidence) -> Mapping[str, tuple[str, ...]]:
+    """Advice by job uuid, for jobs with what they may expect, where they go first.
+
+    Jobs of one owner that ask alike and go to one place share theirs.
+    """
     shared: dict[object, tuple[str, ...]] = {}
     found: dict[str, tuple[str, ...]] = {}
-    for ask, winner in asks:
-        key = (ask.owner, question(ask.spec), winner.run)
+    for ask, expected in jobs:
+        keys = tuple(PlaceKey(each.system_id, each.queue) for each in expected[:MOST_PLACES])
+        key = (ask.owner, question(ask.spec), expected[0].run, keys)
         if key not in shared and len(shared) < MOST_ADVISED:
-            shared[key] = tuple(_advice(ask, winner, evidence))
+            shared[key] = tuple(_advice(Scene(ask, expected[0].run, frozenset(keys), evidence)))
         found[ask.job_uuid] = shared.get(key, ())
     return found
 
 
-def _advice(ask: Ask, winner: Estimate, evidence: Evidence) -> Iterator[str]:
-    (now,) = _soonest(ask, [ask.spec], evidence)
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A job, how long it runs where it goes, and the places in which its variants are played."""
+
+    ask: Ask
+    run: Term
+    places: frozenset[PlaceKey]
+    evidence: Evidence
+
+    def open_to(self, specs: Sequence[JobSpec]) -> list[list[PlaceOption]]:
+        """For each spec those of the places that can take it."""
+        asks = tuple(replace(self.ask, job_uuid=str(number), spec=spec) for number, spec in enumerate(specs))
+        problem = self.evidence.problem
+        ids = {key.system_id for key in self.places}
+        systems = tuple(view for view in problem.systems if view.system.id in ids)
+        screenings = screen(replace(problem, asks=asks, systems=systems))
+        return [[each for each in screenings[ask.job_uuid].candidates if each.key in self.places] for ask in asks]
+
+    def starts(self, specs: Sequence[JobSpec]) -> list[Start | None]:
+        """For each spec its first start, with what else holds it back; None where no queue can be replayed."""
+        found: list[Start | None] = []
+        for spec, places in zip(specs, self.open_to(specs), strict=True):
+            waits = [(visible_queue(spec, place, self.evidence), place) for place in places]
+            now = self.evidence.problem.now
+            starts = [Start(held(spec, place, now, wait), place.key) for wait, place in waits if wait]
+            found.append(min(starts, key=lambda start: (start.wait.p50_s, start.wait.p90_s), default=None))
+        return found
+
+
+def _advice(scene: Scene) -> Iterator[str]:
+    (now,) = scene.starts([scene.ask.spec])
     if now is None:
         return
-    for variants in (_shorter(ask, winner, evidence), _smaller(ask.spec)):
-        starts = _soonest(ask, [each.spec for each in variants], evidence)
+    for variants in (_shorter(scene), _smaller(scene.ask.spec)):
+        starts = scene.starts([each.spec for each in variants])
         gains = [
             (_gain_s(now, start), variant, start) for variant, start in zip(variants, starts, strict=True) if start
         ]
@@ -81,24 +117,24 @@ def _gain_s(now: Start, then: Start) -> float:
     return now.wait.p50_s - then.wait.p50_s if then.wait.p90_s < now.wait.p90_s else 0.0
 
 
-def _shorter(ask: Ask, winner: Estimate, evidence: Evidence) -> Sequence[Variant]:
+def _shorter(scene: Scene) -> Sequence[Variant]:
     """Less walltime, the largest first; never less than such runs are known to take."""
-    asked_s = ask.spec.resources.walltime_s
-    known_s = winner.run.p90_s if winner.run.p90_s < asked_s else 0.0
-    walltimes = {*WALLTIMES_S, *_before_closures(ask, evidence)}
+    spec = scene.ask.spec
+    asked_s = spec.resources.walltime_s
+    known_s = scene.run.p90_s if scene.run.p90_s < asked_s else 0.0
     return [
-        Variant(_with(ask.spec, walltime_s=each), f"{duration(each)} instead of {duration(asked_s)} of walltime")
-        for each in sorted(walltimes, reverse=True)
+        Variant(_with(spec, walltime_s=each), f"{duration(each)} instead of {duration(asked_s)} of walltime")
+        for each in sorted({*WALLTIMES_S, *_before_closures(scene)}, reverse=True)
         if max(known_s, 59) < each < asked_s
     ]
 
 
-def _before_closures(ask: Ask, evidence: Evidence) -> Iterator[int]:
+def _before_closures(scene: Scene) -> Iterator[int]:
     """Walltimes with which the job would end before a window that it would run into."""
-    now = evidence.problem.now
-    for place in _places(ask, [ask.spec], evidence)[0]:
-        wait = visible_queue(ask.spec, place, evidence)
-        for closure in closures_ahead(ask.spec, place, now)[:1] if wait else ():
+    spec, now = scene.ask.spec, scene.evidence.problem.now
+    for place in scene.open_to([spec])[0]:
+        wait = visible_queue(spec, place, scene.evidence)
+        for closure in closures_ahead(spec, place, now)[:1] if wait else ():
             yield walltime_before(closure, wait.p90_s if wait else 0.0, now)
 
 
@@ -116,19 +152,3 @@ def _with(spec: JobSpec, *, walltime_s: int | None = None, nodes: int | None = N
     asked = spec.resources
     resources = replace(asked, walltime_s=walltime_s or asked.walltime_s, nodes=nodes or asked.nodes)
     return replace(spec, resources=resources)
-
-
-def _soonest(ask: Ask, specs: Sequence[JobSpec], evidence: Evidence) -> list[Start | None]:
-    """For each spec its first start, with what else holds it back; None where no queue can be replayed."""
-    found: list[Start | None] = []
-    for spec, places in zip(specs, _places(ask, specs, evidence), strict=True):
-        waits = [(visible_queue(spec, place, evidence), place) for place in places]
-        starts = [Start(held(spec, place, evidence.problem.now, wait), place.key) for wait, place in waits if wait]
-        found.append(min(starts, key=lambda start: (start.wait.p50_s, start.wait.p90_s), default=None))
-    return found
-
-
-def _places(ask: Ask, specs: Sequence[JobSpec], evidence: Evidence) -> list[tuple[PlaceOption, ...]]:
-    asks = tuple(replace(ask, job_uuid=str(number), spec=spec) for number, spec in enumerate(specs))
-    screenings = screen(replace(evidence.problem, asks=asks))
-    return [screenings[each.job_uuid].candidates for each in asks]
