@@ -35,7 +35,7 @@ from scheduler.model.errors import (
 )
 from scheduler.model.ids import MARKER_BEGINS, Marker, RemoteId, checked_marker
 from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
-from scheduler.model.snapshots import Closure, Licence, StartProbe, SystemSnapshot
+from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
 
 SBATCH_AT_ONCE = 4
@@ -84,18 +84,27 @@ class SlurmBackend:
     async def snapshot(self, probes: Sequence[StartProbe] = ()) -> SystemSnapshot:
         """Partitions, kinds of nodes, the jobs of everyone, what the site offers or withholds beside them, and when
         each probe would start; three remote calls at once."""
-        shown, starts, (closures, licences) = await asyncio.gather(
+        shown, starts, (reservations, partitions, licences) = await asyncio.gather(
             self._outputs([text.VERSION_ARGV, cluster.SINFO_ARGV, cluster.SQUEUE_ARGV]),
             self._starts(probes),
             self._offers(),
         )
         version, nodes, jobs = shown
-        seen = cluster.snapshot_of(self._clock(), version, nodes, jobs, starts)
-        rights = self._rights
-        return replace(seen, closures=closures, licences=licences, associations=rights.associations, qos=rights.qos)
+        seen, rights = cluster.snapshot_of(self._clock(), version, nodes, jobs, starts), self._rights
+        least_cpus = min((kind.cores for kind in seen.nodes), default=1)
+        return replace(
+            seen,
+            closures=offers.shown(offers.parse_closures, reservations, partitions, least_cpus) or (),
+            licences=offers.shown(offers.parse_licences, licences),
+            associations=rights.associations,
+            qos=rights.qos,
+        )
 
-    async def _offers(self) -> tuple[tuple[Closure, ...], tuple[Licence, ...] | None]:
-        """Reservations and licences, and now and then what the login may ask for; a site may hide any of it."""
+    async def _offers(self) -> tuple[str | None, str | None, str | None]:
+        """What the site says of reservations, partitions and licences; None where it hides one of them.
+
+        Now and then it is asked as well what the login may ask for.
+        """
         commands: list[Sequence[str]] = [offers.RESERVATIONS_ARGV, offers.PARTITIONS_ARGV, offers.LICENCES_ARGV]
         is_due = self._rights_asked_at is None or self._clock() - self._rights_asked_at > RIGHTS_HOLD
         commands += [offers.ACCOUNTS_ARGV, offers.QOS_ARGV, offers.ALLOCATIONS_ARGV] if is_due else []
@@ -103,8 +112,7 @@ class SlurmBackend:
         reservations, partitions, licences, *rights = (one.text if one.exit_status == 0 else None for one in said)
         if is_due:
             self._rights, self._rights_asked_at = offers.rights_of(*rights), self._clock()
-        closures = offers.shown(offers.parse_closures, reservations, partitions)
-        return closures or (), offers.shown(offers.parse_licences, licences)
+        return reservations, partitions, licences
 
     async def _starts(self, probes: Sequence[StartProbe]) -> tuple[tuple[StartProbe, datetime], ...]:
         if not probes:

@@ -35,10 +35,10 @@ MOST_NODES = 100_000
 T = TypeVar("T")
 
 
-def parse_closures(reservations: str, partitions: str) -> tuple[Closure, ...]:
+def parse_closures(reservations: str, partitions: str, least_cpus: int) -> tuple[Closure, ...]:
     """The answers to ``RESERVATIONS_ARGV`` and ``PARTITIONS_ARGV``: whole nodes that reservations take, by partition.
 
-    A reservation of some cores of its nodes closes none of them.
+    least_cpus: of a node. A reservation of some cores of its nodes, which has fewer, closes none of them.
     """
     nodes_of = {one.get("PartitionName", ""): frozenset(_nodes(one.get("Nodes", ""))) for one in oneliners(partitions)}
     found: list[Closure] = []
@@ -46,7 +46,10 @@ def parse_closures(reservations: str, partitions: str) -> tuple[Closure, ...]:
         starts_at, ends_at = _instant(one.get("StartTime", "")), _instant(one.get("EndTime", ""))
         taken = frozenset(_nodes(one.get("Nodes", "")))
         flags = one.get("Flags", "").split(",")
-        if starts_at is None or ends_at is None or "CoreIDs" in one:
+        if starts_at is None or ends_at is None or not taken:
+            continue
+        cpus = _cpus(one.get("TRES", ""))
+        if cpus is not None and cpus < least_cpus * len(taken):
             continue
         for partition, its_nodes in sorted(nodes_of.items()):
             if closed := len(taken & its_nodes):
@@ -97,7 +100,7 @@ def parse_allocations(text: str) -> Mapping[str, int]:
     for account, user, limit, used, *_ in _rows(text, 4):
         depth = len(account) - len(account.lstrip())
         above = [row for row in above if row[0] < depth]
-        most, taken = _cores(limit), _cores(used) or 0
+        most, taken = _cpus(limit), _cpus(used) or 0
         here = min([math.inf if most is None else most - taken, *(row[1] for row in above)])
         above.append((depth, here))
         if user and here != math.inf:
@@ -108,7 +111,7 @@ def parse_allocations(text: str) -> Mapping[str, int]:
 def parse_qos(text: str) -> tuple[QosLimit, ...]:
     """The answer to ``QOS_ARGV``."""
     return tuple(
-        QosLimit(name=name, max_walltime_s=_walltime_s(max_wall), max_cores_per_user=_cores(max_tres))
+        QosLimit(name=name, max_walltime_s=_walltime_s(max_wall), max_cores_per_user=_cpus(max_tres))
         for name, max_wall, _, _, max_tres, *_ in _rows(text, 5)
         if name
     )
@@ -130,14 +133,14 @@ def rights_of(accounts: str | None, qos: str | None, allocations: str | None) ->
     return Rights(associations, shown(parse_qos, qos))
 
 
-def shown(parse: Callable[..., T], *texts: str | None) -> T | None:
-    """What the answers say; None when one of them did not come, or was not understood."""
-    answers = [text for text in texts if text is not None]
-    if len(answers) < len(texts):
+def shown(parse: Callable[..., T], *answers: str | int | None) -> T | None:
+    """What the answers say; None when one of them did not come, or was not understood. They are extras to a look at
+    the site, so what is wrong with them must not cost the look."""
+    if None in answers:
         return None
     try:
         return parse(*answers)
-    except UnexpectedReply:
+    except (UnexpectedReply, ValueError, OverflowError):
         return None
 
 
@@ -159,10 +162,11 @@ def _nodes(text: str) -> Iterator[str]:
 def _numbers(text: str) -> Sequence[str]:
     found: list[str] = []
     for span in text.split(","):
-        first, _, last = span.partition("-")
-        if not first.isdigit() or not (last or first).isdigit() or int(last or first) - int(first) >= MOST_NODES:
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", span)
+        numbers = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        if match is None or len(found) + len(numbers) > MOST_NODES:
             raise UnexpectedReply(f"'{text[:80]}' is not a list of nodes", text)
-        found += [f"{number:0{len(first)}}" for number in range(int(first), int(last or first) + 1)]
+        found += [f"{number:0{len(match[1])}}" for number in numbers]
     return found
 
 
@@ -179,7 +183,7 @@ def _count(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
 
 
-def _cores(tres: str) -> int | None:
+def _cpus(tres: str) -> int | None:
     return next((_count(item[4:]) for item in tres.split(",") if item.startswith("cpu=")), None)
 
 

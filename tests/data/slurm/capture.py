@@ -14,7 +14,11 @@ from backends.slurm import cluster, offers, probe, sbatch, text
 from scheduler.model.runs import Resources
 
 PARTS = ("partitions", "config", "qos", "accounts")
-OFFERS = {"reservations": offers.RESERVATIONS_ARGV, "licences": offers.LICENCES_ARGV}
+OFFERS = {
+    "reservations": offers.RESERVATIONS_ARGV,
+    "licences": offers.LICENCES_ARGV,
+    "allocations": offers.ALLOCATIONS_ARGV,
+}
 
 
 def main(config: str, folder: Path, ids: list[str]) -> None:
