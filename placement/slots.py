@@ -33,7 +33,7 @@ def footprint_cores(resources: Resources, kinds: tuple[NodeKind, ...]) -> int:
 
 def fitting_nodes(spec: JobSpec, place: PlaceOption) -> tuple[NodeKind, ...]:
     """The kinds of nodes there that can hold the job's share of a node."""
-    return tuple(kind for kind in place.nodes if node_fits(spec, kind))
+    return tuple(kind for kind in place.nodes if node_fits(spec, kind, place.job_type))
 
 
 def total_cores(kinds: tuple[NodeKind, ...]) -> int:

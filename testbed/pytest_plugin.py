@@ -52,7 +52,7 @@ def _cluster_for(part: str) -> Iterator[Cluster]:
 
 
 @contextmanager
-def shared_cluster(test_run: str) -> Iterator[Cluster]:
+def shared_cluster(test_run: str, *, nodes: int = _NODES, gpus: int = 0) -> Iterator[Cluster]:
     """The cluster of a test run: the first process of the run brings it up, the last one takes it down."""
     name = f"t{hashlib.sha256(test_run.encode()).hexdigest()[:8]}"
     me = _SESSIONS / name / str(os.getpid())
@@ -63,7 +63,8 @@ def shared_cluster(test_run: str) -> Iterator[Cluster]:
             me.parent.mkdir(exist_ok=True)
             me.touch()
             spec_file = STATE / name / "spec.json"
-            running = Cluster.load(name) if spec_file.exists() else Cluster(Spec(_NODES, name, ssh_port=_free_port()))
+            new = Spec(nodes, name, gpus=gpus, ssh_port=free_port())
+            running = Cluster.load(name) if spec_file.exists() else Cluster(new)
             running.up()
         yield running
     finally:
@@ -87,7 +88,7 @@ def _clear_dead_sessions() -> None:
             shutil.rmtree(session)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """The first port of a hundred of which nobody holds the one that every cluster needs."""
     for port in range(_FIRST_PORT, 20_000, 100):
         try:

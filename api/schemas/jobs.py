@@ -124,6 +124,9 @@ class BerthBody(Body):
     after: Annotated[list[AfterBody], Field(max_length=100)] | None = None
     weight: Annotated[StrictInt | StrictFloat, Field(gt=0, le=1_000_000)] | None = None
     hedge: Annotated[StrictInt, Field(ge=1, le=MOST_PLACES)] | None = None
+    maxPrice: Annotated[StrictInt | StrictFloat, Field(ge=0, le=1_000_000_000)] | None = None
+    outboundNetwork: Flag | None = None
+    storageMB: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
 
 
 _NO_WORDS, _NO_PARAMETERS = BerthBody(), ParameterSetBody().to_parameters()
@@ -227,6 +230,9 @@ class JobSubmit(Body):
             after=tuple(After(item.uuid, item.condition) for item in berth.after or ()),
             weight=float(berth.weight) if berth.weight else 1.0,
             hedge_count=berth.hedge or 1,
+            max_price_usd=None if berth.maxPrice is None else float(berth.maxPrice),
+            needs_network=bool(berth.outboundNetwork),
+            storage_mib=berth.storageMB or 0,
         )
 
 

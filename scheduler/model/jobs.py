@@ -36,6 +36,7 @@ class JobSpec:
     """What was asked, with the app's defaults merged in; never changes after submit.
 
     Directories are templates that may hold macros (``${JobWorkingDir}``); they are resolved when the job has a place.
+    ``max_price_usd`` is what one run may cost at most; ``storage_mib`` is the room that its files need where it runs.
     ``raw_request`` is the request as it came, for resubmit.
     """
 
@@ -75,6 +76,9 @@ class JobSpec:
     weight: float = 1.0
     hedge_count: int = 1
     """Places in which the job may wait at once; the first start takes it from the others."""
+    max_price_usd: float | None = None
+    needs_network: bool = False
+    storage_mib: int = 0
     tags: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     parameter_set: Mapping[str, Any] = field(default_factory=dict)

@@ -55,3 +55,6 @@ class JobRequest:
     after: tuple[After, ...] = ()
     weight: float = 1.0
     hedge_count: int = 1
+    max_price_usd: float | None = None
+    needs_network: bool = False
+    storage_mib: int = 0

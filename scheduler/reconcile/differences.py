@@ -86,10 +86,16 @@ def waiting_in_words(queue: str | None, seen: Observation) -> str:
     """Where a job waits or runs, why, and until when the site expects it to."""
     if seen.state is RemoteState.RUNNING:
         return running_in_words(seen)
-    words = (f"waiting in queue {queue}" if queue else "waiting") + (f": {seen.reason}" if seen.reason else "")
+    words = (f"waiting in queue {queue}" if queue else "waiting") + _why(seen)
     if seen.expected_start_at is not None:
         words += f"; the site expects it to start at {seen.expected_start_at:%Y-%m-%d %H:%M} UTC"
     return words
+
+
+def _why(seen: Observation) -> str:
+    if not seen.reason_words:
+        return f": {seen.reason}" if seen.reason else ""
+    return f": {seen.reason_words} ({seen.reason})"
 
 
 def running_in_words(seen: Observation) -> str:

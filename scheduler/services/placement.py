@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from placement.constraints import parse
+from placement.constraints import parse, validate
 from placement.engine import place as place_all
 from placement.explain import advice, refusal
 from placement.filters import Screening, question, screen
@@ -118,6 +118,7 @@ async def _screened(facts: Facts, ask: Ask) -> tuple[PlaceOption | None, str]:
         views: Sequence[SystemView] = [await facts.named(spec.exec_system_id, "execSystemId")]
     else:
         views = await facts.everywhere()
+        validate(spec.constraints, [view.system for view in views])
     screening = screen(Problem(now=ask.waiting_since, asks=(ask,), systems=tuple(views)))[ask.job_uuid]
     if not screening.possible:
         raise NoFeasibleSystem(screening.rejections, _refusal(screening))
@@ -134,6 +135,7 @@ async def plan(ports: Ports, owner: Principal, ask: Ask) -> Decision:
             views: Sequence[SystemView] = [await facts.named(ask.spec.exec_system_id, "execSystemId")]
         else:
             views = await facts.everywhere()
+            validate(ask.spec.constraints, [view.system for view in views])
         problem = await _problem(db, ports, owner, views, ask)
     screening = screen(problem)[ask.job_uuid]
     if not screening.possible:
@@ -159,6 +161,7 @@ async def matching(
     ask = Ask(job_uuid=MATCH_UUID, owner=caller.username, spec=spec, waiting_since=ports.clock())
     async with ports.reading() as db:
         views = [replace(view, has_credential=ANYONE) for view in await Facts(db, caller).everywhere()]
+        validate(spec.constraints, [view.system for view in views])
         views = [view for view in views if view.may_execute and view.system.can_exec and view.system.enabled]
         views = [view for view in views if any(expression.unmet(view.system, q) is None for q in _queues(view))]
         problem = await _problem(db, ports, caller, views, ask)
