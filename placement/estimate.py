@@ -15,8 +15,10 @@ from placement.first_use import FirstUses
 from placement.history import OVER_ASK, History
 from placement.holds import held
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
+from placement.queue_state import JobShape
 from placement.replay import Forecast, forecast, waits_for_nodes
 from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
+from placement.waits import FIRST_FIT_JOBS
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
@@ -34,6 +36,9 @@ FRESH_S = 120
 """A look that is younger needs no mention of its age."""
 
 NO_IMAGE = Term(0, 0, "no image to bring")
+
+STRANGER = ""
+"""Our users by their names on the system are not known here: a job is forecast as that of a new user."""
 
 NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
 
@@ -138,6 +143,20 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
     return _aged(Term(5, 60, f"{count(empty, 'node')} free now"), age_s)
 
 
+def learnt_waits(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """What the waits of everyone's jobs taught (``placement.waits``), once there were enough of them."""
+    age_s, queue = evidence.age_s(place), evidence.problem.watched.get(place.key)
+    if queue is None or age_s > STALE_S or queue.model.known_jobs < FIRST_FIT_JOBS:
+        return None
+    cores = footprint_cores(spec.resources, fitting_nodes(spec, place))
+    job = JobShape(float(cores), float(spec.resources.walltime_s), STRANGER)
+    said, own_s = queue.forecast(job, evidence.problem.now.timestamp()), _own_work_s(place)
+    source = f"learnt from {count(said.known_jobs, 'start')} there"
+    if said.coverage_share is not None:
+        source += f"; {said.coverage_share:.0%} of the last p90 held"
+    return _aged(Term(said.p50_s + own_s / 2, said.p90_s + own_s, source), age_s)
+
+
 def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
     """The site's own scheduler, asked without submitting (``sbatch --test-only``).
 
@@ -177,7 +196,14 @@ def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term |
     return evidence.history.wait(place.key)
 
 
-WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (host_starts_at_once, free_nodes, site_says, visible_queue, own_history)
+WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (
+    host_starts_at_once,
+    free_nodes,
+    learnt_waits,
+    site_says,
+    visible_queue,
+    own_history,
+)
 
 
 def probe_for(spec: JobSpec, place: PlaceOption) -> StartProbe | None:

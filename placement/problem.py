@@ -10,6 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
+from placement.watched import WatchedQueue
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision
 from scheduler.model.runs import JobType, Resources
@@ -160,12 +161,16 @@ class PlaceOption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver."""
+    """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
+
+    watched: what the looks at a queue taught; read, and never moved, by planning.
+    """
 
     now: datetime
     asks: tuple[Ask, ...]
     systems: tuple[SystemView, ...]
     history: tuple[FinishedRun, ...] = ()
+    watched: Mapping[PlaceKey, WatchedQueue] = field(default_factory=dict)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 

@@ -63,7 +63,7 @@ def shared_cluster(test_run: str, *, nodes: int = _NODES, gpus: int = 0) -> Iter
             me.parent.mkdir(exist_ok=True)
             me.touch()
             spec_file = STATE / name / "spec.json"
-            new = Spec(nodes, name, gpus=gpus, ssh_port=_free_port())
+            new = Spec(nodes, name, gpus=gpus, ssh_port=free_port())
             running = Cluster.load(name) if spec_file.exists() else Cluster(new)
             running.up()
         yield running
@@ -88,7 +88,7 @@ def _clear_dead_sessions() -> None:
             shutil.rmtree(session)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """The first port of a hundred of which nobody holds the one that every cluster needs."""
     for port in range(_FIRST_PORT, 20_000, 100):
         try:
