@@ -290,7 +290,7 @@ def account_open(ask: Ask, place: PlaceOption) -> Rejection | None:
     known = _associations(ask, place)
     if not known:
         return None
-    asked, offered = _option(ask.spec, "--account"), sorted({each.account for each in known})
+    asked, offered = _named(ask.spec, "--account"), sorted({each.account for each in known})
     return _of_place(place, Reason.ACCOUNT, asked, " or ".join(offered)) if asked not in ("", *offered) else None
 
 
@@ -299,7 +299,7 @@ def allocation_left(ask: Ask, place: PlaceOption) -> Rejection | None:
     known = _associations(ask, place)
     if not known:
         return None
-    account = _option(ask.spec, "--account")
+    account = _named(ask.spec, "--account")
     left = [each.core_minutes_left for each in known if account in ("", each.account)]
     needed = ask.spec.resources.cores * ask.spec.resources.walltime_s / 60
     if not left or any(each is None or each >= needed for each in left):
@@ -312,7 +312,7 @@ def qos_open(ask: Ask, place: PlaceOption) -> Rejection | None:
     known = _associations(ask, place)
     if not known:
         return None
-    asked, account = _option(ask.spec, "--qos"), _option(ask.spec, "--account")
+    asked, account = _named(ask.spec, "--qos"), _named(ask.spec, "--account")
     offered = sorted({qos for each in known if account in ("", each.account) for qos in each.qos})
     return (
         _of_place(place, Reason.QOS, asked, " or ".join(offered)) if offered and asked not in ("", *offered) else None
@@ -321,7 +321,7 @@ def qos_open(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 def qos_allows(ask: Ask, place: PlaceOption) -> Rejection | None:
     """What the quality of service that the job asks for allows one job or one user."""
-    snapshot, name, asked = place.view.snapshot, _option(ask.spec, "--qos"), ask.spec.resources
+    snapshot, name, asked = place.view.snapshot, _named(ask.spec, "--qos"), ask.spec.resources
     if not name:
         return None
     limits = [each for each in (snapshot.qos if snapshot else None) or () if each.name == name]
@@ -437,9 +437,10 @@ def node_fits(spec: JobSpec, kind: NodeKind, job_type: JobType) -> bool:
     )
 
 
-def _option(spec: JobSpec, name: str) -> str:
-    """What the job says under one of the scheduler's options; the last word counts, as for sbatch."""
-    return next((option.value or "" for option in reversed(spec.scheduler_options or ()) if option.name == name), "")
+def _named(spec: JobSpec, option: str) -> str:
+    """The account or QOS that the job names, in the lower case in which Slurm keeps them; the last word counts."""
+    said = (each.value or "" for each in reversed(spec.scheduler_options or ()) if each.name == option)
+    return next(said, "").lower()
 
 
 def _associations(ask: Ask, place: PlaceOption) -> Sequence[Association]:
