@@ -57,7 +57,8 @@ def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:
             found.append(about_system)
             continue
         for place in places(ask.spec, view):
-            about_place = [rejection for judge in PLACE_FILTERS if (rejection := judge(ask, place)) is not None]
+            judges = (*PLACE_FILTERS, *SEEN_FILTERS) if view.snapshot else PLACE_FILTERS
+            about_place = [rejection for judge in judges if (rejection := judge(ask, place)) is not None]
             found.extend(about_place)
             if not about_place:
                 candidates.append(place)
@@ -157,7 +158,8 @@ def image_permitted(ask: Ask, view: SystemView) -> Rejection | None:
 
 
 def storage_suffices(ask: Ask, view: SystemView) -> Rejection | None:
-    asked, room = ask.spec.storage_mib, storage_mib(view.system)
+    asked = ask.spec.storage_mib
+    room = storage_mib(view.system) if asked else None
     if room is None or asked <= room:
         return None
     return _of_system(view, Reason.STORAGE, memory(asked), f"at most {memory(room)}")
@@ -252,11 +254,9 @@ def features_present(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 def enough_alike_nodes(ask: Ask, place: PlaceOption) -> Rejection | None:
     """Each need alone may be met, yet by too few nodes all together."""
-    if not place.nodes or any(judge(ask, place) for judge in _ONE_NEED):
-        return None
     asked = ask.spec.resources.nodes
     alike = sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind, place.job_type))
-    if alike >= asked:
+    if alike >= asked or not place.nodes or any(judge(ask, place) for judge in _ONE_NEED):
         return None
     offered = f"at most {count(alike, 'node')}" if alike else "no node"
     return _of_place(place, Reason.NODES, count(asked, "node"), offered + " meeting all needs at once")
@@ -264,13 +264,13 @@ def enough_alike_nodes(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 def enough_nodes_up(ask: Ask, place: PlaceOption) -> Rejection | None:
     """Nodes come back, so the job may wait for them; a reservation that closes them has an end of its own."""
-    if not place.nodes or _closed_now(place) or any(judge(ask, place) for judge in (*_ONE_NEED, enough_alike_nodes)):
+    if not any(kind.down for kind in place.nodes):
         return None
     fitting = [kind for kind in place.nodes if node_fits(ask.spec, kind, place.job_type)]
     asked, up = ask.spec.resources.nodes, sum(kind.total - kind.down for kind in fitting)
-    if up >= asked:
-        return None
     total = sum(kind.total for kind in fitting)
+    if not up < asked <= total or _closed_now(place) or nodes_fit(ask, place):
+        return None
     return _of_place(place, Reason.NODES_DOWN, count(asked, "node"), f"{up} of {count(total, 'node')}")
 
 
@@ -278,25 +278,29 @@ def licences_held(ask: Ask, place: PlaceOption) -> Rejection | None:
     snapshot = place.view.snapshot
     if snapshot is None or snapshot.licences is None or place.queue is None:
         return None
-    held = {licence.name: licence.total for licence in snapshot.licences}
-    short = {name: n for name, n in licences_asked(ask.spec).items() if n > held.get(name, 0)}
+    asked_for = licences_asked(ask.spec)
+    held = {licence.name: licence.total for licence in snapshot.licences} if asked_for else {}
+    short = {name: n for name, n in asked_for.items() if n > held.get(name, 0)}
     asked = ", ".join(f"{name}:{n}" for name, n in sorted(short.items()))
     offered = ", ".join(f"{name}:{held[name]}" for name in sorted(short) if name in held)
     return _of_place(place, Reason.LICENCE, asked, offered) if short else None
 
 
 def account_open(ask: Ask, place: PlaceOption) -> Rejection | None:
-    known, asked = _associations(ask, place), _option(ask.spec, "--account")
-    offered = sorted({each.account for each in known})
-    return (
-        _of_place(place, Reason.ACCOUNT, asked, " or ".join(offered)) if known and asked not in ("", *offered) else None
-    )
+    known = _associations(ask, place)
+    if not known:
+        return None
+    asked, offered = _named(ask.spec, "--account"), sorted({each.account for each in known})
+    return _of_place(place, Reason.ACCOUNT, asked, " or ".join(offered)) if asked not in ("", *offered) else None
 
 
 def allocation_left(ask: Ask, place: PlaceOption) -> Rejection | None:
     """As sites count: the job must fit into what is left of its account if it uses all of its walltime."""
-    account = _option(ask.spec, "--account")
-    left = [each.core_minutes_left for each in _associations(ask, place) if account in ("", each.account)]
+    known = _associations(ask, place)
+    if not known:
+        return None
+    account = _named(ask.spec, "--account")
+    left = [each.core_minutes_left for each in known if account in ("", each.account)]
     needed = ask.spec.resources.cores * ask.spec.resources.walltime_s / 60
     if not left or any(each is None or each >= needed for each in left):
         return None
@@ -305,8 +309,10 @@ def allocation_left(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 
 def qos_open(ask: Ask, place: PlaceOption) -> Rejection | None:
-    known, asked = _associations(ask, place), _option(ask.spec, "--qos")
-    account = _option(ask.spec, "--account")
+    known = _associations(ask, place)
+    if not known:
+        return None
+    asked, account = _named(ask.spec, "--qos"), _named(ask.spec, "--account")
     offered = sorted({qos for each in known if account in ("", each.account) for qos in each.qos})
     return (
         _of_place(place, Reason.QOS, asked, " or ".join(offered)) if offered and asked not in ("", *offered) else None
@@ -315,7 +321,9 @@ def qos_open(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 def qos_allows(ask: Ask, place: PlaceOption) -> Rejection | None:
     """What the quality of service that the job asks for allows one job or one user."""
-    snapshot, name, asked = place.view.snapshot, _option(ask.spec, "--qos"), ask.spec.resources
+    snapshot, name, asked = place.view.snapshot, _named(ask.spec, "--qos"), ask.spec.resources
+    if not name:
+        return None
     limits = [each for each in (snapshot.qos if snapshot else None) or () if each.name == name]
     for limit in limits if place.queue else ():
         if limit.max_walltime_s is not None and asked.walltime_s > limit.max_walltime_s:
@@ -330,7 +338,8 @@ def qos_allows(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 
 def within_price(ask: Ask, place: PlaceOption) -> Rejection | None:
-    most, price = ask.spec.max_price_usd, price_usd(ask.spec, place.view.system)
+    most = ask.spec.max_price_usd
+    price = None if most is None else price_usd(ask.spec, place.view.system)
     if most is None or price is None or price <= most:
         return None
     return _of_place(place, Reason.BUDGET, f"{most:.2f} USD", f"{price:.2f} USD")
@@ -369,24 +378,26 @@ SYSTEM_FILTERS: tuple[SystemFilter, ...] = (
 PLACE_FILTERS: tuple[PlaceFilter, ...] = (
     constraints_hold,
     arrays_supported,
-    partition_up,
     nodes_fit,
     cores_fit,
     memory_fits,
     walltime_allowed,
+    within_price,
+    below_queue_limits,
+)
+SEEN_FILTERS: tuple[PlaceFilter, ...] = (
+    partition_up,
     gpus_present,
     features_present,
     enough_alike_nodes,
+    enough_nodes_up,
     licences_held,
     account_open,
     allocation_left,
     qos_open,
     qos_allows,
-    within_price,
-    enough_nodes_up,
-    below_queue_limits,
 )
-"""All are asked, so that a user learns everything that stands in the way of a queue."""
+"""All are asked, so that a user learns everything that stands in the way of a queue; the latter need a look at it."""
 
 
 # -- words they share --------------------------------------------------------------------------------------------
@@ -426,9 +437,10 @@ def node_fits(spec: JobSpec, kind: NodeKind, job_type: JobType) -> bool:
     )
 
 
-def _option(spec: JobSpec, name: str) -> str:
-    """What the job says under one of the scheduler's options; the last word counts, as for sbatch."""
-    return next((option.value or "" for option in reversed(spec.scheduler_options or ()) if option.name == name), "")
+def _named(spec: JobSpec, option: str) -> str:
+    """The account or QOS that the job names, in the lower case in which Slurm keeps them; the last word counts."""
+    said = (each.value or "" for each in reversed(spec.scheduler_options or ()) if each.name == option)
+    return next(said, "").lower()
 
 
 def _associations(ask: Ask, place: PlaceOption) -> Sequence[Association]:

@@ -93,7 +93,7 @@ def walltime_before(closure: Closure, wait_s: float, now: datetime) -> int:
 
 
 def _closed_during(closure: Closure, others: Iterable[Closure]) -> int:
-    """Nodes closed at once; reservations that overlap are taken to close different nodes, as Slurm makes them."""
+    """Nodes closed at once; those that overlap are taken to close different nodes, as Slurm makes them."""
     return sum(each.nodes for each in others if each.starts_at < closure.ends_at and closure.starts_at < each.ends_at)
 
 

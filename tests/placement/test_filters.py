@@ -357,6 +357,12 @@ def test_options_of_a_scheduler_do_not_concern_a_host():
     assert screened(asking, view(host(), snapshot(licences=()))).candidates
 
 
+def test_names_of_accounts_and_qos_are_the_same_in_any_case_as_for_slurm():
+    look = view(None, snapshot(associations=RIGHTS, seen_by="alice"))
+    loud = (SchedulerOption("--account", "Lab"), SchedulerOption("--qos", "EXPRESS"))
+    assert screened(ask(scheduler_options=loud), look).candidates
+
+
 def test_an_allocation_counts_only_where_it_is_known_and_of_the_account_asked():
     large, look = {"walltime_s": 7200, "cores_per_node": 4}, view(None, snapshot(associations=RIGHTS, seen_by="alice"))
     assert screened(ask(**large), look).candidates

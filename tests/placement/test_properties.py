@@ -90,6 +90,16 @@ def contests(draw):
     return problem(asks, *views, history=tuple(finished(run_s=run_s) for _ in range(3)))
 
 
+@settings(max_examples=40)
+@given(st.one_of(problems(), contests()), st.randoms(use_true_random=False))
+def test_the_same_problem_gets_the_same_plan_in_whatever_order_it_is_told(asked, random):
+    def shuffled(items):
+        return tuple(random.sample(items, len(items)))
+
+    told = replace(asked, asks=shuffled(asked.asks), systems=shuffled(asked.systems), history=shuffled(asked.history))
+    assert repr(place(asked, LITTLE)) == repr(place(asked, LITTLE)) == repr(place(told, LITTLE))
+
+
 @settings(max_examples=60)
 @given(st.one_of(problems(), contests()))
 def test_one_more_system_never_makes_a_proven_plan_worse(asked):
