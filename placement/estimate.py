@@ -147,7 +147,7 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
         return None
     kinds = fitting_nodes(spec, place)
     taken = committed_cores(place)
-    empty = sum(kind.free + (kind.planned if line else 0) for kind in kinds)
+    empty = sum(kind.free + (kind.planned_nodes if line else 0) for kind in kinds)
     empty -= math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0
     if empty < spec.resources.nodes:
         return None

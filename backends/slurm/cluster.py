@@ -121,7 +121,7 @@ def _kinds(rows: Sequence[NodeRow]) -> Iterator[NodeKind]:
             memory_mib=alike[0].memory_mib,
             total=sum(row.count for row in alike),
             free=sum(row.count for row in alike if row.free),
-            planned=sum(row.count for row in alike if row.planned),
+            planned_nodes=sum(row.count for row in alike if row.planned),
             down=sum(row.count for row in alike if row.down),
             free_cores=sum(row.free_cores for row in alike if not row.down),
             gpus=alike[0].gpus,

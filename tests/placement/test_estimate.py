@@ -202,7 +202,7 @@ def hole(*starts_h: float | None, planned: int = 1, walltime_s: int = 3600, need
         waiting(16, remote_id=str(n), expected_start_at=None if hours is None else NOW + timedelta(hours=hours))
         for n, hours in enumerate(starts_h)
     ]
-    look = snapshot(nodes(free=0, planned=planned, free_cores=4 * planned), jobs=tuple(line))
+    look = snapshot(nodes(free=0, planned_nodes=planned, free_cores=4 * planned), jobs=tuple(line))
     return wait(place(look), walltime_s=walltime_s, nodes=needed)
 
 
