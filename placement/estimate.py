@@ -16,10 +16,8 @@ from placement.first_use import FirstUses
 from placement.history import OVER_ASK, History
 from placement.holds import held
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.queue_state import JobShape
 from placement.replay import LONGEST_S, Forecast, forecast, waits_for_nodes
 from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
-from placement.waits import FIRST_FIT_JOBS
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
@@ -40,9 +38,6 @@ HOLE_MARGIN_S = 60
 """How much earlier than the next in line a job must end to be sure to fit before it."""
 
 NO_IMAGE = Term(0, 0, "no image to bring")
-
-STRANGER = ""
-"""Our users by their names on the system are not known here: a job is forecast as that of a new user."""
 
 NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
 
@@ -158,15 +153,14 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
 def learnt_waits(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
     """What the waits of everyone's jobs taught (``placement.waits``), once there were enough of them."""
     age_s, queue = evidence.age_s(place), evidence.problem.watched.get(place.key)
-    if queue is None or age_s > STALE_S or queue.model.known_jobs < FIRST_FIT_JOBS:
+    if queue is None or age_s > STALE_S:
         return None
     cores = footprint_cores(spec.resources, fitting_nodes(spec, place))
-    job = JobShape(float(cores), float(spec.resources.walltime_s), STRANGER)
-    said, own_s = queue.forecast(job, evidence.problem.now.timestamp()), _own_work_s(place)
-    source = f"learnt from {count(said.known_jobs, 'start')} there"
-    if said.coverage_share is not None:
-        source += f"; {said.coverage_share:.0%} of the last p90 held"
-    return _aged(Term(said.p50_s + own_s / 2, said.p90_s + own_s, source), age_s)
+    said = queue.term(cores, spec.resources.walltime_s, evidence.problem.now.timestamp())
+    if said is None:
+        return None
+    own_s = _own_work_s(place)
+    return _aged(Term(said.p50_s + own_s / 2, said.p90_s + own_s, said.source), age_s)
 
 
 def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:

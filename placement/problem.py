@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from placement.watched import WatchedQueue
 from scheduler.model.jobs import FinishedRun, JobSpec
-from scheduler.model.plan import Decision
+from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
 from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
 from scheduler.model.systems import LogicalQueue, System
@@ -159,6 +158,14 @@ class PlaceOption:
         return snapshot is not None and job.submitted_at is not None and job.submitted_at <= snapshot.taken_at
 
 
+class LearntWaits(Protocol):
+    """What looks at a queue taught of its waits; a protocol, so that a problem does not load what learns."""
+
+    def term(self, size: float, walltime_s: float, at_s: float) -> Term | None:
+        """The wait of a job that joins now (Unix time), the last look taken as new; None: too little is known."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
@@ -170,7 +177,7 @@ class Problem:
     asks: tuple[Ask, ...]
     systems: tuple[SystemView, ...]
     history: tuple[FinishedRun, ...] = ()
-    watched: Mapping[PlaceKey, WatchedQueue] = field(default_factory=dict)
+    watched: Mapping[PlaceKey, LearntWaits] = field(default_factory=dict)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 

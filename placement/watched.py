@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from datetime import datetime
-from types import MappingProxyType
 
 import numpy as np
 
 from placement.features import described
 from placement.lessons import Fit, Past
 from placement.queue_state import JobShape, QueueState
-from placement.waits import LEARNERS, WaitForecast, WaitModel
+from placement.waits import FIRST_FIT_JOBS, LEARNERS, WaitForecast, WaitModel
+from placement.words import count
+from scheduler.model.plan import Term
 from scheduler.model.snapshots import SystemSnapshot, VisibleJob
+
+STRANGER = ""
+"""Our users by their names on the system are not known here: a job is forecast as that of a new user."""
 
 
 class WatchedQueue:
     """One partition: its state and its wait model, moved from look to look. Sizes are cores. One owner."""
 
-    def __init__(
-        self, partition: str, learners: Mapping[str, Fit] = MappingProxyType(LEARNERS), pooled: Past | None = None
-    ) -> None:
+    def __init__(self, partition: str, learners: Mapping[str, Fit] = LEARNERS, pooled: Past | None = None) -> None:
         """``pooled``: what other queues taught, until this one has seen enough."""
         self.model = WaitModel(learners, pooled)
         self._partition = partition
@@ -51,6 +53,16 @@ class WatchedQueue:
     def forecast(self, job: JobShape, at_s: float) -> WaitForecast:
         """What a job that joins now is told; the queue stays as it is."""
         return self.model.forecast(described(self._state, job, at_s).astype(np.float32))
+
+    def term(self, size: float, walltime_s: float, at_s: float) -> Term | None:
+        """The forecast for a job of ours in words, once there were starts enough to learn from."""
+        if self.model.known_jobs < FIRST_FIT_JOBS:
+            return None
+        said = self.forecast(JobShape(size, walltime_s, STRANGER), at_s)
+        source = f"learnt from {count(said.known_jobs, 'start')} there"
+        if said.coverage_share is not None:
+            source += f"; {said.coverage_share:.0%} of the last p90 held"
+        return Term(said.p50_s, said.p90_s, source)
 
     def _let_go(self, jobs: Mapping[str, VisibleJob], at_s: float) -> None:
         for gone in [job_id for job_id in self._running if job_id not in jobs]:
