@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from placement.filters import Screening
 from placement.first_use import FirstUses
 from placement.history import OVER_ASK, History
 from placement.holds import held
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.replay import Forecast, forecast, waits_for_nodes
+from placement.replay import LONGEST_S, Forecast, forecast, waits_for_nodes
 from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
@@ -32,6 +33,9 @@ STALE_S = 3600
 
 FRESH_S = 120
 """A look that is younger needs no mention of its age."""
+
+HOLE_MARGIN_S = 60
+"""How much earlier than the next in line a job must end to be sure to fit before it."""
 
 NO_IMAGE = Term(0, 0, "no image to bring")
 
@@ -126,16 +130,24 @@ def host_starts_at_once(spec: JobSpec, place: PlaceOption, evidence: Evidence) -
 
 
 def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
-    """Enough nodes stand empty, and nobody else waits for them."""
+    """Enough nodes stand empty, and nobody else waits for them, or only jobs that the site starts after this one's end.
+
+    Then also those are free that the site keeps for such jobs. What it says of a job that is only asked about
+    (``site_says``) is that it starts after them; what it does is start it.
+    """
     age_s = evidence.age_s(place)
-    if age_s > STALE_S or any(map(waits_for_nodes, place.visible_jobs)):
+    ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_S) + HOLE_MARGIN_S)
+    line = [job.expected_start_at for job in place.visible_jobs if waits_for_nodes(job)]
+    if age_s > STALE_S or any(start_at is None or start_at < ends_at for start_at in line):
         return None
     kinds = fitting_nodes(spec, place)
     taken = committed_cores(place)
-    empty = sum(kind.free for kind in kinds) - (math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0)
+    empty = sum(kind.free + (kind.planned_nodes if line else 0) for kind in kinds)
+    empty -= math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0
     if empty < spec.resources.nodes:
         return None
-    return _aged(Term(5, 60, f"{count(empty, 'node')} free now"), age_s)
+    until = f" until {count(len(line), 'job')} in line may start" if line else " now"
+    return _aged(Term(5, 60, f"{count(empty, 'node')} free{until}"), age_s)
 
 
 def learnt_waits(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:

@@ -49,6 +49,7 @@ class NodeRow:
     features: tuple[str, ...]
     count: int
     free: bool
+    planned: bool
     down: bool
     free_cores: int
 
@@ -120,6 +121,7 @@ def _kinds(rows: Sequence[NodeRow]) -> Iterator[NodeKind]:
             memory_mib=alike[0].memory_mib,
             total=sum(row.count for row in alike),
             free=sum(row.count for row in alike if row.free),
+            planned_nodes=sum(row.count for row in alike if row.planned),
             down=sum(row.count for row in alike if row.down),
             free_cores=sum(row.free_cores for row in alike if not row.down),
             gpus=alike[0].gpus,
@@ -151,6 +153,7 @@ def _node_row(line: str) -> NodeRow:
         features=tuple(sorted(filter(None, features.split(",")))) if features != "(null)" else (),
         count=_number("sinfo", count, line),
         free=word in _FREE and "$" not in state and "*" not in state,
+        planned=word == "planned" and "*" not in state and "$" not in state,
         down=word in _DOWN or "*" in state or "$" in state,
         free_cores=_number("sinfo", shares[1], line),
     )

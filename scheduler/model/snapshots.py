@@ -18,6 +18,8 @@ class NodeKind:
     total: int
     free: int
     """Nodes with nothing on them, ready to take a job."""
+    planned_nodes: int = 0
+    """Nodes with nothing on them that the site keeps for a job that waits; who ends before it starts may have them."""
     down: int = 0
     free_cores: int = 0
     """Free cores on all nodes of this kind together."""

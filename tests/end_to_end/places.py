@@ -20,7 +20,7 @@ from testbed.server import ADMIN_PASSWORD, Server
 from tests.end_to_end.wire import Wire
 from tests.tapipy import RELEASES, python_with
 
-NODES = 13
+NODES = 15
 HERE = "here"
 SCRIPT = "date +%s > begun"
 DEMO_IMAGE = "docker://login:5000/demo/busybox:1"
@@ -41,6 +41,7 @@ PARTITIONS = {
     "drained": "n11",
     "feature": "n12",
     "local": "n13",
+    "hole": "n[14-15]",
 }
 """In both clusters, so that what happens in one situation does not touch another."""
 
@@ -88,6 +89,16 @@ SITUATIONS = (
         },
     ),
     Situation("a long walltime does not", "walltime", minutes=20),
+    Situation(
+        "it ends before the next in line starts, which needs more",
+        "hole",
+        {
+            "alder": taken("hole", 10, what="--nodes=1 --exclusive --mem=100M")
+            + "sleep 2\n"
+            + taken("hole", 10, what=BOTH),
+            "birch": taken("hole", 3, 170, BOTH),
+        },
+    ),
     Situation(
         "one is idle and one is busy",
         "idle",

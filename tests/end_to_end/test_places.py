@@ -101,8 +101,7 @@ def test_the_chosen_place_starts_first_in_nine_of_ten_situations(stage: Stage):
     }
     said = "\n".join(f"{trial.situation.name}: {trial.chosen}; {verdicts[trial.uuid] or 'first'}" for trial in trials)
     print(said)
-    assert len({each.queue for each in SITUATIONS}) == 10
-    assert len(lost) <= 1, said
+    assert len(lost) <= len({each.queue for each in SITUATIONS}) // 10, said
 
 
 def test_this_machine_is_chosen_where_it_alone_is_idle(stage: Stage):

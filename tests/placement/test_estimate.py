@@ -193,6 +193,33 @@ def test_an_array_takes_as_many_waves_as_the_place_needs():
     assert limited.p50_s == 4 * 400
 
 
+# -- before the next in line --
+
+
+def hole(*starts_h: float | None, planned: int = 1, walltime_s: int = 3600, needed: int = 1):
+    """One node is kept for jobs that the site starts in so many hours."""
+    line = [
+        waiting(16, remote_id=str(n), expected_start_at=None if hours is None else NOW + timedelta(hours=hours))
+        for n, hours in enumerate(starts_h)
+    ]
+    look = snapshot(nodes(free=0, planned_nodes=planned, free_cores=4 * planned), jobs=tuple(line))
+    return wait(place(look), walltime_s=walltime_s, nodes=needed)
+
+
+def test_a_job_that_ends_before_the_next_in_line_has_the_nodes_that_are_kept_for_it():
+    found = hole(2, 5)
+    assert (found.p50_s, found.source) == (5, "1 node free until 2 jobs in line may start")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [hole(1), hole(None, 9), hole(9, needed=2), hole(), hole(9, walltime_s=2**40)],
+    ids=["starts-too-soon", "start-unknown", "too-few-nodes", "line-not-shown", "for-ever"],
+)
+def test_what_may_meet_the_next_in_line_waits(other):
+    assert "free" not in other.source
+
+
 # -- staging, archive, notes --
 
 

@@ -184,6 +184,7 @@ def sinfo(**changes):
 def test_nodes_count_as_free_or_down_by_their_state(state, free, down):
     (kind,) = cluster.snapshot_of(datetime.now(UTC), "slurm 24.11.5", sinfo(T=state), "", ()).nodes
     assert (kind.total, kind.free, kind.down) == (4, free, down)
+    assert kind.planned_nodes == (4 if state == "planned" else 0)
 
 
 @pytest.mark.parametrize(
