@@ -6,6 +6,7 @@ which takes proof that the lead has not begun and never will, one guarded write,
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ import structlog
 from backends.base import Backend
 from backends.paths import gate_path
 from scheduler.model.errors import FileRefused, NothingLearnt, StaleJob, SubmitError, SubmitRejected
-from scheduler.model.ids import RemoteId
+from scheduler.model.ids import Marker, RemoteId
 from scheduler.model.jobs import Attempt, Fact, Job, Role
 from scheduler.model.runs import SubmitIntent
 from scheduler.model.states import LIVE_ATTEMPTS, A, Event, S
@@ -42,12 +43,13 @@ CLEAR_S = 15.0
 
 
 class Copies:
-    """One piece of work per attempt and process; what it keeps in memory is only how long to wait after a failure."""
+    """One piece of work per attempt and process; memory holds only what is in hand and how often it failed."""
 
     def __init__(self, ports: Ports, web: WebRules, *, lease_s: float, at_once: int = 32) -> None:
         self._ports, self._web, self._lease_s = ports, web, lease_s
         self._sides = Sides(ports)
         self._misses: Counter[str] = Counter()
+        self._in_hand: dict[Marker, tuple[Attempt, datetime]] = {}
         self.crew = Crew(at_once)
         self._steps: Mapping[CopyStep, Callable[[Job, Attempt], Awaitable[None]]] = {
             CopyStep.PREPARE: self._prepare,
@@ -61,7 +63,8 @@ class Copies:
         }
 
     async def tick(self) -> None:
-        """Claim what is due, as much as there are hands."""
+        """Keep what is in hand; claim what is due, as much as there are hands."""
+        await self._keep_in_hand()
         if self.crew.free <= 0:
             return
         at = self._ports.clock()
@@ -72,10 +75,22 @@ class Copies:
             due = await CopyStore(db).claim(self._ports.process_id, self._lease_s, self.crew.free, at)
             jobs = await JobStore(db).some([attempt.job_id for attempt in due])
         for attempt in due:
-            self.crew.start(attempt.marker, self._look(jobs[attempt.job_id], attempt), marker=attempt.marker)
+            if attempt.marker not in self.crew:
+                self.crew.start(attempt.marker, self._look(jobs[attempt.job_id], attempt), marker=attempt.marker)
+
+    async def _keep_in_hand(self) -> None:
+        """A step may take longer than a lease: make each last its whole length again when a third has passed."""
+        at = self._ports.clock()
+        for marker, (attempt, kept_at) in list(self._in_hand.items()):
+            if at - kept_at >= timedelta(seconds=self._lease_s / 3):
+                self._in_hand[marker] = attempt, at
+                with contextlib.suppress(StaleJob):  # its step learns of it at its next write
+                    async with self._ports.transaction() as db:
+                        await CopyStore(db).extend(attempt, self._lease_s, at)
 
     async def _look(self, job: Job, attempt: Attempt) -> None:
         """Do the next step; the write with which it ends gives the attempt back."""
+        self._in_hand[attempt.marker] = attempt, self._ports.clock()
         try:
             await self._steps[next_step(job, attempt)](job, attempt)
             self._misses.pop(attempt.marker, None)
@@ -86,6 +101,8 @@ class Copies:
         except StaleJob as stale:
             after_s = AGAIN_S
             log.info("someone else moved the job", marker=attempt.marker, why=str(stale))
+        finally:
+            del self._in_hand[attempt.marker]
         async with self._ports.transaction() as db:
             await CopyStore(db).release(attempt, self._later(after_s))
 
@@ -183,7 +200,8 @@ class Copies:
             job = await jobs.find(job.id)
             attempts = await jobs.attempts(job)
             now = next((one for one in attempts if one.number == lead.number), lead)
-            if now.number != job.attempt or now.unwanted_at is None or now.state not in LIVE_ATTEMPTS:
+            stays = not never_begins and now.unwanted_at is None  # a proof holds whatever others learnt
+            if stays or now.number != job.attempt or now.state not in LIVE_ATTEMPTS:
                 raise StaleJob(f"attempt {lead.marker} was decided on meanwhile")
             if not never_begins:
                 look_at = at if next_step(job, replace(now, unwanted_at=None)) is CopyStep.LET_GO else None

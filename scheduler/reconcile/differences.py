@@ -142,6 +142,8 @@ def _settled(seen: Observation, now: datetime) -> bool:
 
 
 def _placed_again(seen: Observation) -> Fact:
+    if seen.ending is Ending.GATE_CLOSED:
+        return Fact(Event.LOST, message="nobody let it go in time, and nothing of it ran; it is placed again")
     return Fact(Event.LOST, message=f"{ending_in_words(seen)}: the system could not launch it; it is placed again")
 
 
