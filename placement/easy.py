@@ -108,6 +108,11 @@ class Cluster:
         return [(at_s, load) for at_s, _, load in self._entering]
 
     @property
+    def room(self) -> tuple[int, float, int]:
+        """Free cores; until when a newcomer may use all of them; how many it may use for longer."""
+        return (self.free, self._shadow_s, self._spare) if self._queue else (self.free, NEVER_S, self.free)
+
+    @property
     def next_s(self) -> float:
         """When something happens next."""
         at_s = self._ends[0][0] if self._ends else NEVER_S

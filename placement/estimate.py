@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from placement.filters import Screening
-from placement.history import OVER_ASK, History
+from placement.history import History, run_times
+from placement.predict import Predictor
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.replay import Forecast, forecast, waits_for_nodes
 from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
@@ -40,25 +41,25 @@ class Evidence:
 
     problem: Problem
     history: History
-    forecasts: dict[tuple[PlaceKey, float], Forecast | None] = field(default_factory=dict)
+    predictor: Predictor
+    forecasts: dict[PlaceKey, Forecast | None] = field(default_factory=dict)
     waits: dict[tuple[PlaceKey, Resources, frozenset[object]], Term] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
-        return cls(problem, History(problem.history, speeds))
+        return cls(problem, History(problem.history, speeds), Predictor(run_times(problem.history)))
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
         snapshot = place.view.snapshot
         return math.inf if snapshot is None else max(0.0, (self.problem.now - snapshot.taken_at).total_seconds())
 
-    def forecast(self, place: PlaceOption, run_share: float) -> Forecast | None:
-        """The replay of the place's queue, made once."""
-        key = (place.key, run_share)
-        if key not in self.forecasts:
-            self.forecasts[key] = forecast(place, self.problem.now.timestamp(), run_share)
-        return self.forecasts[key]
+    def forecast(self, place: PlaceOption) -> Forecast | None:
+        """The futures of the place's queue, drawn once."""
+        if place.key not in self.forecasts:
+            self.forecasts[place.key] = forecast(place, self.problem.now.timestamp(), self.predictor)
+        return self.forecasts[place.key]
 
 
 WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
@@ -152,17 +153,14 @@ def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | N
 
 
 def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
-    """A replay of the queue as far as we see it: jobs end early for p50, and use all they asked for p90."""
+    """Futures of the queue as far as we see it, with run times as users' jobs have had them."""
     age_s = evidence.age_s(place)
-    soon, late = (None, None) if age_s > STALE_S else (evidence.forecast(place, share) for share in (OVER_ASK, 1.0))
-    if soon is None or late is None:
+    seen = None if age_s > STALE_S else evidence.forecast(place)
+    cores = footprint_cores(spec.resources, fitting_nodes(spec, place))
+    wait_s = seen.wait(cores, spec.resources.walltime_s) if seen else None
+    if seen is None or wait_s is None:
         return None
-    cores, walltime_s = footprint_cores(spec.resources, fitting_nodes(spec, place)), spec.resources.walltime_s
-    p50_s, p90_s = soon.start_s(cores, walltime_s), late.start_s(cores, walltime_s)
-    if p50_s is None or p90_s is None:
-        return None
-    p90_s = max(p50_s, p90_s) + late.behind_s + 300
-    return _aged(Term(p50_s + soon.behind_s, p90_s, f"a replay of {count(soon.replayed, 'visible job')}"), age_s)
+    return _aged(Term(wait_s[0], wait_s[1] + 300, f"a replay of {count(seen.jobs_shown, 'visible job')}"), age_s)
 
 
 def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:

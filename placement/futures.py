@@ -17,6 +17,7 @@ from typing import overload
 from placement.easy import Cluster, Load
 from placement.looks import Look, SeenJob
 from placement.order import Order
+from placement.played import Played
 from placement.predict import Predictor, phase
 
 LONGEST_S = 10 * 86_400.0
@@ -53,12 +54,12 @@ class Futures:
         """newcomers: jobs that came in the weeks before, by submission; those of other weeks come again."""
         self._look, self._predictor, self._order = look, predictor, order
         self._newcomers, self._draws = newcomers, draws
-        self._worlds: list[Cluster] = []
+        self._played: list[Played] = []
         self._phases: dict[str, float] = {}
 
     def starts_s(self, copy: Copy, until_s: float) -> tuple[float, ...]:
         """When a copy that is sent now would start, a draw each; ``until_s`` where later."""
-        return tuple(self._start_s(n, world, copy, until_s) for n, world in enumerate(self._all()))
+        return tuple(self._start_s(n, draw, copy, until_s) for n, draw in enumerate(self._all()))
 
     def ends_s(self, copy: Copy, starts_s: Sequence[float]) -> tuple[float, ...]:
         """When it would end if it started so."""
@@ -70,26 +71,15 @@ class Futures:
 
     def held_starts_s(self, held: Collection[str], until_s: float) -> Mapping[str, tuple[float, ...]]:
         """When each of these, which are in line already, will start, a draw each; ``until_s`` where later."""
-        found: dict[str, list[float]] = {each: [] for each in held}
-        for world in self._all():
-            twin, open_ = world.copy(), set(held)
-            already = {load.id: self._look.now_s for load, _ in world.running}
-            starts = {each: already[each] for each in open_ if each in already}
-            while len(starts) < len(open_) and twin.next_s < until_s:
-                for start in twin.step():
-                    if start.load.id in open_:
-                        starts[start.load.id] = start.at_s
-            for each in found:
-                found[each].append(starts.get(each, until_s))
-        return {each: tuple(values) for each, values in found.items()}
+        return {each: tuple(draw.start_s(each, until_s) for draw in self._all()) for each in held}
 
     # -- one draw ----------------------------------------------------------------------------------------------------
 
-    def _all(self) -> Sequence[Cluster]:
-        if not self._worlds:
+    def _all(self) -> Sequence[Played]:
+        if not self._played:
             ranks_s = self._order.ranks_s(self._look.waiting)
-            self._worlds = [self._world(n, ranks_s) for n in range(self._draws)]
-        return self._worlds
+            self._played = [Played(self._world(n, ranks_s)) for n in range(self._draws)]
+        return self._played
 
     def _world(self, n: int, ranks_s: Sequence[float]) -> Cluster:
         look = self._look
@@ -107,16 +97,13 @@ class Futures:
         cluster.advance(look.now_s)
         return cluster
 
-    def _start_s(self, n: int, world: Cluster, copy: Copy, until_s: float) -> float:
+    def _start_s(self, n: int, draw: Played, copy: Copy, until_s: float) -> float:
         rank_s = copy.ready_s + self._order.offset_s.get(copy.user, 0.0) + self._misjudged_s(n, copy.id, copy.user)
+        if rank_s >= draw.last_rank_s and not self._newcomers:
+            return draw.start_behind_all_s(copy.cores, copy.asked_s, copy.ready_s, until_s)
         run_s = self._run_s(n, copy.id, copy.kin, copy.asked_s)
-        twin = world.copy()
-        twin.enter(Load(copy.id, copy.cores, copy.asked_s, run_s, copy.ready_s, rank_s), copy.ready_s)
-        while twin.next_s < until_s:
-            for start in twin.step():
-                if start.load.id == copy.id:
-                    return start.at_s
-        return until_s
+        load = Load(copy.id, copy.cores, copy.asked_s, run_s, copy.ready_s, rank_s)
+        return draw.start_among_s(load, copy.ready_s, until_s)
 
     def _run_s(self, n: int, name: str, kin: str, asked_s: float, age_s: float = 0.0) -> float:
         begins = self._phases.get(name)
@@ -142,7 +129,9 @@ class Futures:
 
     def _again(self, n: int, job: SeenJob, at_s: float) -> Load:
         rank_s = at_s + self._order.offset_s.get(job.user, 0.0) + self._misjudged_s(n, job.id, job.user)
-        return Load(f"+{job.id}", job.cores, job.asked_s, self._run_s(n, job.id, job.kin, job.asked_s), at_s, rank_s)
+        return Load(
+            f"+{job.id}@{at_s}", job.cores, job.asked_s, self._run_s(n, job.id, job.kin, job.asked_s), at_s, rank_s
+        )
 
 
 class _Again(Sequence[Load]):

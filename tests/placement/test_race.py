@@ -23,10 +23,19 @@ def test_the_copy_that_starts_first_runs_even_if_it_ends_later():
 
 
 def test_a_copy_is_worth_what_it_saves_in_the_mean():
-    assert saved_s([prospect("a", [4, 4])], [prospect("a", [4, 4]), prospect("b", [0, 6])]) == 2 * HOUR
+    here, there = prospect("a", [4, 4]), prospect("b", [0, 6])
+    assert saved_s([here], there, 0.0, here) == 1 * HOUR
+    assert saved_s([here], there, 0.0) == (4 + 0 + 4 + (4 - 0.3 * 6)) / 4 * HOUR
 
 
-@pytest.mark.parametrize(("price_h", "submitted"), [(1.9, ("b",)), (2.1, ())])
+def test_queues_know_nothing_of_each_other():
+    """Drawn in pairs the copy would never be first."""
+    here = prospect("a", [1, 9])
+    assert saved_s([here], prospect("b", [2, 9]), 0.0, here) == 0.25 * (-1 - 8 + 7 + 0) * HOUR
+    assert saved_s([here], prospect("b", [2, 9]), 0.0) > 7 / 4 * HOUR / 2
+
+
+@pytest.mark.parametrize(("price_h", "submitted"), [(2.5, ("b",)), (2.6, ())])
 def test_a_further_copy_is_sent_when_it_saves_more_than_its_price(price_h, submitted):
     change = reconsidered([prospect("a", [4, 4])], [prospect("b", [0, 6])], RACE, price_h * HOUR, 0.0)
     assert change == Change(submit=submitted)
@@ -46,10 +55,10 @@ def test_the_last_copy_is_never_taken_back():
     assert losing([prospect("slow", [9], run_h=99)], now_s=0.0) == ()
 
 
-def test_a_move_takes_the_old_copy_back_and_must_save_a_quarter_of_what_is_left():
+def test_a_move_takes_the_old_copy_back_and_must_save_its_share_of_what_is_left():
     here = prospect("here", [9])
     assert reconsidered([here], [prospect("there", [5])], MOVES, 60, 0.0) == Change(("there",), ("here",))
-    assert reconsidered([here], [prospect("there", [7])], MOVES, 60, 0.0) == Change()
+    assert reconsidered([here], [prospect("there", [8])], MOVES, 60, 0.0) == Change()
 
 
 def test_a_full_set_exchanges_the_copy_that_promises_least():
