@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from bench.traces import SPAN_S, WARM_UP_S, Scenario
@@ -235,7 +235,3 @@ def oracle(scenario: Scenario, *, overlap: bool = False) -> Score:
 def ratio(score: Score, beside: Score) -> float:
     """Mean time to solution as a multiple of another's."""
     return score.mean_s / beside.mean_s
-
-
-def middle(values: Sequence[float]) -> float:
-    return median(values)

@@ -256,6 +256,6 @@ def _scaled(cores: Sequence[int], runs_s: Sequence[float], work: float, most: in
     return sized(high)
 
 
-def named(folder: Path) -> Iterable[Path]:
+def logs_in(folder: Path) -> Iterable[Path]:
     """The logs in a folder, by name."""
     return sorted([*folder.glob("*.swf"), *folder.glob("*.swf.gz")])

@@ -8,17 +8,20 @@ spent than the budget allows for the jobs so far, and falls when fewer have.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-MOVE_SHARE, MOVE_S = 0.25, 1800.0
+from placement.easy import NEVER_S
+
+MOVE_SHARE, MOVE_S = 0.15, 900.0
 """A move must save this share of what is left, and this long, at least; each of them costs a place in line."""
 
 LOSS_SHARE = 0.5
 """How much of a loss in a draw counts against a new copy: most of them are seen coming, and the copy is taken back."""
 
-MOST_SUBMISSIONS = 12
+DOUBT = (0.3, 1.0)
+"""A further copy is sent for the case, too, that its wait is only this share of the forecast: queues surprise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Rules:
     submissions_per_job: float = 1.0
     copies: int = 1
     moves: bool = False
-    price_s: float = 900.0
+    price_s: float = 300.0
     slack: float = 8.0
     """Submissions over or under budget by which the price doubles or halves."""
 
@@ -77,14 +80,30 @@ class Change:
 
 def first_ends_s(held: Collection[Prospect]) -> list[float]:
     """The end of whichever copy starts first, a draw each; of several that start at once, the sooner end."""
-    races = zip(*(zip(each.starts_s, each.ends_s, strict=True) for each in held), strict=True)
-    return [min(race)[1] for race in races]
+    return [end_s for _, end_s in _races(held)]
 
 
-def saved_s(held: Collection[Prospect], instead: Collection[Prospect]) -> float:
-    """Seconds that another set of copies ends the job sooner, in the mean; losses count in part."""
-    differences = [a - b for a, b in zip(first_ends_s(held), first_ends_s(instead), strict=True)]
-    return fmean(each if each > 0 else LOSS_SHARE * each for each in differences)
+def _races(held: Collection[Prospect]) -> list[tuple[float, float]]:
+    """Start and end of the first copy, a draw each."""
+    return [min(race) for race in zip(*(zip(each.starts_s, each.ends_s, strict=True) for each in held), strict=True)]
+
+
+def saved_s(held: Collection[Prospect], new: Prospect, now_s: float, old: Prospect | None = None) -> float:
+    """Seconds that a new copy, or one instead of an old one, ends the job sooner in the mean; losses count in part.
+
+    Queues know nothing of each other, so every start there is raced against every start here. A further copy is
+    insurance and counts with ``DOUBT``; a move is a bet on the forecast as it is.
+    """
+    kept = [each for each in held if each is not old]
+    ends_s, races = first_ends_s(held), _races(kept) if kept else [(NEVER_S, NEVER_S)] * len(new.starts_s)
+    starts_s = [now_s + share * (at_s - now_s) for at_s in new.starts_s for share in (DOUBT if old is None else (1.0,))]
+    loss_share = LOSS_SHARE if kept else 1.0
+    saved = 0.0
+    for held_s, race, begin_s, done_s in zip(ends_s, races, new.starts_s, new.ends_s, strict=True):
+        for start_s in starts_s:
+            gain_s = held_s - min(race, (start_s, start_s + done_s - begin_s))[1]
+            saved += gain_s if gain_s > 0 else loss_share * gain_s
+    return saved / len(ends_s) / len(starts_s)
 
 
 def losing(held: Sequence[Prospect], now_s: float) -> tuple[str, ...]:
@@ -105,21 +124,19 @@ def reconsidered(
     kept = [each for each in held if each.place not in dropped]
     if price_s is None or not offered:
         return Change(withdraw=dropped)
-    sets = [(each, kept, "") for each in offered] if len(kept) < rules.copies else []
-    if rules.moves and len(kept) == rules.copies:
-        sets = [(each, [k for k in kept if k is not old], old.place) for each in offered for old in kept]
+    pairs: list[tuple[Prospect, Prospect | None]] = []
+    if len(kept) < rules.copies:
+        pairs = [(new, None) for new in offered]
+    elif rules.moves:
+        pairs = [(new, old) for new in offered for old in kept]
     left_s = fmean(first_ends_s(kept)) - now_s
-    best: tuple[float, str, str] | None = None
-    for new, others, old_place in sets:
-        gain_s = saved_s(kept, [*others, new])
-        least_s = max(price_s, MOVE_S, MOVE_SHARE * left_s) if old_place else price_s
-        if gain_s > least_s and (best is None or (-gain_s, new.place) < (-best[0], best[1])):
-            best = gain_s, new.place, old_place
+    best: tuple[float, Prospect, Prospect | None] | None = None
+    for new, old in pairs:
+        gain_s = saved_s(kept, new, now_s, old)
+        least_s = max(price_s, MOVE_S, MOVE_SHARE * left_s) if old else price_s
+        if gain_s > least_s and (best is None or (-gain_s, new.place) < (-best[0], best[1].place)):
+            best = gain_s, new, old
     if best is None:
         return Change(withdraw=dropped)
-    return Change((best[1],), (*dropped, best[2]) if best[2] else dropped)
-
-
-def by_place(prospects: Collection[Prospect]) -> Mapping[str, Prospect]:
-    """Prospects by the name of their place."""
-    return {each.place: each for each in prospects}
+    _, new, old = best
+    return Change((new.place,), (*dropped, old.place) if old else dropped)
