@@ -35,7 +35,7 @@ _NOT_COMPETING = ("Dependency", "JobHeld", "BeginTime", "Assoc", "QOSMax", "ReqN
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The futures of one place. ``behind_s``: work that is not played, for all cores; ``jobs_shown``: those that are."""
+    """The futures of one place. ``behind_s``: work not played, for all cores; ``jobs_shown``: those that are played."""
 
     futures: Futures
     now_s: float
