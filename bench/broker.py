@@ -32,6 +32,7 @@ class Engine:
         self._known, self._spent, self._rules = Experience(), Spent(), Rules()
         self._cores: Mapping[str, int] = {}
         self._users: dict[str, str] = {}
+        self._sent: dict[tuple[str, str], SeenJob] = {}
 
     def __call__(self, message: Message) -> Message:
         answers = {"init": self._init, "place": self._place, "tick": self._tick}
@@ -51,7 +52,9 @@ class Engine:
         job = message["job"]
         self._users[job["id"]] = job["user"]
         steering = self._look(message)
-        names = steering.place(self._errand(job, message["now"]), self._spent)
+        errand = self._errand(job, message["now"])
+        names = steering.place(errand, self._spent)
+        self._send(errand, names)
         self._spent = self._spent.more(jobs=1, submissions=len(names))
         return {"submit": list(names)}
 
@@ -71,6 +74,7 @@ class Engine:
             elsewhere = [name for name in job["options"] if name not in held]
             errand = self._errand(job, message["now"])
             change = steering.reconsider(errand, held, elsewhere, self._spent.price_s(self._rules))
+            self._send(errand, change.submit)
             self._spent = self._spent.more(submissions=len(change.submit))
             if change.submit or change.withdraw:
                 actions.append({"job": job_id, "submit": list(change.submit), "cancel": list(change.withdraw)})
@@ -84,17 +88,32 @@ class Engine:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _look(self, message: Message) -> Steering:
-        looks = {name: self._seen(name, shown, message["now"]) for name, shown in message["systems"].items()}
+        looks = {
+            name: self._seen(name, shown, message["now"], self._coming(name, shown, message["pending"]))
+            for name, shown in message["systems"].items()
+        }
         self._known = learn(self._known, looks)
         return Steering(self._known, message["now"], self._rules, self._draws)
 
-    def _seen(self, name: str, shown: Message, now_s: float) -> Look:
+    def _send(self, errand: Errand, names: Sequence[str]) -> None:
+        for name in names:
+            copy = errand.copies[name]
+            self._sent[copy.id, name] = SeenJob(copy.id, copy.cores, copy.asked_s, copy.ready_s, copy.user, copy.kin)
+
+    def _coming(self, name: str, shown: Message, pending: Message) -> Sequence[SeenJob]:
+        """Copies that were sent to a place and are still being staged."""
+        there = {entry[0] for entry in shown["waiting"]}
+        sent = (self._sent.get((each, name)) for each in sorted(pending) if name in pending[each] and each not in there)
+        return tuple(job for job in sent if job is not None)
+
+    def _seen(self, name: str, shown: Message, now_s: float, coming: Sequence[SeenJob] = ()) -> Look:
         return Look(
             now_s,
             self._cores[name],
             tuple(self._job(name, job[:4], job[5], job[4]) for job in shown["running"]),
             tuple(self._job(name, job[:4], job[4]) for job in shown["waiting"]),
             tuple(self._job(name, job[:4], job[6], job[4], job[5]) for job in shown["finished"]),
+            coming,
         )
 
     def _job(

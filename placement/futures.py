@@ -94,6 +94,11 @@ class Futures:
             rank_s = shown_s if sure else shown_s + self._misjudged_s(n, job.id, job.user)
             run_s = self._run_s(n, job.id, job.kin, job.asked_s)
             cluster.enter(Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, rank_s), look.now_s)
+        for job in look.coming:
+            rank_s = self._order.rank_s(job) + self._misjudged_s(n, job.id, job.user)
+            run_s = self._run_s(n, job.id, job.kin, job.asked_s)
+            load = Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, rank_s)
+            cluster.enter(load, job.submitted_s)
         cluster.advance(look.now_s)
         return cluster
 

@@ -26,10 +26,14 @@ class SeenJob:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A queue at one instant. waiting: in the order that the site shows; ended: since the look before, where shown."""
+    """A queue at one instant. waiting: in the order that the site shows; ended: since the look before, where shown.
+
+    coming: jobs of ours that were sent and are not in line yet; they will be from their ``submitted_s`` on.
+    """
 
     now_s: float
     cores: int
     running: Sequence[SeenJob]
     waiting: Sequence[SeenJob]
     ended: Sequence[SeenJob] = ()
+    coming: Sequence[SeenJob] = ()

@@ -25,7 +25,8 @@ class Played:
 
     def __init__(self, world: Cluster) -> None:
         self.world = world
-        self.last_rank_s = max((load.rank_s for load in world.waiting), default=-NEVER_S)
+        in_line = [*world.waiting, *(load for _, load in world.entering)]
+        self.last_rank_s = max((load.rank_s for load in in_line), default=-NEVER_S)
         self._ahead = world.copy()
         self._rooms = [self._room()]
         self._starts: dict[str, float] = {load.id: world.now_s for load, _ in world.running}

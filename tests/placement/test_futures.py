@@ -57,6 +57,13 @@ def test_a_job_that_starts_after_the_horizon_is_taken_to_start_then():
     assert futures(look(cores=2)).starts_s(copy(cores=4), NOW + 7) == (NOW + 7,) * 4
 
 
+def test_jobs_of_ours_that_are_still_being_staged_count():
+    coming = Look(NOW, 4, (), (), coming=(seen("ours", came_s=50),))
+    assert max(futures(coming).starts_s(copy(ready_s=100), FAR)) > NOW + 100
+    assert futures(coming).starts_s(copy(asked_s=40, ready_s=0), FAR) == (NOW,) * 4
+    assert futures(coming).held_starts_s(["ours"], FAR)["ours"] == (NOW + 50,) * 4
+
+
 def test_copies_in_line_are_seen_to_start():
     a_look = look(running=[seen("r", started_s=-500)], waiting=[seen("mine", user="us")])
     assert futures(a_look).held_starts_s(["mine"], FAR)["mine"] == futures(
