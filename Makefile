@@ -2,16 +2,20 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-RUN    := $(BIN)/python -m pytest -o cache_dir=.cache/pytest --durations=12
-# What leaves a cluster's nodes down or drained gets a cluster of its own.
-ROUGH  := tests/crash tests/end_to_end/test_faults.py
+RUN    := $(BIN)/python -m pytest --durations=12
 # A busy machine can fail a test of timing: what failed is shown, and gets one more try on its own before it counts.
 define twice
 	$(1) || { echo "berth: FAILED once, see above; one more try of what failed"; $(1) --last-failed; }
 endef
 
+# Tests of real clusters wait most of the time, so they run beside those that keep the cores busy and yield them.
+define side-by-side
+	@echo "berth: tests on real clusters, shown here, and all others, shown when they have ended (.cache/here.log)"
+	@mkdir -p .cache; $(MAKE) --no-print-directory --jobs=2 here on-clusters WHICH="$(1)"
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint bench up down clean packages
+.PHONY: help demo test test-full here on-clusters lint bench up down clean packages
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -20,12 +24,17 @@ demo: $(VENV)/.server   ## one container job from REST to a real Slurm cluster a
 	@$(BIN)/python -m testbed.demo
 
 test: $(VENV)/.test packages lint   ## everything but the long campaigns
-	$(call twice,$(RUN) -m "not testbed and not slow" -n 2 --dist loadgroup tests)
-	$(call twice,$(RUN) -m "testbed and not slow" tests $(addprefix --ignore=,$(ROUGH)))
-	$(call twice,$(RUN) -m "testbed and not slow" $(ROUGH))
+	$(call side-by-side,not slow)
 
 test-full: $(VENV)/.test packages   ## the long campaigns: crash test, fuzzing, the Slurm matrix
-	$(call twice,$(RUN) -m slow tests)
+	$(call side-by-side,slow)
+
+here:
+	@{ $(call twice,nice $(RUN) -o cache_dir=.cache/pytest-here -m "not testbed and $(WHICH)" -n 2 --dist worksteal tests); \
+	} > .cache/here.log 2>&1; ended=$$?; cat .cache/here.log; exit $$ended
+
+on-clusters:
+	@$(call twice,$(RUN) -v -o cache_dir=.cache/pytest-clusters -m "testbed and $(WHICH)" tests)
 
 lint: $(VENV)/.test     ## style, types and import contracts
 	$(BIN)/ruff check .

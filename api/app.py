@@ -13,6 +13,7 @@ from api.middleware import BodyLimit, OneSpelling, TrackingId
 from api.routes import apps, credentials, health, jobs, oauth2, outputs, placement, systems, tenants
 from scheduler.ports import Ports
 from scheduler.security.tokens import Tokens
+from scheduler.services.presence import Presence
 
 BROWSER_HEADERS = (
     "Content-Type",
@@ -25,6 +26,10 @@ BROWSER_HEADERS = (
     "X-Tapis-User-Token-Hash",
     "X-Tapis-Tracking-ID",
 )
+
+ROUTES = (health, jobs, outputs, placement, oauth2, tenants, credentials, systems, apps)
+"""Tried one after another for each request, so those asked most often come early; first only what would else be taken
+for the name of a job or system."""
 
 DESCRIPTION = """Berth places container jobs on the system and queue where the result comes soonest.
 
@@ -46,9 +51,9 @@ def create_app(ports: Ports, tokens: Tokens, options: Options = Options()) -> Fa
         middleware=_middleware(options),
         generate_unique_id_function=lambda route: route.operation_id or route.name,
     )
-    app.state.edge = Edge(ports, tokens, options)
+    app.state.edge = Edge(ports, tokens, options, Presence(ports))
     problems.install(app)
-    for module in (health, tenants, oauth2, credentials, systems, apps, outputs, placement, jobs):
+    for module in ROUTES:
         app.include_router(module.router)
     return app
 

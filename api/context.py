@@ -17,6 +17,7 @@ from scheduler.ports import Ports
 from scheduler.security.tokens import Tokens
 from scheduler.services import auth
 from scheduler.services.idempotency import Repeatable
+from scheduler.services.presence import Presence
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
@@ -44,6 +45,7 @@ class Edge:
     ports: Ports
     tokens: Tokens
     options: Options
+    presence: Presence
 
 
 async def _edge(request: Request) -> Edge:
@@ -54,7 +56,8 @@ async def _edge(request: Request) -> Edge:
 TheEdge = Annotated[Edge, Depends(_edge)]
 
 
-async def _ports(edge: TheEdge) -> Ports:
+async def _ports(request: Request) -> Ports:
+    edge: Edge = request.app.state.edge  # not by TheEdge: each dependency more is a cost of every request
     return edge.ports
 
 
@@ -72,6 +75,7 @@ async def _caller(
     if not token:
         raise Unauthenticated("a token is needed; send one from POST /v3/oauth2/tokens in the header X-Tapis-Token")
     caller = edge.tokens.verify(token)
+    await edge.presence.demand(caller)
     for header, own in (("x-tapis-tenant", caller.tenant), ("x-tapis-user", caller.username)):
         if request.headers.get(header, own) != own:
             raise Forbidden(f"the token speaks for {caller.username}@{caller.tenant}, not for what {header} says")

@@ -10,6 +10,7 @@ the prefix that the runtime wants (``APPTAINERENV_`` or nothing); so one file se
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -198,7 +199,10 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
         lines.append("export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1\n")
     if pulled:
         verb = "build" if re.match(r"(oci|oci-archive|docker-archive|docker-daemon):", image) else "pull"
-        lines.append(_PULL_ONCE.format(verb=verb, image=_quote(image)))
+        lines += (_TAKE_TURNS, _PULL_ONCE.format(verb=verb, image=_quote(image)))
+    elif "://" in image:
+        name = hashlib.sha256(image.encode()).hexdigest()
+        lines += (_TAKE_TURNS, _FETCH_FIRST.format(name=name, image=_quote(image)))
     words = [
         *_prefix(run, claim),
         '"$2"',
@@ -226,13 +230,35 @@ fi
 export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1  # values are data: the container's shell must not expand them
 """
 
+_TAKE_TURNS = """\
+# Fetches that fill an empty cache at the same time break it: those that share one take turns.
+turns=${APPTAINER_CACHEDIR:-${SINGULARITY_CACHEDIR:-${HOME:-/tmp}/.apptainer/cache}}/berth
+in_turn() {
+    mkdir -p "$turns" 2>/dev/null || { "$@"; return; }
+    ( flock 9 2>/dev/null; "$@" ) 9> "$turns/lock"
+}
+"""
+
 _PULL_ONCE = """\
 image=$marker_dir/image.sif
-if [ ! -e "$image" ]; then
-    "$runtime" -q {verb} "$marker_dir/image.$owner.sif" {image} && mv "$marker_dir/image.$owner.sif" "$image" ||
-        refuse "the image could not be fetched"
-fi
+pull() {{
+    [ -e "$image" ] && return
+    "$runtime" -q {verb} --force "$marker_dir/image.$owner.sif" {image} && mv "$marker_dir/image.$owner.sif" "$image"
+}}
+[ -e "$image" ] || in_turn pull || refuse "the image could not be fetched"
 """
+
+_FETCH_FIRST = """\
+fetched=$turns/{name}
+fetch() {{
+    [ -e "$fetched" ] && return
+    "$runtime" -q pull --force "$marker_dir/image.$owner.sif" {image} || return
+    rm -f "$marker_dir/image.$owner.sif"
+    : > "$fetched"
+}}
+[ -n "${{APPTAINER_DISABLE_CACHE:-}}" ] || [ -e "$fetched" ] || in_turn fetch || refuse "the image could not be fetched"
+"""
+"""The first job to use an image brings it into the cache; a copy is made and dropped, since nothing else fills it."""
 
 
 def _podman(run: RunSpec, claim: Claim) -> str:

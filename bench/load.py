@@ -15,11 +15,15 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a run of requests gave: latencies of those answered 2xx in seconds, and how many were not."""
+    """What a run of requests gave: latencies of those answered 2xx in seconds, and how many were not.
+
+    cpu_s: CPU that the generator itself took from the cores that it shares with the server.
+    """
 
     seconds: float
     latencies_s: Sequence[float]
     refused: int
+    cpu_s: float
 
     @property
     def per_second(self) -> float:
@@ -43,11 +47,10 @@ class Load:
     rate: float | None = None
 
 
-def run(load: Load) -> Seen:
-    """Run ``load`` in a process of its own and wait for it."""
-    context = get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_measure, (load,))
+def run(*loads: Load) -> Sequence[Seen]:
+    """Run loads at the same time, each in a process of its own, and wait for them."""
+    with get_context("spawn").Pool(len(loads)) as pool:
+        return pool.map(_measure, loads)
 
 
 def _measure(load: Load) -> Seen:
@@ -57,7 +60,7 @@ def _measure(load: Load) -> Seen:
 async def _run(load: Load) -> Seen:
     latencies: list[float] = []
     refused = 0
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     until = began + load.seconds
     due = _schedule(began, load.rate)
 
@@ -80,7 +83,7 @@ async def _run(load: Load) -> Seen:
         writer.close()
 
     await asyncio.gather(*(client() for _ in range(load.connections)))
-    return Seen(time.perf_counter() - began, latencies, refused)
+    return Seen(time.perf_counter() - began, latencies, refused, time.process_time() - used)
 
 
 def _schedule(began: float, rate: float | None) -> Callable[[], float | None]:

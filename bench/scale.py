@@ -9,6 +9,7 @@ noticed is when Berth's history has it, against Slurm's word for the start and a
 from __future__ import annotations
 
 import argparse
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,11 @@ from bench.world import World, instant, wait_for, world
 
 BATCH = 1000
 TICKS_PER_S = 100.0
+BY_HAND = 200
 ENTER_S = 3600
 """How long jobs may take to reach the queue."""
+
+AFTER_RESTART_S = 10
 
 SHORT = "sleep {seconds}; touch ended"
 SECONDS = 7
@@ -37,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         waiting = 0
         for goal in sorted(chosen.jobs):
             rows = [enter(here, waiting, goal), *idle(here, chosen.idle_s), *noticed(here, goal, chosen.probes)]
+            rows.append(restarted(here, chosen.idle_s))
             show(f"{goal} jobs queued on the cluster", rows)
             waiting = goal
 
@@ -50,12 +55,21 @@ def enter(here: World, waiting: int, goal: int) -> Row:
     accepted_s = time.monotonic() - began
     wait_for(lambda: queued(here) >= goal, ENTER_S, f"{goal} jobs in the queue", every_s=1)
     entered_s = time.monotonic() - began
-    count = goal - waiting
+    count, loop_per_s = goal - waiting, plain_loop(here)
     return Row(
-        f"{count} jobs into the queue",
+        f"{count} jobs into the queue (answered in {accepted_s:.1f} s)",
         f"{entered_s:.0f} s, {count / entered_s:.0f}/s",
-        f"answered in {accepted_s:.1f} s",
+        f"a loop of sbatch beside them: {loop_per_s:.0f}/s",
     )
+
+
+def plain_loop(here: World) -> float:
+    """Submissions a second of a plain loop in one ssh session, right after ours; its jobs are taken back."""
+    sbatch = "sbatch --parsable --job-name=by-hand --begin=now+1day --mem=100 --output=/dev/null --wrap=true"
+    loop = f"date +%s.%N; for i in $(seq {BY_HAND}); do {sbatch}; done >/dev/null; date +%s.%N; scancel --name=by-hand"
+    shell = ["ssh", "-F", here.cluster.info()["ssh"]["config"], "testbed", loop]
+    began, ended = subprocess.run(shell, check=True, capture_output=True, text=True).stdout.split()
+    return BY_HAND / (float(ended) - float(began))
 
 
 def queued(here: World) -> int:
@@ -74,6 +88,17 @@ def idle(here: World, seconds: float) -> list[Row]:
         Row(f"core used over {seconds:.0f} s", f"{share:.1%}", "", "< 10 %"),
         Row("resident; at most so far", "{} MiB; {} MiB".format(*memory_mib(here.server.pid)), "", "< 400 MiB"),
     ]
+
+
+def restarted(here: World, seconds: float) -> Row:
+    """The share of a core from some seconds after a restart on: the start of the program itself is not counted."""
+    here.server.stop()
+    here.server.start()
+    time.sleep(AFTER_RESTART_S)
+    began, used = time.monotonic(), cpu_s(here.server.pid)
+    time.sleep(seconds)
+    share = (cpu_s(here.server.pid) - used) / (time.monotonic() - began)
+    return Row(f"core used, {AFTER_RESTART_S} s after a restart", f"{share:.1%}", "", "< 10 %")
 
 
 def noticed(here: World, waiting: int, probes: int) -> list[Row]:

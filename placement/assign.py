@@ -105,11 +105,14 @@ def cost(assignment: Assignment, counts: Counts) -> int:
     return total
 
 
-def periods(kinds: Iterable[Kind], slots: Mapping[PlaceKey, int]) -> tuple[int, ...]:
-    """Starts of the periods: as long as a typical run at first, and as many as the work of all jobs may need."""
+def periods(kinds: Iterable[Kind], slots: Mapping[PlaceKey, int], typical_run_s: float) -> tuple[int, ...]:
+    """Starts of the periods: as long as a typical run at first, and as many as the work of all jobs may need.
+
+    typical_run_s must not depend on the places: with one more of them the periods may only become fewer, so that a
+    proven plan never becomes worse.
+    """
     kinds = tuple(kind for kind in kinds if kind.options)
-    runs = sorted(min(option.run_s for option in kind.options) for kind in kinds for _ in kind.jobs)
-    unit = max(60, runs[len(runs) // 2]) if runs else 60
+    unit = max(60, round(min(typical_run_s, LONGEST_S)))
     used = {option.place for kind in kinds for option in kind.options}
     work = sum(len(kind.jobs) * min(each.cores * each.run_s for each in kind.options) for kind in kinds)
     enough_s = 2 * work / max(1, sum(slots[place] for place in used))

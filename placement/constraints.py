@@ -51,9 +51,12 @@ def _parsed(text: str) -> Constraint:
 
 def validate(pieces: Sequence[str], systems: Iterable[System]) -> None:
     """Refuse names that neither the language nor any of these systems knows, with what may have been meant."""
+    tests = parse(pieces).tests()
+    if not tests:
+        return
     known = {folded(name): name for name in ATTRIBUTES}
     known |= {folded(each.name): each.name for system in systems for each in system.capabilities}
-    for test in parse(pieces).tests():
+    for test in tests:
         if folded(test.name) not in known:
             near = difflib.get_close_matches(folded(test.name), known, n=3)
             fix = "did you mean " + " or ".join(known[name] for name in near) + "?" if near else _NO_SUCH_NAME

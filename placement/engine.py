@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from placement.assign import Assignment, Counts, cost
-from placement.estimate import estimates, probe_for
-from placement.explain import decided
+from placement.estimate import Evidence, estimates, probe_for
+from placement.explain import LONG_WAIT_S, decided
 from placement.filters import screen
 from placement.greedy import greedy
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
+from placement.sooner import advice_for
+from scheduler.model.plan import Decision
 from scheduler.model.snapshots import StartProbe
 
 MAX_PROBES = 8
@@ -24,15 +27,16 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     Every ask gets a decision, however strange the facts; none of them can keep the others from theirs.
     """
     screenings = screen(problem)
-    expected = estimates(problem, screenings)
-    assignment = pose(problem, screenings, expected)
+    evidence = Evidence.of(problem)
+    expected = estimates(problem, screenings, evidence)
+    assignment = pose(problem, screenings, expected, evidence.history)
     counts, proven_optimal = _answer(assignment, limits, problem.seed)
     choices = read(assignment, counts)
     decisions = {
         uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), proven_optimal, problem.now)
         for uuid in sorted(screenings)
     }
-    return Plan(decisions, proven_optimal)
+    return Plan(_advised(decisions, evidence), proven_optimal)
 
 
 def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:
@@ -47,6 +51,21 @@ def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:
     return {
         system_id: tuple(sorted(probes, key=lambda probe: (-probes[probe], repr(probe)))[:MAX_PROBES])
         for system_id, probes in sorted(wanted.items())
+    }
+
+
+def _advised(decisions: Mapping[str, Decision], evidence: Evidence) -> Mapping[str, Decision]:
+    """The decisions, with what would start those jobs sooner that wait for long."""
+    asks = {ask.job_uuid: ask for ask in evidence.problem.asks}
+    long = [
+        (asks[uuid], (each.winner, *each.losers))
+        for uuid, each in decisions.items()
+        if each.winner and each.winner.wait.p50_s >= LONG_WAIT_S
+    ]
+    found = advice_for(long, evidence)
+    return {
+        uuid: replace(each, advice=(*found[uuid], *each.advice)) if found.get(uuid) else each
+        for uuid, each in decisions.items()
     }
 
 

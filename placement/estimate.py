@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from placement.filters import Screening
-from placement.history import History, run_times
-from placement.predict import Predictor
+from placement.first_use import FirstUses
+from placement.history import OVER_ASK, History
+from placement.holds import held
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
+from placement.queue_state import JobShape
 from placement.replay import Forecast, forecast, waits_for_nodes
 from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
+from placement.waits import FIRST_FIT_JOBS
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
@@ -32,6 +35,11 @@ STALE_S = 3600
 FRESH_S = 120
 """A look that is younger needs no mention of its age."""
 
+NO_IMAGE = Term(0, 0, "no image to bring")
+
+STRANGER = ""
+"""Our users by their names on the system are not known here: a job is forecast as that of a new user."""
+
 NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
 
 
@@ -41,33 +49,36 @@ class Evidence:
 
     problem: Problem
     history: History
-    predictor: Predictor
-    forecasts: dict[PlaceKey, Forecast | None] = field(default_factory=dict)
+    first_uses: FirstUses
+    forecasts: dict[tuple[PlaceKey, float], Forecast | None] = field(default_factory=dict)
     waits: dict[tuple[PlaceKey, Resources, frozenset[object]], Term] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
-        return cls(problem, History(problem.history, speeds), Predictor(run_times(problem.history)))
+        return cls(problem, History(problem.history, speeds), FirstUses(problem.history))
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
         snapshot = place.view.snapshot
         return math.inf if snapshot is None else max(0.0, (self.problem.now - snapshot.taken_at).total_seconds())
 
-    def forecast(self, place: PlaceOption) -> Forecast | None:
-        """The futures of the place's queue, drawn once."""
-        if place.key not in self.forecasts:
-            self.forecasts[place.key] = forecast(place, self.problem.now.timestamp(), self.predictor)
-        return self.forecasts[place.key]
+    def forecast(self, place: PlaceOption, run_share: float) -> Forecast | None:
+        """The replay of the place's queue, made once."""
+        key = (place.key, run_share)
+        if key not in self.forecasts:
+            self.forecasts[key] = forecast(place, self.problem.now.timestamp(), run_share)
+        return self.forecasts[key]
 
 
 WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
 
 
-def estimates(problem: Problem, screenings: Mapping[str, Screening]) -> Mapping[str, tuple[Estimate, ...]]:
-    """What every job may expect in each of its candidates, soonest first."""
-    evidence = Evidence.of(problem)
+def estimates(
+    problem: Problem, screenings: Mapping[str, Screening], evidence: Evidence | None = None
+) -> Mapping[str, tuple[Estimate, ...]]:
+    """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
+    evidence = evidence or Evidence.of(problem)
     return {ask.job_uuid: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for ask in problem.asks}
 
 
@@ -83,8 +94,8 @@ def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     return Estimate(
         system_id=place.key.system_id,
         queue=place.key.queue,
-        wait=queue_wait(ask.spec, place, evidence),
-        staging=staging(ask.spec, place),
+        wait=held(ask.spec, place, evidence.problem.now, queue_wait(ask.spec, place, evidence)),
+        staging=staging(ask.spec, place, evidence),
         run=run_time(ask, place, evidence),
         archive=archive(ask.spec, place),
         notes=notes(ask.spec, place),
@@ -132,6 +143,20 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
     return _aged(Term(5, 60, f"{count(empty, 'node')} free now"), age_s)
 
 
+def learnt_waits(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """What the waits of everyone's jobs taught (``placement.waits``), once there were enough of them."""
+    age_s, queue = evidence.age_s(place), evidence.problem.watched.get(place.key)
+    if queue is None or age_s > STALE_S or queue.model.known_jobs < FIRST_FIT_JOBS:
+        return None
+    cores = footprint_cores(spec.resources, fitting_nodes(spec, place))
+    job = JobShape(float(cores), float(spec.resources.walltime_s), STRANGER)
+    said, own_s = queue.forecast(job, evidence.problem.now.timestamp()), _own_work_s(place)
+    source = f"learnt from {count(said.known_jobs, 'start')} there"
+    if said.coverage_share is not None:
+        source += f"; {said.coverage_share:.0%} of the last p90 held"
+    return _aged(Term(said.p50_s + own_s / 2, said.p90_s + own_s, source), age_s)
+
+
 def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
     """The site's own scheduler, asked without submitting (``sbatch --test-only``).
 
@@ -153,14 +178,17 @@ def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | N
 
 
 def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
-    """Futures of the queue as far as we see it, with run times as users' jobs have had them."""
+    """A replay of the queue as far as we see it: jobs end early for p50, and use all they asked for p90."""
     age_s = evidence.age_s(place)
-    seen = None if age_s > STALE_S else evidence.forecast(place)
-    cores = footprint_cores(spec.resources, fitting_nodes(spec, place))
-    wait_s = seen.wait(cores, spec.resources.walltime_s) if seen else None
-    if seen is None or wait_s is None:
+    soon, late = (None, None) if age_s > STALE_S else (evidence.forecast(place, share) for share in (OVER_ASK, 1.0))
+    if soon is None or late is None:
         return None
-    return _aged(Term(wait_s[0], wait_s[1] + 300, f"a replay of {count(seen.jobs_shown, 'visible job')}"), age_s)
+    cores, walltime_s = footprint_cores(spec.resources, fitting_nodes(spec, place)), spec.resources.walltime_s
+    p50_s, p90_s = soon.start_s(cores, walltime_s), late.start_s(cores, walltime_s)
+    if p50_s is None or p90_s is None:
+        return None
+    p90_s = max(p50_s, p90_s) + late.behind_s + 300
+    return _aged(Term(p50_s + soon.behind_s, p90_s, f"a replay of {count(soon.replayed, 'visible job')}"), age_s)
 
 
 def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
@@ -168,7 +196,14 @@ def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term |
     return evidence.history.wait(place.key)
 
 
-WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (host_starts_at_once, free_nodes, site_says, visible_queue, own_history)
+WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (
+    host_starts_at_once,
+    free_nodes,
+    learnt_waits,
+    site_says,
+    visible_queue,
+    own_history,
+)
 
 
 def probe_for(spec: JobSpec, place: PlaceOption) -> StartProbe | None:
@@ -195,8 +230,7 @@ def _own_work_s(place: PlaceOption) -> float:
     """How long the place would work on our jobs that it does not show yet, if it had nothing else to do."""
     total = total_cores(place.nodes)
     work = sum(
-        footprint_cores(each.resources, place.nodes) * max(1, each.tasks) * each.resources.walltime_s
-        for each in place.unseen
+        footprint_cores(shape, place.nodes) * runs * shape.walltime_s for shape, runs in place.unseen_runs.items()
     )
     return work / total if total > 0 else 0.0
 
@@ -231,13 +265,15 @@ def tasks_at_once(spec: JobSpec, place: PlaceOption) -> int:
 # -- staging, archive and what else is worth saying --------------------------------------------------------------
 
 
-def staging(spec: JobSpec, place: PlaceOption) -> Term:
-    """Image and inputs, as plain constants until transfers are measured."""
-    image = (0, 0) if spec.runtime is Runtime.NONE else (20, 120)
+def staging(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
+    """Image and inputs: the image by what first uses took, inputs as constants until transfers are measured."""
+    image = NO_IMAGE
+    if spec.runtime is not Runtime.NONE:
+        image = evidence.first_uses.term(place.view.system.id, spec.image, evidence.problem.now)
     here = (f"tapis://{place.view.system.id}/", "tapislocal://")
     away = sum(1 for each in spec.file_inputs if not (each.source_url or "").startswith(here))
-    what = "image" if not away else f"image and {count(away, 'input')}"
-    return Term(image[0] + 5 * away, image[1] + 60 * away, f"a guess for {what}, nothing measured yet")
+    source = f"{image.source}; a guess for {count(away, 'input')}" if away else image.source
+    return Term(image.p50_s + 5 * away, image.p90_s + 60 * away, source)
 
 
 def archive(spec: JobSpec, place: PlaceOption) -> Term:

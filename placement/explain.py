@@ -158,10 +158,19 @@ _SENTENCES: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.MEMORY: lambda r: f"{_where(r)} allows {r.limit} of memory ({r.asked} asked)",
     Reason.WALLTIME: lambda r: f"{_where(r)} allows {r.limit} of walltime ({r.asked} asked)",
     Reason.GPUS: lambda r: f"{_where(r)} has {r.limit or 'no GPUs'} ({r.asked} asked)",
-    Reason.CONSTRAINT: lambda r: f'{_where(r)} does not meet "{r.asked}" ({r.limit})',
+    Reason.CONSTRAINT: lambda r: f'{_where(r)} does not meet "{r.asked}"' + (f" ({r.limit})" if r.limit else ""),
     Reason.ARRAY: lambda r: f"the host of {_where(r)} runs no job arrays, only queues do",
     Reason.JOB_LIMIT: lambda r: f"{_where(r)} is at its limit of {r.limit}",
     Reason.IMAGE: lambda r: f"{_where(r)} cannot run the image: {r.limit or r.asked}",
+    Reason.NODES_DOWN: lambda r: f"{_where(r)} has {r.limit or 'none'} up that the job could use ({r.asked} asked)",
+    Reason.LICENCE: lambda r: f"{_where(r)} has the licence {r.limit or 'not'} ({r.asked} asked)",
+    Reason.ACCOUNT: lambda r: f"{_where(r)} lets this login charge {r.limit or 'no account'} ({r.asked} asked)",
+    Reason.ALLOCATION: lambda r: f"{_where(r)} has {r.limit or 'nothing'} left of the allocation ({r.asked} asked)",
+    Reason.QOS: lambda r: f"{_where(r)} offers this login the QOS {r.limit or 'none'} ({r.asked} asked)",
+    Reason.BUDGET: lambda r: f"{_where(r)} may cost {r.limit} ({r.asked} allowed)",
+    Reason.NETWORK: lambda r: f"{_where(r)} lets jobs reach no outside network",
+    Reason.STORAGE: lambda r: f"{_where(r)} has room for {r.limit} of files ({r.asked} asked)",
+    Reason.POLICY: lambda r: f"{_where(r)} runs only the images {r.limit} ({r.asked} asked)",
 }
 
 _ADVICE: Mapping[Reason, Callable[[Rejection], str]] = {
@@ -169,6 +178,10 @@ _ADVICE: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.CORES: lambda r: f"ask for {r.limit} to use {_where(r)}",
     Reason.MEMORY: lambda r: f"ask for {r.limit} of memory to use {_where(r)}",
     Reason.WALLTIME: lambda r: f"ask for {r.limit} of walltime to use {_where(r)}",
+    Reason.LICENCE: lambda r: f"ask for {r.limit} of licences to use {_where(r)}",
+    Reason.ACCOUNT: lambda r: f"charge {r.limit} to use {_where(r)}",
+    Reason.QOS: lambda r: f"ask for the QOS {r.limit} to use {_where(r)}",
+    Reason.BUDGET: lambda r: f"allow {r.limit} to use {_where(r)}, or ask for less walltime",
     Reason.NOT_PERMITTED: lambda r: f"ask the owner of {_where(r)} for the permission EXECUTE",
     Reason.NO_CREDENTIAL: lambda r: f"register a credential of {r.asked} for {_where(r)}",
 }
@@ -176,7 +189,8 @@ _ADVICE: Mapping[Reason, Callable[[Rejection], str]] = {
 
 
 def _helps(rejection: Rejection) -> bool:
-    return rejection.reason in _ADVICE and not rejection.limit.startswith("no ")
+    offers = bool(rejection.limit) or rejection.reason in (Reason.NOT_PERMITTED, Reason.NO_CREDENTIAL)
+    return rejection.reason in _ADVICE and offers and not rejection.limit.startswith("no ")
 
 
 def _all(rejections: Iterable[Rejection]) -> str:

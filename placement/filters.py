@@ -7,20 +7,21 @@ Hard facts only, and only facts that are known: what a system or its snapshot do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from placement.constraints import parse
+from placement.policy import allowed_images, image_allowed, outbound_network, price_usd, storage_mib
 from placement.problem import Ask, PlaceOption, Problem, SystemView, holds
 from placement.words import count, duration, gpus, memory
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Runtime
-from scheduler.model.snapshots import NodeKind
+from scheduler.model.snapshots import Association, NodeKind
 from scheduler.model.systems import UNLIMITED
 
-NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT})
+NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN})
 """Reasons that time alone may heal: the job waits. All others are an error of the request."""
 
 SystemFilter = Callable[[Ask, SystemView], Rejection | None]
@@ -64,6 +65,25 @@ def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:
     later = tuple(each for each in found if (each.system_id, each.queue) not in never)
     hard = tuple(each for each in found if (each.system_id, each.queue) in never and each.reason not in NOT_NOW)
     return Screening(tuple(candidates), later, hard)
+
+
+def question(spec: JobSpec) -> Hashable:
+    """All that the filters read of a spec: jobs of one owner for whom this is equal are judged alike."""
+    return (
+        spec.exec_system_id,
+        spec.dynamic,
+        spec.queue,
+        spec.job_type,
+        spec.runtime,
+        None if spec.array is None else len(spec.array.indices),
+        spec.resources,
+        spec.constraints,
+        spec.scheduler_options,
+        spec.image,
+        spec.max_price_usd,
+        spec.needs_network,
+        spec.storage_mib,
+    )
 
 
 def job_type_on(spec: JobSpec, view: SystemView) -> JobType:
@@ -123,6 +143,24 @@ def runtime_present(ask: Ask, view: SystemView) -> Rejection | None:
     if ask.spec.runtime is Runtime.NONE or not offered or ask.spec.runtime in offered:
         return None
     return _of_system(view, Reason.RUNTIME, ask.spec.runtime.value, " and ".join(offered))
+
+
+def network_open(ask: Ask, view: SystemView) -> Rejection | None:
+    closed = ask.spec.needs_network and outbound_network(view.system) is False
+    return _of_system(view, Reason.NETWORK) if closed else None
+
+
+def image_permitted(ask: Ask, view: SystemView) -> Rejection | None:
+    if ask.spec.runtime is Runtime.NONE or image_allowed(ask.spec.image, view.system):
+        return None
+    return _of_system(view, Reason.POLICY, ask.spec.image, ", ".join(allowed_images(view.system)))
+
+
+def storage_suffices(ask: Ask, view: SystemView) -> Rejection | None:
+    asked, room = ask.spec.storage_mib, storage_mib(view.system)
+    if room is None or asked <= room:
+        return None
+    return _of_system(view, Reason.STORAGE, memory(asked), f"at most {memory(room)}")
 
 
 def queue_exists(ask: Ask, view: SystemView) -> Rejection | None:
@@ -205,10 +243,10 @@ def gpus_present(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 
 def features_present(ask: Ask, place: PlaceOption) -> Rejection | None:
-    wanted = features_asked(ask.spec)
-    shown = {feature for kind in place.nodes for feature in kind.features}
-    if not wanted or not shown or any(wanted <= set(kind.features) for kind in place.nodes):
+    wanted = features_asked(ask.spec) if place.queue else frozenset[str]()
+    if not wanted or not place.nodes or any(wanted <= set(kind.features) for kind in place.nodes):
         return None
+    shown = {feature for kind in place.nodes for feature in kind.features}
     return _of_place(place, Reason.CONSTRAINT, "--constraint " + "&".join(sorted(wanted)), ", ".join(sorted(shown)))
 
 
@@ -216,11 +254,86 @@ def enough_alike_nodes(ask: Ask, place: PlaceOption) -> Rejection | None:
     """Each need alone may be met, yet by too few nodes all together."""
     if not place.nodes or any(judge(ask, place) for judge in _ONE_NEED):
         return None
-    asked, alike = ask.spec.resources.nodes, sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind))
+    asked = ask.spec.resources.nodes
+    alike = sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind, place.job_type))
     if alike >= asked:
         return None
     offered = f"at most {count(alike, 'node')}" if alike else "no node"
     return _of_place(place, Reason.NODES, count(asked, "node"), offered + " meeting all needs at once")
+
+
+def enough_nodes_up(ask: Ask, place: PlaceOption) -> Rejection | None:
+    """Nodes come back, so the job may wait for them; a reservation that closes them has an end of its own."""
+    if not place.nodes or _closed_now(place) or any(judge(ask, place) for judge in (*_ONE_NEED, enough_alike_nodes)):
+        return None
+    fitting = [kind for kind in place.nodes if node_fits(ask.spec, kind, place.job_type)]
+    asked, up = ask.spec.resources.nodes, sum(kind.total - kind.down for kind in fitting)
+    if up >= asked:
+        return None
+    total = sum(kind.total for kind in fitting)
+    return _of_place(place, Reason.NODES_DOWN, count(asked, "node"), f"{up} of {count(total, 'node')}")
+
+
+def licences_held(ask: Ask, place: PlaceOption) -> Rejection | None:
+    snapshot = place.view.snapshot
+    if snapshot is None or snapshot.licences is None or place.queue is None:
+        return None
+    held = {licence.name: licence.total for licence in snapshot.licences}
+    short = {name: n for name, n in licences_asked(ask.spec).items() if n > held.get(name, 0)}
+    asked = ", ".join(f"{name}:{n}" for name, n in sorted(short.items()))
+    offered = ", ".join(f"{name}:{held[name]}" for name in sorted(short) if name in held)
+    return _of_place(place, Reason.LICENCE, asked, offered) if short else None
+
+
+def account_open(ask: Ask, place: PlaceOption) -> Rejection | None:
+    known, asked = _associations(ask, place), _option(ask.spec, "--account")
+    offered = sorted({each.account for each in known})
+    return (
+        _of_place(place, Reason.ACCOUNT, asked, " or ".join(offered)) if known and asked not in ("", *offered) else None
+    )
+
+
+def allocation_left(ask: Ask, place: PlaceOption) -> Rejection | None:
+    """As sites count: the job must fit into what is left of its account if it uses all of its walltime."""
+    account = _option(ask.spec, "--account")
+    left = [each.core_minutes_left for each in _associations(ask, place) if account in ("", each.account)]
+    needed = ask.spec.resources.cores * ask.spec.resources.walltime_s / 60
+    if not left or any(each is None or each >= needed for each in left):
+        return None
+    most = max(each for each in left if each is not None)
+    return _of_place(place, Reason.ALLOCATION, _core_hours(needed), _core_hours(max(0, most)))
+
+
+def qos_open(ask: Ask, place: PlaceOption) -> Rejection | None:
+    known, asked = _associations(ask, place), _option(ask.spec, "--qos")
+    account = _option(ask.spec, "--account")
+    offered = sorted({qos for each in known if account in ("", each.account) for qos in each.qos})
+    return (
+        _of_place(place, Reason.QOS, asked, " or ".join(offered)) if offered and asked not in ("", *offered) else None
+    )
+
+
+def qos_allows(ask: Ask, place: PlaceOption) -> Rejection | None:
+    """What the quality of service that the job asks for allows one job or one user."""
+    snapshot, name, asked = place.view.snapshot, _option(ask.spec, "--qos"), ask.spec.resources
+    limits = [each for each in (snapshot.qos if snapshot else None) or () if each.name == name]
+    for limit in limits if place.queue else ():
+        if limit.max_walltime_s is not None and asked.walltime_s > limit.max_walltime_s:
+            return _of_place(
+                place, Reason.WALLTIME, duration(asked.walltime_s), _most(name, duration(limit.max_walltime_s))
+            )
+        if limit.max_cores_per_user is not None and asked.cores > limit.max_cores_per_user:
+            return _of_place(
+                place, Reason.CORES, count(asked.cores, "core"), _most(name, count(limit.max_cores_per_user, "core"))
+            )
+    return None
+
+
+def within_price(ask: Ask, place: PlaceOption) -> Rejection | None:
+    most, price = ask.spec.max_price_usd, price_usd(ask.spec, place.view.system)
+    if most is None or price is None or price <= most:
+        return None
+    return _of_place(place, Reason.BUDGET, f"{most:.2f} USD", f"{price:.2f} USD")
 
 
 _ONE_NEED: tuple[PlaceFilter, ...] = (nodes_fit, cores_fit, memory_fits, gpus_present, features_present)
@@ -245,6 +358,9 @@ SYSTEM_FILTERS: tuple[SystemFilter, ...] = (
     credential_known,
     runs_this_job_type,
     runtime_present,
+    image_permitted,
+    network_open,
+    storage_suffices,
     queue_exists,
     below_job_limits,
 )
@@ -261,6 +377,13 @@ PLACE_FILTERS: tuple[PlaceFilter, ...] = (
     gpus_present,
     features_present,
     enough_alike_nodes,
+    licences_held,
+    account_open,
+    allocation_left,
+    qos_open,
+    qos_allows,
+    within_price,
+    enough_nodes_up,
     below_queue_limits,
 )
 """All are asked, so that a user learns everything that stands in the way of a queue."""
@@ -280,15 +403,56 @@ def features_asked(spec: JobSpec) -> frozenset[str]:
     return frozenset(name for text in written if _FEATURES.fullmatch(text) for name in text.split("&"))
 
 
-def node_fits(spec: JobSpec, kind: NodeKind) -> bool:
-    """Whether one node of this kind can hold the job's share of a node."""
-    asked, features = spec.resources, features_asked(spec)
+def licences_asked(spec: JobSpec) -> Mapping[str, int]:
+    """``--licenses=matlab:2,ansys`` as {"matlab": 2, "ansys": 1}; choices (``|``) are left to the site."""
+    asked: dict[str, int] = {}
+    for option in spec.scheduler_options or ():
+        if option.name != "--licenses" or "|" in (option.value or ""):
+            continue
+        for item in filter(None, (option.value or "").split(",")):
+            name, _, number = item.partition(":")
+            asked[name] = asked.get(name, 0) + (int(number) if re.fullmatch(r"[0-9]{1,6}", number) else 1)
+    return asked
+
+
+def node_fits(spec: JobSpec, kind: NodeKind, job_type: JobType) -> bool:
+    """Whether one node of this kind can hold the job's share of a node; options of a scheduler are for BATCH jobs."""
+    asked = spec.resources
     return (
         kind.cores >= asked.cores_per_node
         and kind.memory_mib >= asked.memory_mib
         and _has_gpus(asked.gpus_per_node, asked.gpu_model, kind)
-        and (not kind.features or features <= set(kind.features))
+        and (job_type is JobType.FORK or features_asked(spec) <= set(kind.features))
     )
+
+
+def _option(spec: JobSpec, name: str) -> str:
+    """What the job says under one of the scheduler's options; the last word counts, as for sbatch."""
+    return next((option.value or "" for option in reversed(spec.scheduler_options or ()) if option.name == name), "")
+
+
+def _associations(ask: Ask, place: PlaceOption) -> Sequence[Association]:
+    """The accounts that the job may be charged to there; none where the look was another's and says nothing of it."""
+    snapshot, system = place.view.snapshot, place.view.system
+    if snapshot is None or place.queue is None or (system.is_dynamic_user and snapshot.seen_by != ask.owner):
+        return ()
+    return [each for each in snapshot.associations or () if each.partition in (None, place.queue.partition)]
+
+
+def _closed_now(place: PlaceOption) -> bool:
+    snapshot = place.view.snapshot
+    return snapshot is not None and any(
+        each.starts_at <= snapshot.taken_at < each.ends_at and place.queue and each.partition == place.queue.partition
+        for each in snapshot.closures
+    )
+
+
+def _core_hours(core_minutes: float) -> str:
+    return f"{core_minutes / 60:.1f} core-hours"
+
+
+def _most(qos: str, limit: str) -> str:
+    return f"at most {limit} under the QOS {qos}"
 
 
 def _has_gpus(count: int, model: str | None, kind: NodeKind) -> bool:

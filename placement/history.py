@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import quantiles
 
-from placement.predict import RunTimes, Used, learn
 from placement.problem import PlaceKey
 from placement.words import count
 from scheduler.model.jobs import FinishedRun, JobSpec
@@ -65,12 +64,6 @@ class History:
                 own, lambda n: f"the last {count(n, 'run')} of this image by {owner}"
             ) or _term(anyone, lambda n: f"the last {count(n, 'run')} of this image")
         return self._learnt[image, owner]
-
-
-def run_times(runs: Iterable[FinishedRun]) -> RunTimes:
-    """What completed runs say of the share of the walltime that each owner's jobs use."""
-    ended = sorted((run for run in runs if run.completed), key=lambda run: (run.ended_at, run.owner, run.run_s))
-    return learn(RunTimes(), [Used(run.owner, max(1.0, run.resources.walltime_s), run.run_s) for run in ended])
 
 
 def _term(values: Sequence[float], source: Callable[[int], str]) -> Term | None:

@@ -112,7 +112,8 @@ def rising(values: Iterable[float]) -> list[float]:
             other, others = pools.pop()
             mean, size = (other * others + mean * size) / (others + size), others + size
         pools.append((mean, size))
-    return [mean + 0.001 * n for mean, size in pools for n in range(size)]
+    means = [mean for mean, size in pools for _ in range(size)]
+    return [mean + 0.001 * n for n, mean in enumerate(means)]
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from placement.assign import LONGEST_S, MOST_CORES, Assignment, Counts, Kind, Limit, Option, periods
 from placement.estimate import score_s, tasks_at_once
 from placement.filters import Screening
+from placement.history import History
 from placement.problem import Ask, Choice, PlaceKey, PlaceOption, Problem
 from placement.slots import fitting_nodes, footprint_cores, slots_for_us
 from scheduler.model.plan import Estimate
@@ -18,7 +19,10 @@ STAY_S = 60
 
 
 def pose(
-    problem: Problem, screenings: Mapping[str, Screening], expected: Mapping[str, Sequence[Estimate]]
+    problem: Problem,
+    screenings: Mapping[str, Screening],
+    expected: Mapping[str, Sequence[Estimate]],
+    history: History,
 ) -> Assignment:
     """The problem in whole numbers; alike jobs become one kind, in an order that does not depend on the input's."""
     alike: dict[tuple[str, int, tuple[Option, ...]], list[Ask]] = defaultdict(list)
@@ -38,7 +42,9 @@ def pose(
     kinds.sort(key=lambda kind: kind.jobs)
     slots = {key: min(slots_for_us(places[key]), MOST_CORES) for key in sorted(places, key=_named)}
     limits = tuple(_limits(problem, slots, {ask.owner for ask in problem.asks}))
-    return Assignment(tuple(kinds), slots, limits, periods(kinds, slots))
+    runs_s = sorted(history.run(ask.spec, ask.owner, 1.0).p50_s for ask in problem.asks if expected[ask.job_uuid])
+    typical_s = runs_s[len(runs_s) // 2] if runs_s else 0.0
+    return Assignment(tuple(kinds), slots, limits, periods(kinds, slots, typical_s))
 
 
 def read(assignment: Assignment, counts: Counts) -> Mapping[str, Choice]:

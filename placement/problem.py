@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,6 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
+from placement.watched import WatchedQueue
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision
 from scheduler.model.runs import JobType, Resources
@@ -144,6 +146,14 @@ class PlaceOption:
         ours = (each for each in self.view.committed if each.queue == self.key.queue)
         return tuple(sorted((each for each in ours if not self._shown(each)), key=lambda each: each.placed_at))
 
+    @cached_property
+    def unseen_runs(self) -> Mapping[Resources, int]:
+        """How many runs of each shape ``unseen`` comes to; thousands of jobs have few shapes."""
+        runs: Counter[Resources] = Counter()
+        for each in self.unseen:
+            runs[each.resources] += max(1, each.tasks)
+        return runs
+
     def _shown(self, job: Committed) -> bool:
         snapshot = self.view.snapshot
         return snapshot is not None and job.submitted_at is not None and job.submitted_at <= snapshot.taken_at
@@ -151,12 +161,16 @@ class PlaceOption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver."""
+    """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
+
+    watched: what the looks at a queue taught; read, and never moved, by planning.
+    """
 
     now: datetime
     asks: tuple[Ask, ...]
     systems: tuple[SystemView, ...]
     history: tuple[FinishedRun, ...] = ()
+    watched: Mapping[PlaceKey, WatchedQueue] = field(default_factory=dict)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 

@@ -1,78 +1,105 @@
-"""What a snapshot shows of a place, for forecasts: who runs, who is in line, and how many cores that is about.
+"""A partition's near future: the jobs that are visible now, planned in order into the free cores that they leave.
 
-Fragmentation, reservations and what hidden jobs will do are not in it; they are why its answers carry a wide p90.
+Slurm's backfill scheduler plans a start for every waiting job in turn and starts early only what delays none planned
+before it. So does this replay, by cores instead of nodes: small enough to be right, and one forecast answers for every
+job that may join the queue. Fragmentation, reservations and later arrivals are not in it; they are why its answers
+carry a wide p90.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from statistics import quantiles
 
-from placement.futures import Copy, Futures
-from placement.looks import Look, SeenJob
-from placement.order import Order
-from placement.predict import Predictor
 from placement.problem import PlaceOption
 from placement.slots import footprint_cores, free_cores, total_cores
 from scheduler.model.snapshots import VisibleJob
 
 MAX_REPLAYED = 300
-"""Waiting jobs played one by one; what waits behind them is added as work."""
+"""Waiting jobs planned one by one; what waits behind them is added as work."""
 
-DRAWS = 5
-"""Draws of a place's future: enough for a median and a tail, few enough to plan twenty systems at once."""
-
-LONGEST_S = 30 * 86_400.0
+LONGEST_S = 30 * 86_400
 """Nothing is believed to run longer (UNLIMITED partitions)."""
-
-BEHIND = "~"
-"""What a job of ours is called that is not there yet; no site's job has such an id."""
 
 _NOT_COMPETING = ("Dependency", "JobHeld", "BeginTime", "Assoc", "QOSMax", "ReqNodeNotAvail", "PartitionDown")
 """Reasons, by their beginning, for which a waiting job takes no free node."""
 
 
-@dataclass(frozen=True, slots=True)
+class FreeCores:
+    """Free cores over time from now (0) on, as steps; the last one lasts for ever."""
+
+    def __init__(self, free: int, ends: Iterable[tuple[float, int]] = ()) -> None:
+        """``ends``: when, in seconds from now, how many more cores become free."""
+        self._times, self._free = [0.0], [free]
+        for at, cores in sorted(ends):
+            if at > self._times[-1]:
+                self._times.append(at)
+                self._free.append(self._free[-1])
+            self._free[-1] += cores
+
+    def earliest_s(self, cores: int, duration_s: float) -> float | None:
+        """When so many cores are first free for so long; None when never."""
+        start: float | None = None
+        for index, free in enumerate(self._free):
+            if free < cores:
+                start = None
+                continue
+            start = self._times[index] if start is None else start
+            ends = self._times[index + 1] if index + 1 < len(self._times) else None
+            if ends is None or ends - start >= duration_s:
+                return start
+        return None
+
+    def take(self, start_s: float, cores: int, duration_s: float) -> None:
+        """Put a job there; ``earliest_s`` has said that it fits."""
+        first, last = self._cut(start_s), self._cut(start_s + duration_s)
+        for index in range(first, last):
+            self._free[index] -= cores
+
+    def _cut(self, at: float) -> int:
+        index = bisect_left(self._times, at)
+        if index == len(self._times) or self._times[index] != at:
+            self._times.insert(index, at)
+            self._free.insert(index, self._free[index - 1])
+        return index
+
+
 class Forecast:
-    """The futures of one place. ``behind_s``: work not played, for all cores; ``jobs_shown``: those that are played."""
+    """The free cores of one place, once all that is visible there is planned. ``behind_s``: work not replayed."""
 
-    futures: Futures
-    now_s: float
-    jobs_shown: int
-    behind_s: float
+    def __init__(self, free: FreeCores, replayed: int, behind_s: float) -> None:
+        self.free, self.replayed, self.behind_s = free, replayed, behind_s
 
-    def wait(self, cores: int, walltime_s: float) -> tuple[float, float] | None:
-        """Median and 90th percentile of the wait of a job that joins now; None when it never starts in most draws."""
-        asked_s, until_s = _walltime_s(walltime_s), self.now_s + LONGEST_S
-        copy = Copy(BEHIND, "", cores, asked_s, self.now_s, user=BEHIND, kin=BEHIND)
-        waits_s = [start_s - self.now_s for start_s in self.futures.starts_s(copy, until_s)]
-        tenths = quantiles(waits_s, n=10, method="inclusive")
-        if tenths[4] >= LONGEST_S:
-            return None
-        return tenths[4] + self.behind_s, tenths[8] + self.behind_s
+    def start_s(self, cores: int, duration_s: float) -> float | None:
+        """When a job that joins now would start, in seconds from now; None when the plan has no room for it."""
+        return self.free.earliest_s(cores, duration_s)
 
 
-def forecast(place: PlaceOption, now_s: float, predictor: Predictor) -> Forecast | None:
-    """Futures of a place's queue as far as it is visible.
+def forecast(place: PlaceOption, now_s: float, run_share: float) -> Forecast | None:
+    """Replay the place's queue, taking every job to run for ``run_share`` of the walltime it has left.
 
     now_s: Unix time. None when too little is visible: most of the busy cores belong to jobs that are hidden from us.
     """
     total, free = total_cores(place.nodes), free_cores(place.nodes)
     running = [job for job in place.visible_jobs if job.running]
-    busy, visible = total - free, sum(job.cores for job in running)
-    if total <= 0 or visible < busy / 2:
+    busy, seen = total - free, sum(job.cores for job in running)
+    if total <= 0 or seen < busy / 2:
         return None
-    # jobs may share cores with other partitions; never free more than is busy
-    scale = min(1.0, busy / visible) if visible else 0.0
-    on_cores = [_seen(job, int(job.cores * scale), now_s) for job in running]
-    in_line = [_seen(job, job.cores, now_s) for job in _in_order(place.visible_jobs)] + _unseen(place, now_s)
-    on_cores, in_line = _told_apart(on_cores), _told_apart(in_line)
-    played, behind = in_line[:MAX_REPLAYED], in_line[MAX_REPLAYED:]
-    behind_s = sum(job.cores * predictor.run_s(job.kin, job.asked_s, 0.5) for job in behind) / total
-    cores = free + sum(job.cores for job in on_cores)
-    look = Look(now_s, cores, on_cores, played)
-    return Forecast(Futures(look, predictor, Order(), draws=DRAWS), now_s, len(on_cores) + len(played), behind_s)
+    scale = (
+        min(1.0, busy / seen) if seen else 0.0
+    )  # jobs may share cores with other partitions; never free more than is busy
+    ends = [(max(1.0, _left_s(job, now_s) * run_share), int(job.cores * scale)) for job in running]
+    plan = FreeCores(free, ends)
+    queue = [(job.cores, _walltime_s(job.walltime_s) * run_share) for job in _in_order(place.visible_jobs)]
+    for each in place.unseen:
+        cores = footprint_cores(each.resources, place.nodes) * max(1, each.tasks)
+        queue.append((cores, _walltime_s(each.resources.walltime_s) * run_share))
+    for cores, duration_s in queue[:MAX_REPLAYED]:
+        start_s = plan.earliest_s(cores, duration_s)
+        if start_s is not None:
+            plan.take(start_s, cores, duration_s)
+    behind_s = sum(cores * duration_s for cores, duration_s in queue[MAX_REPLAYED:]) / total
+    return Forecast(plan, len(running) + min(len(queue), MAX_REPLAYED), behind_s)
 
 
 def waits_for_nodes(job: VisibleJob) -> bool:
@@ -87,35 +114,9 @@ def _in_order(jobs: Iterable[VisibleJob]) -> list[VisibleJob]:
     return sorted(filter(waits_for_nodes, jobs), key=rank)
 
 
-def _seen(job: VisibleJob, cores: int, now_s: float) -> SeenJob:
-    """A visible job; what it does not say of itself is taken to be now."""
-    came_s = min(job.submitted_at.timestamp(), now_s) if job.submitted_at else now_s
-    began_s = (min(job.started_at.timestamp(), now_s) if job.started_at else now_s) if job.running else None
-    return SeenJob(job.remote_id, cores, _walltime_s(job.walltime_s), came_s, job.user, job.user, began_s)
-
-
-def _told_apart(jobs: Iterable[SeenJob]) -> list[SeenJob]:
-    """The jobs, none of them called like another (a site that says so is wrong, and no reason to stop)."""
-    named: dict[str, SeenJob] = {}
-    for n, job in enumerate(jobs):
-        name = job.id if job.id not in named else f"{job.id}/{n}"
-        named[name] = job if name == job.id else replace(job, id=name)
-    return list(named.values())
-
-
-def _unseen(place: PlaceOption, now_s: float) -> list[SeenJob]:
-    """Jobs of ours that the snapshot cannot show yet, last in line."""
-    return [
-        SeenJob(
-            f"{BEHIND}{n}",
-            footprint_cores(each.resources, place.nodes) * max(1, each.tasks),
-            _walltime_s(each.resources.walltime_s),
-            now_s,
-            BEHIND,
-            BEHIND,
-        )
-        for n, each in enumerate(place.unseen)
-    ]
+def _left_s(job: VisibleJob, now_s: float) -> float:
+    ran_s = max(0.0, now_s - job.started_at.timestamp()) if job.started_at else 0.0
+    return max(0.0, _walltime_s(job.walltime_s) - ran_s)
 
 
 def _walltime_s(asked_s: float) -> float:

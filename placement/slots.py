@@ -33,7 +33,7 @@ def footprint_cores(resources: Resources, kinds: tuple[NodeKind, ...]) -> int:
 
 def fitting_nodes(spec: JobSpec, place: PlaceOption) -> tuple[NodeKind, ...]:
     """The kinds of nodes there that can hold the job's share of a node."""
-    return tuple(kind for kind in place.nodes if node_fits(spec, kind))
+    return tuple(kind for kind in place.nodes if node_fits(spec, kind, place.job_type))
 
 
 def total_cores(kinds: tuple[NodeKind, ...]) -> int:
@@ -55,4 +55,4 @@ def slots_for_us(place: PlaceOption) -> int:
 
 def committed_cores(place: PlaceOption) -> int:
     """Cores of our jobs that were sent there and that the snapshot does not show yet."""
-    return sum(footprint_cores(each.resources, place.nodes) * max(1, each.tasks) for each in place.unseen)
+    return sum(footprint_cores(shape, place.nodes) * runs for shape, runs in place.unseen_runs.items())

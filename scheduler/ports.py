@@ -55,7 +55,7 @@ class Ports:
     ``wake`` tells the reconcilers that a move was committed; ``process_id`` names this process in leases.
     ``reads`` opens what only reads and never waits behind a writer; left out, reading is a transaction too.
     ``group`` lets submissions that arrive together share a transaction; left out, each has its own.
-    ``definitions`` remembers apps and systems between submissions.
+    ``definitions`` remembers apps and systems between submissions; left out, nothing is remembered.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -65,7 +65,7 @@ class Ports:
     process_id: str = "one"
     reads: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     group: GroupCommit | None = None
-    definitions: Definitions = field(default_factory=Definitions)
+    definitions: Definitions | None = None
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""
@@ -74,3 +74,7 @@ class Ports:
     def submissions(self) -> GroupCommit:
         """Where new jobs are added."""
         return self.group or GroupCommit(self.transaction)
+
+    def remembered(self) -> Definitions:
+        """Apps and systems as submissions before found them."""
+        return self.definitions or Definitions(self.reading)

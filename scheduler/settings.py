@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     place_interval_s: Seconds = 5.0
     advance_interval_s: Seconds = 1.0
     watch_min_s: Seconds = 2.0
-    watch_max_s: Seconds = 15.0
+    watch_max_s: Seconds = 10.0
     snapshot_interval_s: Seconds = 30.0
     """Between two looks at a system for which jobs wait; ten times as long while none do."""
     solve_limit_s: Seconds = 5.0
@@ -79,10 +79,12 @@ class Settings(BaseSettings):
     lost_after_s: Seconds = 600.0
     """How long answering queries must miss a remote job before it counts as lost."""
     lease_s: Seconds = 60.0
+    refused_login_pause_s: Seconds = 30.0
+    """Between two logins that a system refuses: sites lock accounts that knock too often."""
     submit_settle_s: float = Field(default=0.02, ge=0, le=1)
     """How long jobs that became ready together are collected into one remote call."""
     submit_batch: int = Field(default=200, ge=1, le=1000)
-    jobs_in_hand: int = Field(default=64, ge=1, le=1000)
+    jobs_in_hand: int = Field(default=200, ge=1, le=1000)
     """Jobs whose steps run at the same time in one process."""
 
     probe_allow: Networks = (ip_network("0.0.0.0/0"), ip_network("::/0"))

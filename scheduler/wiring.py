@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,10 +30,12 @@ from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import BackendKind, Credential, System
 from scheduler.ports import Ports
-from scheduler.security.secrets import SecretBox, box_at, parse_key
+from scheduler.security.secrets import SecretBox, SecretsUnreadable, box_at, parse_key, rotate
 from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
+from scheduler.store.definitions import Definitions
 from scheduler.store.group_commit import GroupCommit
+from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore, SystemStore
 
 log = structlog.get_logger()
@@ -78,10 +80,12 @@ class SystemConnections:
         state_dir: Path,
         images_dir: Path,
         allowed: Sequence[Network],
+        refused_pause_s: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reading, self._allowed, self._monotonic = reading, allowed, monotonic
         self._state_dir, self._images_dir = state_dir, images_dir
+        self._refused_pause_s = refused_pause_s
         self._opened: dict[LoginKey, Opened] = {}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._opening = asyncio.Lock()
@@ -139,7 +143,7 @@ class SystemConnections:
             return opened
         if opened is not None:
             await opened.aclose()
-        connection = _connection(system, credential) if credential is not None else None
+        connection = self._connection(system, credential) if credential is not None else None
         self._opened[login] = Opened(system, credential, connection, read_at=now, used_at=now)
         return self._opened[login]
 
@@ -158,6 +162,17 @@ class SystemConnections:
     async def _close_idle(self, now: float) -> None:
         for key in [key for key, opened in self._opened.items() if opened.is_idle(now)]:
             await self._opened.pop(key).aclose()
+
+    def _connection(self, system: System, credential: Credential) -> SshConnection:
+        return SshConnection(
+            system.host,
+            system.port,
+            credential.login_user,
+            private_key=credential.private_key,
+            password=credential.password,
+            host_key=system.host_key,
+            refused_pause_s=self._refused_pause_s,
+        )
 
     def _backend(self, opened: Opened, login: LoginKey, job_type: JobType) -> Backend:
         system = opened.system
@@ -183,17 +198,6 @@ class SystemConnections:
                 raise CredentialRefused(f"{host} ({address}) is outside the addresses that BERTH_PROBE_ALLOW names")
 
 
-def _connection(system: System, credential: Credential) -> SshConnection:
-    return SshConnection(
-        system.host,
-        system.port,
-        credential.login_user,
-        private_key=credential.private_key,
-        password=credential.password,
-        host_key=system.host_key,
-    )
-
-
 def _storage(opened: Opened) -> Storage:
     if opened.connection is None:
         return LocalStorage(Path(opened.system.root_dir), account_for(opened.system.berth_notes.get("runAs")))
@@ -202,14 +206,53 @@ def _storage(opened: Opened) -> Storage:
 
 def secret_box(settings: Settings) -> SecretBox:
     """What seals secrets: the key of the settings, else the one in home, made at the first start."""
-    try:
+    with _wrong_key_told():
         if settings.secrets_key is not None:
             return SecretBox(parse_key(settings.secrets_key.get_secret_value()))
-        return box_at(settings.home / "secrets.key")
+        return box_at(_key_file(settings))
+
+
+async def rotate_key(settings: Settings) -> int:
+    """Put a new key in the place of the one in home; how many rows were sealed anew.
+
+    SettingsInvalid when the key is not in home, or does not open what is in the store.
+    """
+    if settings.secrets_key is not None:
+        raise SettingsInvalid(
+            "BERTH_SECRETS_KEY: only a key in a file can be rotated; write it to secrets.key in BERTH_HOME (mode 0600)"
+            " and unset the variable"
+        )
+    resealed = 0
+
+    async def reseal(box: SecretBox) -> None:
+        nonlocal resealed
+        opened = database(settings, box)
+        try:
+            async with opened.transaction() as db:
+                resealed = await reseal_everything(db)
+        finally:
+            await opened.aclose()
+
+    with _wrong_key_told():
+        await rotate(_key_file(settings), reseal)
+    return resealed
+
+
+def _key_file(settings: Settings) -> Path:
+    return settings.home / "secrets.key"
+
+
+@contextmanager
+def _wrong_key_told() -> Iterator[None]:
+    """SettingsInvalid in place of what the secrets' own module raises."""
+    try:
+        yield
     except ValueError as error:
         raise SettingsInvalid(f"BERTH_SECRETS_KEY: {error}") from None
-    except PermissionError as error:
+    except (PermissionError, SecretsUnreadable) as error:
         raise SettingsInvalid(str(error)) from None
+    except FileNotFoundError as error:
+        raise SettingsInvalid(f"there is no key at {error.filename}; the first start of a server makes one") from None
 
 
 def database(settings: Settings, box: SecretBox) -> Database:
@@ -224,11 +267,13 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         state_dir=settings.home,
         images_dir=settings.effective_images_dir,
         allowed=settings.probe_allow,
+        refused_pause_s=settings.refused_login_pause_s,
     )
     return Ports(
         transaction=opened.transaction,
         reads=opened.reading,
         group=GroupCommit(opened.transaction),
+        definitions=Definitions(opened.reading),
         connections=connections,
         wake=wake,
         process_id=process_id,

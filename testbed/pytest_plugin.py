@@ -1,7 +1,8 @@
 """The ``cluster`` fixture: one 4-node cluster for a whole test session, also when several xdist workers share it.
 
-A suite takes it into its conftest.py with ``from testbed.pytest_plugin import cluster``. Sessions that run side by side
-get clusters of their own, and a session that was killed is cleared away by the next one.
+A suite takes it into its conftest.py with ``from testbed.pytest_plugin import cluster``; one whose tests leave machines
+down or drained takes ``rough_cluster`` instead, which is brought up anew for each module. Sessions that run side by
+side get clusters of their own, and a session that was killed is cleared away by the next one.
 """
 
 import hashlib
@@ -27,16 +28,31 @@ _SESSIONS = STATE / ".sessions"
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A running cluster; each test leaves it as it found it: machines on, links whole, daemons up."""
-    try:
-        require_root()
-    except TestbedError as error:
-        cannot_run(str(error))
-    with shared_cluster(os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")) as running:
+    with _cluster_for("") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rough_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A running cluster for the tests of one module, which may leave it in any state."""
+    with _cluster_for(request.node.nodeid) as running:
         yield running
 
 
 @contextmanager
-def shared_cluster(test_run: str) -> Iterator[Cluster]:
+def _cluster_for(part: str) -> Iterator[Cluster]:
+    """The cluster of this test run that is meant for ``part`` of it."""
+    try:
+        require_root()
+    except TestbedError as error:
+        cannot_run(str(error))
+    test_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")
+    with shared_cluster(f"{test_run} {part}".strip()) as running:
+        yield running
+
+
+@contextmanager
+def shared_cluster(test_run: str, *, nodes: int = _NODES, gpus: int = 0) -> Iterator[Cluster]:
     """The cluster of a test run: the first process of the run brings it up, the last one takes it down."""
     name = f"t{hashlib.sha256(test_run.encode()).hexdigest()[:8]}"
     me = _SESSIONS / name / str(os.getpid())
@@ -47,7 +63,8 @@ def shared_cluster(test_run: str) -> Iterator[Cluster]:
             me.parent.mkdir(exist_ok=True)
             me.touch()
             spec_file = STATE / name / "spec.json"
-            running = Cluster.load(name) if spec_file.exists() else Cluster(Spec(_NODES, name, ssh_port=_free_port()))
+            new = Spec(nodes, name, gpus=gpus, ssh_port=free_port())
+            running = Cluster.load(name) if spec_file.exists() else Cluster(new)
             running.up()
         yield running
     finally:
@@ -71,7 +88,7 @@ def _clear_dead_sessions() -> None:
             shutil.rmtree(session)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """The first port of a hundred of which nobody holds the one that every cluster needs."""
     for port in range(_FIRST_PORT, 20_000, 100):
         try:

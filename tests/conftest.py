@@ -1,11 +1,16 @@
 """Fixtures that suites share, and how property tests run: a slow machine is no finding."""
 
+import structlog
 from hypothesis import settings
 
-from testbed.pytest_plugin import cluster
+from testbed.pytest_plugin import cluster, rough_cluster
 from tests.tapipy import tapipy_python
 
-__all__ = ["cluster", "tapipy_python"]
+__all__ = ["cluster", "rough_cluster", "tapipy_python"]
 
 settings.register_profile("berth", deadline=None, print_blob=True)
 settings.load_profile("berth")
+
+# The usual way draws a traceback with the local variables of every frame, which takes seconds.
+plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])

@@ -17,13 +17,18 @@ RELEASES = ("25.4.0", "1.6.0")
 
 @pytest.fixture(params=RELEASES)
 def tapipy_python(request: pytest.FixtureRequest) -> Path:
-    """The Python of an environment that holds one release of tapipy; made once, then used again."""
-    home = REPOSITORY / ".cache" / f"tapipy-{request.param}"
+    """The Python of an environment that holds one release of tapipy."""
+    return python_with(request.param)
+
+
+def python_with(release: str) -> Path:
+    """As ``tapipy_python``, for one release; the environment is made once, then used again."""
+    home = REPOSITORY / ".cache" / f"tapipy-{release}"
     python = home / "bin" / "python"
-    known = [str(python), "-c", f"import importlib.metadata as m; assert m.version('tapipy') == '{request.param}'"]
+    known = [str(python), "-c", f"import importlib.metadata as m; assert m.version('tapipy') == '{release}'"]
     if not python.exists() or subprocess.run(known, check=False, timeout=60).returncode != 0:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=300)
-        install = [str(python), "-m", "pip", "install", "--quiet", f"tapipy=={request.param}"]
+        install = [str(python), "-m", "pip", "install", "--quiet", f"tapipy=={release}"]
         subprocess.run(install, check=True, timeout=900)
     return python

@@ -8,14 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError, create_model
 
 from api.context import BaseUrl, Caller, MayRepeat, ThePorts
+from api.definitions import attributes_in, checked, counting, defaults, patch_body
 from api.envelope import Changes, Envelope, Truth, Url, answer
 from api.lists import Listing, listing, selected
 from api.schemas.apps import PATCHABLE, SUMMARY, AppBody, AppView, definition_of
-from api.schemas.base import Body
 from api.strict import StrictRoute
 from scheduler.model.apps import App
 from scheduler.security.authorize import Action
@@ -40,18 +38,7 @@ FIELDS: Mapping[str, str] = {
 ListType = Literal["OWNED", "SHARED_PUBLIC", "SHARED_DIRECT", "READ_PERM", "MINE", "ALL"]
 
 
-class AppPut(Body):
-    """Base of the two bodies that change an app; what may not change is taken and ignored, as in Tapis."""
-
-    output_only = AppBody.output_only | (AppBody.model_fields.keys() - PATCHABLE)
-
-
-def _loose(name: str) -> Any:
-    """A field of AppBody that may be left out; its value is checked when the whole app is."""
-    return AppBody.model_fields[name].annotation | None, None  # type: ignore[operator]
-
-
-AppPatch = create_model("AppPatch", __base__=AppPut, **{name: _loose(name) for name in sorted(PATCHABLE)})
+AppPatch = patch_body("AppPatch", AppBody, PATCHABLE)
 
 
 @router.get("", operation_id="getApps", response_model=Envelope[list[dict[str, Any]]])
@@ -129,7 +116,7 @@ async def patch_app(
     body: AppPatch,  # type: ignore[valid-type]
 ) -> Response:
     """Change the attributes that are given; inside ``jobAttributes`` too, lists are replaced whole."""
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+    changes = attributes_in(body)
     await apps.change_version(ports, caller, appId, appVersion, "patch", lambda app: _merged(app, changes))
     return answer({"url": f"{base_url}/v3/apps/{appId}/{appVersion}"}, f"app '{appId}' {appVersion} changed")
 
@@ -144,11 +131,8 @@ async def put_app(
     body: AppPatch,  # type: ignore[valid-type]
 ) -> Response:
     """Replace every attribute that may change; what is left out gets its default."""
-    given: dict[str, Any] = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
-    defaults = {name: AppBody.model_fields[name].get_default() for name in PATCHABLE - {"containerImage"}}
-    await apps.change_version(
-        ports, caller, appId, appVersion, "put", lambda app: _merged(app, {**defaults, **given}, whole=True)
-    )
+    values = {**defaults(AppBody, PATCHABLE - {"containerImage"}), **attributes_in(body)}
+    await apps.change_version(ports, caller, appId, appVersion, "put", lambda app: _merged(app, values, whole=True))
     return answer({"url": f"{base_url}/v3/apps/{appId}/{appVersion}"}, f"app '{appId}' {appVersion} replaced")
 
 
@@ -178,16 +162,9 @@ def _switch_version(path: str, operation_id: str, changed: Callable[[App], App])
         appVersion: str,
     ) -> Response:
         """Change one flag of this version; ``changes`` is 0 when it was so already."""
-        changes = 0
-
-        def counted(app: App) -> App:
-            nonlocal changes
-            newer = changed(app)
-            changes = int(newer != app)
-            return newer
-
-        await apps.change_version(ports, caller, appId, appVersion, path, counted, locked_too=True)
-        return answer({"changes": changes}, f"{path}: app '{appId}' {appVersion}")
+        change, made = counting(changed)
+        await apps.change_version(ports, caller, appId, appVersion, path, change, locked_too=True)
+        return answer({"changes": len(made)}, f"{path}: app '{appId}' {appVersion}")
 
 
 _switch_all("enable", "enableApp", lambda app: replace(app, enabled=True))
@@ -206,10 +183,7 @@ def _merged(app: App, changes: Mapping[str, Any], *, whole: bool = False) -> App
     attributes = changes.get("jobAttributes")
     if attributes is not None and not whole:
         changes = {**changes, "jobAttributes": {**before["jobAttributes"], **attributes}}
-    try:
-        body = AppBody.model_validate({**before, **changes})
-    except ValidationError as wrong:
-        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in wrong.errors()]) from None
+    body = checked(AppBody, {**before, **changes})
     made = body.to_app(tenant=app.tenant, caller=app.owner, uuid=app.uuid)
     return replace(
         made,

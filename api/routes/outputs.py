@@ -97,6 +97,7 @@ async def logs(
     jobUuid: str,
     stream: Literal["stdout", "stderr"] = "stdout",
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    task: Annotated[int | None, Query(ge=0, le=2**31, description="Whose log, where the job is an array")] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A piece of a log from an offset (bytes) on; with ``Accept: text/event-stream``, the log as it grows.
@@ -105,10 +106,10 @@ async def logs(
     """
     if "text/event-stream" in request.headers.get("accept", ""):
         begin = _offset(last_event_id, offset)
-        await outputs.log(edge.ports, caller, jobUuid, stream, begin)
-        events = _events(edge, caller, jobUuid, stream, begin)
+        await outputs.log(edge.ports, caller, jobUuid, stream, begin, task)
+        events = _events(edge, caller, jobUuid, stream, begin, task)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-    _, piece = await outputs.log(edge.ports, caller, jobUuid, stream, offset)
+    _, piece = await outputs.log(edge.ports, caller, jobUuid, stream, offset, task)
     result = {
         "data": piece.data,
         "offset": piece.offset_bytes,
@@ -118,12 +119,14 @@ async def logs(
     return answer(result, "JOBS_LOG_READ")
 
 
-async def _events(edge: TheEdge, caller: Principal, uuid: str, stream: str, offset_bytes: int) -> AsyncIterator[bytes]:
+async def _events(
+    edge: TheEdge, caller: Principal, uuid: str, stream: str, offset_bytes: int, task: int | None
+) -> AsyncIterator[bytes]:
     """A log as server-sent events. A system that does not answer is waited for; the client sees heartbeats."""
     quiet_s = 0.0
     while True:
         try:
-            job, piece = await outputs.log(edge.ports, caller, uuid, stream, offset_bytes)
+            job, piece = await outputs.log(edge.ports, caller, uuid, stream, offset_bytes, task)
         except BerthError as error:
             yield b": " + str(error).replace("\n", " ").replace("\r", " ").encode() + b"\n\n"
         else:

@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError, create_model
 
 from api.context import BaseUrl, Caller, MayRepeat, ThePorts
+from api.definitions import attributes_in, checked, counting, defaults, patch_body
 from api.envelope import Changes, Envelope, Names, Truth, Url, answer
 from api.lists import Listing, listing, selected
-from api.schemas.base import Body, Id, UserName
+from api.schemas.base import Id, UserName
 from api.schemas.placement import estimate_view
 from api.schemas.systems import (
     PATCHABLE,
@@ -53,18 +52,7 @@ FIELDS: Mapping[str, str] = {
 ListType = Literal["OWNED", "SHARED_PUBLIC", "ALL"]
 
 
-class SystemPut(Body):
-    """Base of the two bodies that change a system; what may not change is taken and ignored, as in Tapis."""
-
-    output_only = SystemBody.output_only | (SystemBody.model_fields.keys() - PATCHABLE)
-
-
-def _loose(name: str) -> Any:
-    """A field of SystemBody that may be left out; its value is checked when the whole system is."""
-    return SystemBody.model_fields[name].annotation | None, None  # type: ignore[operator]
-
-
-SystemPatch = create_model("SystemPatch", __base__=SystemPut, **{name: _loose(name) for name in sorted(PATCHABLE)})
+SystemPatch = patch_body("SystemPatch", SystemBody, PATCHABLE)
 
 
 @router.get("", operation_id="getSystems", response_model=Envelope[list[dict[str, Any]]])
@@ -183,7 +171,7 @@ async def patch_system(
     body: SystemPatch,  # type: ignore[valid-type]
 ) -> Response:
     """Change the attributes that are given; lists and objects are replaced whole."""
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+    changes = attributes_in(body)
     await systems.change(
         ports, caller, systemId, Action.MODIFY, "patch", lambda system: _merged(caller, system, changes)
     )
@@ -200,11 +188,8 @@ async def put_system(
     skipCredentialCheck: bool = False,
 ) -> Response:
     """Replace every attribute that may change; what is left out gets its default."""
-    given: dict[str, Any] = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
-    defaults = {name: SystemBody.model_fields[name].get_default() for name in PATCHABLE - {"host"}}
-    await systems.change(
-        ports, caller, systemId, Action.MODIFY, "put", lambda system: _merged(caller, system, {**defaults, **given})
-    )
+    values = {**defaults(SystemBody, PATCHABLE - {"host"}), **attributes_in(body)}
+    await systems.change(ports, caller, systemId, Action.MODIFY, "put", lambda system: _merged(caller, system, values))
     return answer({"url": f"{base_url}/v3/systems/{systemId}"}, f"system '{systemId}' replaced")
 
 
@@ -223,16 +208,9 @@ def _switch(path: str, operation_id: str, action: Action, changed: Callable[[Sys
     )
     async def switch(ports: ThePorts, caller: Caller, systemId: str) -> Response:
         """Change one flag; ``changes`` is 0 when it was so already."""
-        changes = 0
-
-        def counted(system: System) -> System:
-            nonlocal changes
-            newer = changed(system)
-            changes = int(newer != system)
-            return newer
-
-        await systems.change(ports, caller, systemId, action, path, counted, deleted=path == "undelete")
-        return answer({"changes": changes}, f"{path}: system '{systemId}'")
+        change, made = counting(changed)
+        await systems.change(ports, caller, systemId, action, path, change, deleted=path == "undelete")
+        return answer({"changes": len(made)}, f"{path}: system '{systemId}'")
 
 
 _switch("enable", "enableSystem", Action.MODIFY, lambda system: replace(system, enabled=True))
@@ -300,10 +278,7 @@ def _permissions(body: PermissionsBody) -> list[Permission]:
 
 def _merged(caller: Principal, system: System, changes: Mapping[str, Any]) -> System:
     """The system with some of its attributes replaced, checked as a new one would be."""
-    try:
-        body = SystemBody.model_validate({**definition_of(system), **changes})
-    except ValidationError as wrong:
-        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in wrong.errors()]) from None
+    body = checked(SystemBody, {**definition_of(system), **changes})
     whole = body.to_system(tenant=system.tenant, caller=system.owner, uuid=system.uuid)
     return replace(
         whole,

@@ -119,6 +119,12 @@ class BerthBody(Body):
     array: Annotated[Line, AfterValidator(_array)] | None = None
     after: Annotated[list[AfterBody], Field(max_length=100)] | None = None
     weight: Annotated[StrictInt | StrictFloat, Field(gt=0, le=1_000_000)] | None = None
+    maxPrice: Annotated[StrictInt | StrictFloat, Field(ge=0, le=1_000_000_000)] | None = None
+    outboundNetwork: Flag | None = None
+    storageMB: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
+
+
+_NO_WORDS, _NO_PARAMETERS = BerthBody(), ParameterSetBody().to_parameters()
 
 
 class JobSubmit(Body):
@@ -177,7 +183,8 @@ class JobSubmit(Body):
 
     def berth(self) -> BerthBody:
         """``notes.berth``, already checked."""
-        return BerthBody.model_validate((self.notes or {}).get("berth") or {})
+        said = (self.notes or {}).get("berth")
+        return BerthBody.model_validate(said) if said else _NO_WORDS
 
     def to_request(self, raw: Mapping[str, Any]) -> JobRequest:
         berth = self.berth()
@@ -205,7 +212,7 @@ class JobSubmit(Body):
             memory_mib=self.memoryMB,
             walltime_s=self.maxMinutes * 60 if self.maxMinutes else None,
             file_inputs=inputs_of(self.fileInputs, self.fileInputArrays),
-            parameters=(self.parameterSet or ParameterSetBody()).to_parameters(),
+            parameters=self.parameterSet.to_parameters() if self.parameterSet else _NO_PARAMETERS,
             is_mpi=self.isMpi,
             mpi_cmd=self.mpiCmd or None,
             cmd_prefix=self.cmdPrefix or None,
@@ -217,6 +224,9 @@ class JobSubmit(Body):
             array=parse_array(berth.array) if berth.array else None,
             after=tuple(After(item.uuid, item.condition) for item in berth.after or ()),
             weight=float(berth.weight) if berth.weight else 1.0,
+            max_price_usd=None if berth.maxPrice is None else float(berth.maxPrice),
+            needs_network=bool(berth.outboundNetwork),
+            storage_mib=berth.storageMB or 0,
         )
 
 

@@ -96,8 +96,8 @@ class ParameterSetBody(Body):
     logConfig: LogConfigBody | None = None
 
     def to_parameters(self) -> ParameterSet:
-        archive = self.archiveFilter or ArchiveFilterBody()
-        logs = self.logConfig or LogConfigBody()
+        archive = self.archiveFilter or _NO_FILTER
+        logs = self.logConfig or _NO_LOG_CONFIG
         return ParameterSet(
             app_args=_args(self.appArgs),
             container_args=_args(self.containerArgs),
@@ -111,6 +111,9 @@ class ParameterSetBody(Body):
             stdout=logs.stdoutFilename,
             stderr=logs.stderrFilename,
         )
+
+
+_NO_FILTER, _NO_LOG_CONFIG = ArchiveFilterBody(), LogConfigBody()
 
 
 class FileInputBody(Body):

@@ -23,9 +23,12 @@ class WhyView(View):
     state: str | None = None
     lastMessage: str | None = None
     siteReason: str | None = None
+    siteReasonInWords: str | None = None
+    siteReasonDecidedBy: str | None = None
 
     @classmethod
     def of(cls, decision: Decision | None, job: Job | None = None) -> WhyView:
+        seen = job.observation if job else None
         shown = decision or Decision(winner=None, sentence="The job has not been placed yet.")
         return cls(
             sentence=shown.sentence,
@@ -37,7 +40,9 @@ class WhyView(View):
             advice=list(shown.advice),
             state=job.state if job else None,
             lastMessage=job.last_message if job else None,
-            siteReason=job.observation.reason or None if job and job.observation else None,
+            siteReason=(seen.reason or None) if seen else None,
+            siteReasonInWords=(seen.reason_words or None) if seen else None,
+            siteReasonDecidedBy=(seen.decided_by or None) if seen else None,
         )
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from backends.base import LOG_CHUNK_BYTES, Capabilities
 from backends.container import DUPLICATE_EXIT_CODE, Claim, launch_files
 from backends.paths import marker_root
-from backends.slurm import cluster, observing, sbatch, text
+from backends.slurm import cluster, observing, offers, sbatch, text
 from backends.slurm.observing import ArrayMemory, Traces
 from backends.slurm.pacing import Gathering, TokenBucket
 from backends.slurm.remote import ask, ask_commands, program, word, words
@@ -37,10 +40,13 @@ from scheduler.model.systems import System
 
 SBATCH_AT_ONCE = 4
 INTENTS_PER_CALL = 200
-PLANS_PER_CALL = 64
+PLANS_PER_CALL = 200
 IDS_PER_CALL = 500
 FIND_MARGIN = timedelta(hours=1)
 """How much earlier than the intent accounting is searched: clocks differ, and the intent is older than the job."""
+
+RIGHTS_HOLD = timedelta(hours=1)
+"""How long accounts and qualities of service count as known; they change by an administrator's hand."""
 
 ARRAY_MEMORY_HOLDS = timedelta(seconds=60)
 """After a longer pause between looks, accounting is asked which tasks of an array ended meanwhile (MinJobAge)."""
@@ -66,6 +72,8 @@ class SlurmBackend:
         self._bucket = bucket or TokenBucket(system.berth_notes.get("submitRatePerS"))
         self._clock = clock
         self._version: tuple[str, tuple[int, int]] | None = None
+        self._rights = offers.Rights()
+        self._rights_asked_at: datetime | None = None
         self._rows: dict[str, text.QueueRow] = {}
         self._arrays: dict[Marker, ArrayMemory] = {}
         self._submissions = Gathering(self._submit_some, most=INTENTS_PER_CALL, calls_at_once=1)
@@ -74,12 +82,37 @@ class SlurmBackend:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     async def snapshot(self, probes: Sequence[StartProbe] = ()) -> SystemSnapshot:
-        """Partitions, kinds of nodes, the jobs of everyone, and when each probe would start; two remote calls."""
-        shown, starts = await asyncio.gather(
-            self._outputs([text.VERSION_ARGV, cluster.SINFO_ARGV, cluster.SQUEUE_ARGV]), self._starts(probes)
+        """Partitions, kinds of nodes, the jobs of everyone, what the site offers or withholds beside them, and when
+        each probe would start; three remote calls at once."""
+        shown, starts, (reservations, partitions, licences) = await asyncio.gather(
+            self._outputs([text.VERSION_ARGV, cluster.SINFO_ARGV, cluster.SQUEUE_ARGV]),
+            self._starts(probes),
+            self._offers(),
         )
         version, nodes, jobs = shown
-        return cluster.snapshot_of(self._clock(), version, nodes, jobs, starts)
+        seen, rights = cluster.snapshot_of(self._clock(), version, nodes, jobs, starts), self._rights
+        least_cpus = min((kind.cores for kind in seen.nodes), default=1)
+        return replace(
+            seen,
+            closures=offers.shown(offers.parse_closures, reservations, partitions, least_cpus) or (),
+            licences=offers.shown(offers.parse_licences, licences),
+            associations=rights.associations,
+            qos=rights.qos,
+        )
+
+    async def _offers(self) -> tuple[str | None, str | None, str | None]:
+        """What the site says of reservations, partitions and licences; None where it hides one of them.
+
+        Now and then it is asked as well what the login may ask for.
+        """
+        commands: list[Sequence[str]] = [offers.RESERVATIONS_ARGV, offers.PARTITIONS_ARGV, offers.LICENCES_ARGV]
+        is_due = self._rights_asked_at is None or self._clock() - self._rights_asked_at > RIGHTS_HOLD
+        commands += [offers.ACCOUNTS_ARGV, offers.QOS_ARGV, offers.ALLOCATIONS_ARGV] if is_due else []
+        said, _ = await ask_commands(self._connection, commands, each_s=10)
+        reservations, partitions, licences, *rights = (one.text if one.exit_status == 0 else None for one in said)
+        if is_due:
+            self._rights, self._rights_asked_at = offers.rights_of(*rights), self._clock()
+        return reservations, partitions, licences
 
     async def _starts(self, probes: Sequence[StartProbe]) -> tuple[tuple[StartProbe, datetime], ...]:
         if not probes:
@@ -209,10 +242,10 @@ class SlurmBackend:
 
     async def _stage_some(self, plans: Sequence[StagePlan]) -> Sequence[str]:
         """What went wrong, for each plan; when a call for several fails, each is tried alone to know whose it was."""
-        stdin = words([directory for plan in plans for directory in plan.directories])
-        for file in (file for plan in plans for file in plan.files):
-            stdin += word(file.path) + word(f"{file.mode:o}") + word(base64.b64encode(file.content))
-        complaint = (await ask(self._connection, "stage", stdin=stdin)).strip()
+        directories = [_base64(directory) for plan in plans for directory in plan.directories]
+        files = [(_base64(file.path), file.mode, _base64(file.content)) for plan in plans for file in plan.files]
+        stdin = json.dumps({"directories": directories, "files": files}).encode()
+        complaint = (await ask(self._connection, "python", [program("stage.py")], stdin)).strip()
         if not complaint or len(plans) == 1:
             return [complaint] * len(plans)
         return [(await self._stage_some([plan]))[0] for plan in plans]
@@ -242,8 +275,8 @@ class SlurmBackend:
         await self._bucket.take(len(frames))
         stdin = b"".join(dict(frames).values())  # one marker twice is one submission
         try:
-            args = [str(SBATCH_AT_ONCE), program("submit.py")]
-            said = await ask(self._connection, "submit", args, stdin, timeout_s=240)
+            args = [program("submit.py"), str(SBATCH_AT_ONCE)]
+            said = await ask(self._connection, "python", args, stdin, timeout_s=240)
         except NothingLearnt as error:
             return [SubmitUncertain(str(error))] * len(frames)
         verdicts = {line.partition(text.US)[0]: line.split(text.US) for line in said.splitlines()}
@@ -313,6 +346,11 @@ class SlurmBackend:
             (shown,) = await self._outputs([text.VERSION_ARGV])
             self._version = text.parse_version(shown)
         return self._version
+
+
+def _base64(data: str | bytes) -> str:
+    """Bytes, or a path, for a program that reads JSON."""
+    return base64.b64encode(os.fsencode(data)).decode()
 
 
 def _verdict(fields: Sequence[str] | None) -> RemoteId | SubmitError:

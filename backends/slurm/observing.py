@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from backends.container import DUPLICATE_EXIT_CODE
+from backends.slurm.reasons import WhyWaiting, in_words
 from backends.slurm.text import US, AccountRow, QueueRow
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId
@@ -229,10 +230,13 @@ def observe_array(queue: Sequence[QueueRow], accounts: Sequence[AccountRow], mem
     if waiting or running:
         first = next(row for row in queue if row.state is not RemoteState.ENDED)
         begun = bool(running or memory.ended)
+        why = _why_waiting(first)
         return Observation(
             state=RemoteState.RUNNING if begun else RemoteState.QUEUED,
             raw_state="RUNNING" if running else first.raw_state,
             reason=first.reason,
+            reason_words=why.words if why else "",
+            decided_by=why.decider if why else "",
             submitted_at=submitted_at,
             started_at=_earliest(starts) if begun else None,
             expected_start_at=None if begun else first.starts_at,
@@ -269,12 +273,18 @@ def _started(row: QueueRow | None, account: AccountRow | None) -> datetime | Non
     return account.started_at if account and account.nodes else None
 
 
+def _why_waiting(row: QueueRow) -> WhyWaiting | None:
+    return in_words(row.reason) if row.reason and row.state is RemoteState.QUEUED else None
+
+
 def _live(row: QueueRow, restarts: int) -> Observation:
-    running = row.state is RemoteState.RUNNING
+    running, why = row.state is RemoteState.RUNNING, _why_waiting(row)
     return Observation(
         state=row.state,
         raw_state=row.raw_state,
         reason=row.reason,
+        reason_words=why.words if why else "",
+        decided_by=why.decider if why else "",
         submitted_at=row.submitted_at,
         started_at=row.starts_at if running else None,
         expected_start_at=None if running else row.starts_at,

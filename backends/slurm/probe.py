@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.slurm import cluster
+from backends.slurm import cluster, offers
 from backends.slurm.remote import Said, ask_commands
-from backends.slurm.text import US, parse_version
+from backends.slurm.text import US, oneliners, parse_version
 from backends.ssh.connection import SshConnection
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.probes import ProbeAsk, ProbeReport
@@ -52,12 +52,10 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     ),
     "slurm": ("squeue", "--version"),
     "config": ("scontrol", "show", "config"),
-    "partitions": ("scontrol", "--oneliner", "show", "partition"),
+    "partitions": offers.PARTITIONS_ARGV,
     "nodes": cluster.SINFO_ARGV,
-    "accounts": _shell(
-        'sacctmgr -nP show assoc user="$(id -un)" format=account,partition,qos,defaultqos,maxjobs,maxsubmit'
-    ),
-    "qos": ("sacctmgr", "-nP", "show", "qos", "format=name,maxwall,maxjobspu,maxsubmitpu,maxtrespu"),
+    "accounts": offers.ACCOUNTS_ARGV,
+    "qos": offers.QOS_ARGV,
     "compute_node": (
         *("srun", "--immediate=10", "--time=1", "--nodes=1", "--ntasks=1", "--mem=100M", "--quiet", "--chdir=/tmp"),
         *_shell("for r in apptainer singularity; do command -v $r; done; unshare -Ur true && echo userns"),
@@ -171,7 +169,7 @@ def _batch(found: _Found) -> dict[str, Any]:
 def _queues(found: _Found) -> Iterator[tuple[dict[str, Any], bool]]:
     """A logical queue for each partition; limits are what the partition says and its largest node has."""
     rows = found.nodes
-    partitions = {facts.get("PartitionName"): facts for facts in _oneliners(found.answer("partitions"))}
+    partitions = {facts.get("PartitionName"): facts for facts in oneliners(found.answer("partitions"))}
     for name in dict.fromkeys(row.partition for row in rows):
         alike = [row for row in rows if row.partition == name]
         total = sum(row.count for row in alike)
@@ -222,7 +220,7 @@ def _slurm_facts(found: _Found) -> dict[str, Any]:
     facts["features"] = sorted({name for row in rows for name in row.features})
     facts["partitionQos"] = {
         one["PartitionName"]: one["QoS"]
-        for one in _oneliners(found.answer("partitions"))
+        for one in oneliners(found.answer("partitions"))
         if one.get("QoS", "N/A") not in ("N/A", "")
     }
     return facts
@@ -306,11 +304,6 @@ def _lines(text: str) -> list[str]:
 
 def _table(text: str) -> list[list[str]]:
     return [line.split("|") for line in _lines(text)]
-
-
-def _oneliners(text: str) -> list[dict[str, str]]:
-    """``scontrol --oneliner``: ``Key=value`` words, one thing a line."""
-    return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in _lines(text)]
 
 
 def _number(text: str | None) -> int | None:

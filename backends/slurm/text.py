@@ -310,6 +310,12 @@ def _match_job_id(tool: str, text: str) -> re.Match[str]:
     return match
 
 
+def oneliners(text: str) -> list[dict[str, str]]:
+    """What ``scontrol --oneliner`` shows: ``Key=value`` words, one thing a line. A line without any is no thing."""
+    found = (dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines())
+    return [fields for fields in found if fields]
+
+
 def instant(text: str) -> datetime | None:
     """An instant in epoch seconds; None for the words that tools write for "not yet"."""
     if text.isdigit():

@@ -37,8 +37,8 @@ KEEPALIVES_UNANSWERED = 3
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Pause after the n-th failed connect in a row; the last one repeats."""
 
-REFUSED_BACKOFF_S = 30.0
-"""Pause after a refused login: sites lock accounts that knock too often."""
+REFUSED_PAUSE_S = 30.0
+"""Pause after a refused login, where nobody says otherwise: sites lock accounts that knock too often."""
 
 _PIECE_BYTES = 64 * 1024
 
@@ -79,13 +79,14 @@ class SshConnection:
         password: str | None = None,
         host_key: str | None = None,
         learn_host_key: bool = False,
+        refused_pause_s: float = REFUSED_PAUSE_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host, self.port, self.login_user = host, port, login_user
         self.seen_host_key: str | None = None
         self._private_key, self._password = private_key, password
         self._host_key, self._learn_host_key = host_key, learn_host_key
-        self._monotonic = monotonic
+        self._refused_pause_s, self._monotonic = refused_pause_s, monotonic
         self._connection: asyncssh.SSHClientConnection | None = None
         self._sftp: asyncssh.SFTPClient | None = None
         self._sftp_connection: asyncssh.SSHClientConnection | None = None
@@ -231,9 +232,8 @@ class SshConnection:
             pause = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
             self._failures += 1
             self._failure = error
-            self._not_before = self._monotonic() + (
-                pause if isinstance(error, BackendUnavailable) else REFUSED_BACKOFF_S
-            )
+            refused = isinstance(error, NotAuthorised)
+            self._not_before = self._monotonic() + (self._refused_pause_s if refused else pause)
             raise
         self._failures, self._failure = 0, None
         return connection

@@ -52,12 +52,12 @@ def parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
             id_ = value
 
 
-def follow(session: Session, path: str, stream: str, offset_bytes: int) -> Iterator[LogEvent]:
+def follow(session: Session, path: str, stream: str, offset_bytes: int, task: int | None = None) -> Iterator[LogEvent]:
     """Log events until the one that says how the job ended. Unreachable after 30 tries in a row without any news."""
     tries_without_news = 0
     while True:
         try:
-            for event in _connected(session, path, stream, offset_bytes):
+            for event in _connected(session, path, stream, offset_bytes, task):
                 tries_without_news, offset_bytes = 0, event.next_offset_bytes
                 yield event
                 if event.status is not None:
@@ -69,10 +69,11 @@ def follow(session: Session, path: str, stream: str, offset_bytes: int) -> Itera
         tries_without_news += 1
 
 
-def _connected(session: Session, path: str, stream: str, offset_bytes: int) -> Iterator[LogEvent]:
+def _connected(session: Session, path: str, stream: str, offset_bytes: int, task: int | None) -> Iterator[LogEvent]:
     """The events of one connection, from ``offset_bytes`` on."""
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(offset_bytes)}
-    with session.stream(path, headers=headers, timeout_s=SILENCE_S, stream=stream, offset=offset_bytes) as response:
+    asked = {"stream": stream, "offset": offset_bytes, "task": task}
+    with session.stream(path, headers=headers, timeout_s=SILENCE_S, **asked) as response:
         for event in parse_events(_lines(response.iter_text())):
             content = json.loads(event.data or "{}")
             if event.event == "end":

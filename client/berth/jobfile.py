@@ -358,6 +358,12 @@ def _weight(field: str, raw: Any) -> float:
     return float(raw)
 
 
+def _price(field: str, raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 <= raw <= 1e9:
+        raise Wrong(field, f"must be a number of USD, not {_shown(raw)}")
+    return float(raw)
+
+
 def _notes(field: str, raw: Any) -> Fragment:
     notes = _mapping(field, raw)
     if "berth" in notes:
@@ -371,6 +377,7 @@ RESOURCES: Mapping[str, Reader] = {
     "memory": _to("memoryMB", _measured(_memory_mib)),
     "time": _to("maxMinutes", _measured(minutes_of)),
     "gpus": _gpus,
+    "storage": _to("notes.berth.storageMB", _measured(_memory_mib)),
 }
 INPUT: Mapping[str, Reader] = {
     "source": _to("sourceUrl", _text),
@@ -408,6 +415,8 @@ FIELDS: Mapping[str, Reader] = {
     "array": _to("notes.berth.array", _matching(_ARRAY, "0-99%10")),
     "after": _after,
     "weight": _to("notes.berth.weight", _weight),
+    "price": _to("notes.berth.maxPrice", _price),
+    "network": _to("notes.berth.outboundNetwork", _yes_or_no),
     "options": _options,
     "tags": _to("tags", _texts),
     "notes": _notes,

@@ -127,23 +127,26 @@ class Jobs:
 
     # -- what it wrote -------------------------------------------------------------------------------------------
 
-    def log(self, uuid: str, stream: str = "stdout", offset_bytes: int = 0) -> LogChunk:
-        """At most 256 KiB of the job's log from an offset on."""
-        return LogChunk.of(self._session.get(f"/v3/jobs/{segment(uuid)}/logs", stream=stream, offset=offset_bytes))
+    def log(self, uuid: str, stream: str = "stdout", offset_bytes: int = 0, task: int | None = None) -> LogChunk:
+        """At most 256 KiB of the job's log from an offset on. task: whose log, where the job is an array."""
+        path = f"/v3/jobs/{segment(uuid)}/logs"
+        return LogChunk.of(self._session.get(path, stream=stream, offset=offset_bytes, task=task))
 
-    def read_log(self, uuid: str, stream: str = "stdout") -> Iterator[str]:
+    def read_log(self, uuid: str, stream: str = "stdout", task: int | None = None) -> Iterator[str]:
         """The log as it is now, piece by piece."""
         offset_bytes = 0
         while True:
-            chunk = self.log(uuid, stream, offset_bytes)
+            chunk = self.log(uuid, stream, offset_bytes, task)
             yield chunk.data
             if chunk.complete or chunk.next_offset_bytes <= offset_bytes:
                 return
             offset_bytes = chunk.next_offset_bytes
 
-    def follow(self, uuid: str, stream: str = "stdout", offset_bytes: int = 0) -> Iterator[LogEvent]:
+    def follow(
+        self, uuid: str, stream: str = "stdout", offset_bytes: int = 0, task: int | None = None
+    ) -> Iterator[LogEvent]:
         """The log as it grows, until the job has ended; a lost connection is taken up where it broke."""
-        return follow(self._session, f"/v3/jobs/{segment(uuid)}/logs", stream, offset_bytes)
+        return follow(self._session, f"/v3/jobs/{segment(uuid)}/logs", stream, offset_bytes, task)
 
     def outputs(self, uuid: str, folder: str = "") -> Iterator[OutputFile]:
         """What is in a directory of the job's output, while it runs too."""

@@ -36,6 +36,7 @@ class JobSpec:
     """What was asked, with the app's defaults merged in; never changes after submit.
 
     Directories are templates that may hold macros (``${JobWorkingDir}``); they are resolved when the job has a place.
+    ``max_price_usd`` is what one run may cost at most; ``storage_mib`` is the room that its files need where it runs.
     ``raw_request`` is the request as it came, for resubmit.
     """
 
@@ -73,6 +74,9 @@ class JobSpec:
     array: ArraySpec | None = None
     after: tuple[After, ...] = ()
     weight: float = 1.0
+    max_price_usd: float | None = None
+    needs_network: bool = False
+    storage_mib: int = 0
     tags: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     parameter_set: Mapping[str, Any] = field(default_factory=dict)
@@ -221,6 +225,15 @@ class InFlight:
     expected_start_at: datetime | None
     cancel_requested_at: datetime | None
     missing_since: datetime | None
+    queue: str | None
+    observation: Observation | None
+    """What the system said when it was last written down."""
+    last_message: str
+
+    @property
+    def versions(self) -> tuple[int, int]:
+        """Of the job and of its attempt: while they stay, nothing here has changed."""
+        return self.version, self.attempt_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,8 @@ class JobIdentity:
 
 def expand(text: str, values: Mapping[str, str]) -> str:
     """``text`` with every macro replaced once; what a value holds is not read again. Raises MacroUnknown."""
+    if "${" not in text:
+        return text
 
     def value(match: re.Match[str]) -> str:
         try:
@@ -66,9 +68,12 @@ def relative_path(text: str) -> str:
     """
     if _CONTROL.search(text):
         raise PathRefused("holds a control character")
-    if ".." in text.split("/"):
+    path = text.strip("/")
+    if "//" not in path and "/." not in path and path[:1] != ".":  # short already, as most are
+        return path
+    if ".." in path.split("/"):
         raise PathRefused(f"'{text}' holds '..'; write the directory itself")
-    return posixpath.normpath("/" + text.lstrip("/")).lstrip("/")
+    return posixpath.normpath("/" + path).lstrip("/")
 
 
 def login_of(system: System, identity: JobIdentity) -> str:

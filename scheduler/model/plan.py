@@ -28,6 +28,15 @@ class Reason(StrEnum):
     ARRAY = "ARRAY"
     JOB_LIMIT = "JOB_LIMIT"
     IMAGE = "IMAGE"
+    NODES_DOWN = "NODES_DOWN"
+    LICENCE = "LICENCE"
+    ACCOUNT = "ACCOUNT"
+    ALLOCATION = "ALLOCATION"
+    QOS = "QOS"
+    BUDGET = "BUDGET"
+    NETWORK = "NETWORK"
+    STORAGE = "STORAGE"
+    POLICY = "POLICY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,3 +54,6 @@ class JobRequest:
     array: ArraySpec | None = None
     after: tuple[After, ...] = ()
     weight: float = 1.0
+    max_price_usd: float | None = None
+    needs_network: bool = False
+    storage_mib: int = 0

@@ -196,7 +196,9 @@ class TaskCounts:
 class Observation:
     """What a system says of one remote job now.
 
-    ``raw_state`` and ``reason`` are the system's own words. Instants are aware UTC, None while not known.
+    ``raw_state`` and ``reason`` are the system's own words; while it waits, ``reason_words`` says the reason for people
+    and ``decided_by`` who can change it, both empty where the word is not known. Instants are aware UTC, None while not
+    known.
     ``ending`` and ``exit_code`` are set when ``state`` is ENDED; ``exit_code`` may stay None when no code was seen.
     A job array is one remote job: QUEUED until a task runs, ENDED when all have.
     """
@@ -204,6 +206,8 @@ class Observation:
     state: RemoteState
     raw_state: str
     reason: str = ""
+    reason_words: str = ""
+    decided_by: str = ""
     submitted_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -56,6 +56,51 @@ class VisibleJob:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closure:
+    """Nodes of a partition that a reservation of the site keeps from ordinary jobs from one instant to another."""
+
+    reservation: str
+    partition: str
+    nodes: int
+    starts_at: datetime
+    ends_at: datetime
+    maintenance: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Licence:
+    """A licence that the site's scheduler counts: how many there are, and how many nobody uses now."""
+
+    name: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Association:
+    """An account that the login may charge, and the qualities of service it may ask for there.
+
+    ``partition`` None: in every partition. ``default_qos`` None: the site's own. ``core_minutes_left``: what is left of
+    the allocation, None where it has no limit or none is shown.
+    """
+
+    account: str
+    partition: str | None = None
+    qos: tuple[str, ...] = ()
+    default_qos: str | None = None
+    core_minutes_left: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QosLimit:
+    """What a quality of service allows one job or one user; None where it sets no limit."""
+
+    name: str
+    max_walltime_s: int | None = None
+    max_cores_per_user: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class StartProbe:
     """A question to the site's own scheduler: when would a job of this shape start in this partition?"""
@@ -69,6 +114,8 @@ class SystemSnapshot:
     """One look at a system. ``starts`` answers the probes asked; a probe without an answer is left out.
 
     ``jobs`` is cut where a queue is very long; ``jobs_total`` is how many there are, None when not counted.
+    ``licences``, ``associations`` and ``qos`` are None where the site does not show them. ``associations`` are those of
+    the login that looked, which is Berth's user ``seen_by`` (or the one account that all share).
     """
 
     taken_at: datetime
@@ -78,3 +125,8 @@ class SystemSnapshot:
     jobs_total: int | None = None
     starts: tuple[tuple[StartProbe, datetime], ...] = ()
     scheduler_version: str = ""
+    closures: tuple[Closure, ...] = ()
+    licences: tuple[Licence, ...] | None = None
+    associations: tuple[Association, ...] | None = None
+    qos: tuple[QosLimit, ...] | None = None
+    seen_by: str = ""

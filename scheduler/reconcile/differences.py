@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from scheduler.model.jobs import Fact, Job
+from scheduler.model.jobs import Fact, InFlight, Job
 from scheduler.model.runs import CONDITIONS, Ending, Observation, RemoteState
 from scheduler.model.states import Condition, Event, S
 from scheduler.reconcile.archive import ending_in_words
@@ -24,6 +24,7 @@ TRACES_SETTLE = timedelta(seconds=60)
 
 PUT_BACK = "the site put the job back in its queue"
 NOT_RUNNING = "the site called the job running, and it was not"
+UNREACHABLE = "not reachable since"
 UNKNOWN = "the system has not known the job since"
 
 SAME_START_S = 60
@@ -53,12 +54,21 @@ def facts_of(job: Job, seen: Observation, now: datetime) -> Sequence[Fact]:
     return []
 
 
-def news_of(job: Job, seen: Observation) -> Mapping[str, Any]:
+def has_moved(flight: InFlight, seen: Observation) -> bool:
+    """Whether the job itself must be read: it is elsewhere than we know, started anew, or was missing."""
+    if flight.missing_since is not None or seen.state is RemoteState.ENDED:
+        return True
+    if (flight.state is S.RUNNING) != (seen.state is RemoteState.RUNNING):
+        return True
+    return flight.observation is not None and seen.restarts > flight.observation.restarts
+
+
+def news_of(flight: InFlight, seen: Observation) -> Mapping[str, Any]:
     """What people should read now while the job stays where it is; empty when it is what they read already."""
-    words = waiting_in_words(job, seen)
-    if job.observation is not None and same_news(job.observation, seen) and job.last_message == words:
+    known = flight.observation is not None and same_news(flight.observation, seen)
+    if known and not flight.last_message.startswith((UNREACHABLE, UNKNOWN)):
         return {}
-    return {"observation": seen, "last_message": words}
+    return {"observation": seen, "last_message": waiting_in_words(flight.queue, seen)}
 
 
 def same_news(before: Observation, seen: Observation) -> bool:
@@ -72,15 +82,25 @@ def same_news(before: Observation, seen: Observation) -> bool:
     return drift_s < max(SAME_START_S, SAME_START_SHARE * wait_s)
 
 
-def waiting_in_words(job: Job, seen: Observation) -> str:
+def waiting_in_words(queue: str | None, seen: Observation) -> str:
     """Where a job waits or runs, why, and until when the site expects it to."""
-    queue = f" in queue {job.place.queue}" if job.place is not None and job.place.queue else ""
     if seen.state is RemoteState.RUNNING:
-        return f"running on {seen.nodes}" if seen.nodes else "running"
-    words = f"waiting{queue}" + (f": {seen.reason}" if seen.reason else "")
+        return running_in_words(seen)
+    words = (f"waiting in queue {queue}" if queue else "waiting") + _why(seen)
     if seen.expected_start_at is not None:
         words += f"; the site expects it to start at {seen.expected_start_at:%Y-%m-%d %H:%M} UTC"
     return words
+
+
+def _why(seen: Observation) -> str:
+    if not seen.reason_words:
+        return f": {seen.reason}" if seen.reason else ""
+    return f": {seen.reason_words} ({seen.reason})"
+
+
+def running_in_words(seen: Observation) -> str:
+    """Where a job runs."""
+    return f"running on {seen.nodes}" if seen.nodes else "running"
 
 
 def never_started(seen: Observation) -> bool:
@@ -129,7 +149,7 @@ def _started(job: Job, seen: Observation) -> Fact:
         Event.STARTED,
         changes | not_due(job),
         {"started_at": seen.started_at} if seen.started_at else {},
-        message=waiting_in_words(job, seen) if seen.state is RemoteState.RUNNING else "the run started",
+        message=running_in_words(seen) if seen.state is RemoteState.RUNNING else "the run started",
     )
 
 

@@ -14,6 +14,7 @@ from scheduler.reconcile.loop import Bell, Crew, run_every
 from scheduler.reconcile.place import Placing
 from scheduler.reconcile.snapshot import Snapshots
 from scheduler.reconcile.submit import Submit
+from scheduler.reconcile.sweep import Sweep
 from scheduler.reconcile.watch import Pace, Watch
 from scheduler.settings import Settings
 
@@ -21,6 +22,7 @@ MIB = 1024 * 1024
 
 WATCH_TICK_S = 0.5
 SNAPSHOT_TICK_S = 5.0
+SWEEP_TICK_S = 3600.0
 
 
 class Reconciler:
@@ -43,6 +45,7 @@ class Reconciler:
             ports, lost_after_s=settings.lost_after_s, pace=Pace(settings.watch_min_s, settings.watch_max_s)
         )
         self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
+        self.sweep = Sweep(ports)
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
 
     @property
@@ -64,6 +67,7 @@ class Reconciler:
                     group.create_task(run_every(interval_s, self._bell.listen(), tick, stop))
                 # A move makes no look due, only time does, and placement asks for the looks that it needs.
                 group.create_task(run_every(SNAPSHOT_TICK_S, asyncio.Event(), self.snapshots.tick, stop))
+                group.create_task(run_every(SWEEP_TICK_S, asyncio.Event(), self.sweep.tick, stop))
         finally:
             for crew in self.crews:
                 await crew.aclose()

@@ -80,14 +80,21 @@ class Targets:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._systems: dict[tuple[str, str], System] = {}
+        self._found: dict[tuple[str, str, str, JobType], Target] = {}
 
     async def of(self, tenant: str, system_id: str, owner: str, job_type: JobType) -> Target:
+        key = tenant, system_id, owner, job_type
+        if key not in self._found:
+            self._found[key] = Target((await self._system(tenant, system_id)).login_of(owner), job_type)
+        return self._found[key]
+
+    async def _system(self, tenant: str, system_id: str) -> System:
         system = self._systems.get((tenant, system_id))
         if system is None:
             async with self._ports.reading() as db:
                 system = await SystemStore(db).get(tenant, system_id, deleted=True)
             self._systems[tenant, system_id] = system
-        return Target(system.login_of(owner), job_type)
+        return system
 
 
 async def exec_side(ports: Ports, job: Job) -> Side:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -98,7 +99,8 @@ class Snapshots:
             log.warning("no look at the system", system=system.id, why=str(error))
             return
         async with self._ports.transaction() as db:
-            await SnapshotStore(db).put(system.tenant, system.id, target.login.owner, seen)
+            look = replace(seen, seen_by=target.login.owner)
+            await SnapshotStore(db).put(system.tenant, system.id, target.login.owner, look)
         self._ports.wake()  # jobs may wait for this look
 
 

@@ -43,8 +43,12 @@ class Intent(NamedTuple):
         return job.fence <= self.attempt.fence + 1 and job.cancel_requested_at is None
 
 
+LANES = (0, 1)
+"""Of each login: while one writes down what became of its intents, the system works on those of the other."""
+
+
 class Submit:
-    """The loop of submissions: one remote call at a time per login, with everything that became ready meanwhile."""
+    """The loop of submissions: a login's intents go together, with everything that became ready meanwhile."""
 
     def __init__(
         self, ports: Ports, *, lease_s: float, batch: int, accepted: Callable[[Target], None] = lambda target: None
@@ -58,14 +62,17 @@ class Submit:
         """Claim jobs whose intent is committed and hand them to their login's work."""
         for target, intents in (await self._claim()).items():
             self._waiting[target] |= {intent.attempt.marker: intent for intent in intents}
-            if target not in self.crew:
-                self.crew.start(target, self._drain(target), login="/".join(target.login))
+            lane = next(((target, lane) for lane in LANES if (target, lane) not in self.crew), None)
+            if lane is not None:
+                self.crew.start(lane, self._drain(target), login="/".join(target.login))
 
     async def _claim(self) -> Mapping[Target, Sequence[Intent]]:
         at = self._ports.clock()
         async with self._ports.transaction() as db:
             store = JobStore(db)
-            jobs = await store.claim({S.SUBMITTING_JOB}, self._ports.process_id, self._lease_s, self._batch, at)
+            jobs = await store.claim(
+                {S.SUBMITTING_JOB}, self._ports.process_id, self._lease_s, self._batch, at, busy=self._busy()
+            )
             attempts = await store.newest_attempts(jobs)
         targets = Targets(self._ports)
         claimed: dict[Target, list[Intent]] = defaultdict(list)
@@ -75,6 +82,11 @@ class Submit:
                 target = await targets.of(job.tenant, place.system_id, job.owner, place.job_type)
                 claimed[target].append(Intent(Held(job, self._ports, self._lease_s, self.writer), attempt))
         return claimed
+
+    def _busy(self) -> set[tuple[str, str]]:
+        """Systems, by tenant and id, that have enough to do: what is claimed too early outlives its lease."""
+        full = (target.login for target, waiting in self._waiting.items() if len(waiting) >= self._batch)
+        return {(login.tenant, login.system_id) for login in full}
 
     async def _drain(self, target: Target) -> None:
         while waiting := self._waiting.pop(target, None):

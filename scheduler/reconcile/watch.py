@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
 from backends.base import Backend
 from scheduler.model.errors import NotFound, NothingLearnt, StaleJob
 from scheduler.model.ids import Marker
-from scheduler.model.jobs import InFlight, Job
+from scheduler.model.jobs import Attempt, InFlight, Job
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import S
 from scheduler.ports import Ports
-from scheduler.reconcile.differences import UNKNOWN, facts_of, lost, news_of, same_news, unknown_in_words
+from scheduler.reconcile.differences import (
+    UNKNOWN,
+    UNREACHABLE,
+    facts_of,
+    has_moved,
+    lost,
+    news_of,
+    unknown_in_words,
+)
+from scheduler.reconcile.flights import Flights
 from scheduler.reconcile.learn import finished_run
 from scheduler.reconcile.loop import Crew
-from scheduler.reconcile.sides import Target, Targets
-from scheduler.reconcile.writer import Writer
+from scheduler.reconcile.sides import Target
+from scheduler.reconcile.writer import MOST_TOGETHER, Writer
 from scheduler.store.changes import Change
 from scheduler.store.jobs import JobStore
-from scheduler.store.learning import RunStore
 
 log = structlog.get_logger()
 
-PAGE = 1000
 LOGINS_AT_ONCE = 64
 LOST_AFTER_ANSWERS = 3
 """Answers that must miss a job, besides the time that must pass: one late answer proves nothing."""
@@ -39,10 +48,14 @@ QUIET_FACTOR = 2.0
 BUSY_SHARE = 0.05
 """Most of the time that a login may spend on answering us."""
 
-MOST_NEWS = 200
+SOON_SHARE = 0.1
+"""Most of it while something of interest happens there, such as submissions."""
+
+MOST_NEWS = 1000
 """Reasons for waiting that are written after one look: thousands that change together must not delay the next."""
 
-UNREACHABLE = "not reachable since"
+MOST_READ = 200
+"""Jobs that moved and are read together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +63,17 @@ class Pace:
     """Bounds of the time between two questions to one login."""
 
     least_s: float = 2.0
-    most_s: float = 15.0
+    most_s: float = 10.0
 
 
 @dataclass
 class Outlook:
-    """What is kept in memory of one login; losing it costs one more look at each job, and nothing else."""
+    """What is kept in memory of one login; losing it costs nothing but time."""
 
     due_at: datetime
-    seen: dict[Marker, Observation] = field(default_factory=dict)
+    answered_at: datetime
+    took: timedelta = timedelta()
+    """How long the last answer was in coming."""
     missed: Counter[Marker] = field(default_factory=Counter)
     unreachable_since: datetime | None = None
 
@@ -69,46 +84,34 @@ class Watch:
     def __init__(self, ports: Ports, *, lost_after_s: float, pace: Pace) -> None:
         self._ports, self._pace = ports, pace
         self._lost_after = timedelta(seconds=lost_after_s)
+        self._flights = Flights(ports)
         self._outlooks: dict[Target, Outlook] = {}
         self._scan_at: datetime | None = None
         self.writer = Writer(ports)
         self.crew = Crew(LOGINS_AT_ONCE)
 
     def soon(self, target: Target) -> None:
-        """Something of interest happens there: ask at the next tick."""
+        """Something of interest happens there: ask at the next tick; where answers are dear, once they may show it."""
         now = self._ports.clock()
-        self._outlooks.setdefault(target, Outlook(now)).due_at = now
-        self._scan_at = now
+        outlook = self._outlooks.setdefault(target, Outlook(now, now))
+        earliest = outlook.answered_at + outlook.took / SOON_SHARE
+        outlook.due_at = min(outlook.due_at, max(now + outlook.took, earliest))
+        self._scan_at = min(self._scan_at or now, outlook.due_at)
 
     async def tick(self) -> None:
         """Ask every login that is due."""
         now = self._ports.clock()
         if self._scan_at is not None and now < self._scan_at:
             return
-        flights = await self._in_flight()
+        flights = await self._flights.read()
         for target in [known for known in self._outlooks if known not in flights and known not in self.crew]:
             del self._outlooks[target]
         for target, group in flights.items():
-            outlook = self._outlooks.setdefault(target, Outlook(now))
+            outlook = self._outlooks.setdefault(target, Outlook(now, now))
             if outlook.due_at <= now and target not in self.crew and self.crew.free > 0:
                 self.crew.start(target, self._look(target, group, outlook), login="/".join(target.login))
         latest = now + timedelta(seconds=self._pace.most_s)
         self._scan_at = min((o.due_at for t, o in self._outlooks.items() if t not in self.crew), default=latest)
-
-    async def _in_flight(self) -> Mapping[Target, Sequence[InFlight]]:
-        targets = Targets(self._ports)
-        flights: dict[Target, list[InFlight]] = defaultdict(list)
-        after_id = 0
-        while True:
-            async with self._ports.reading() as db:
-                page = await JobStore(db).in_flight(PAGE, after_id)
-            for flight in page:
-                if flight.remote_id is not None and flight.state is not S.SUBMITTING_JOB:
-                    key = await targets.of(flight.tenant, flight.system_id, flight.owner, flight.job_type)
-                    flights[key].append(flight)
-            if len(page) < PAGE:
-                return flights
-            after_id = page[-1].job_id
 
     async def _look(self, target: Target, flights: Sequence[InFlight], outlook: Outlook) -> None:
         began_at = self._ports.clock()
@@ -119,6 +122,7 @@ class Watch:
             await self._unreachable(flights, outlook, error)
             answers = None
         now = self._ports.clock()
+        outlook.answered_at, outlook.took = now, now - began_at
         outlook.due_at = now + timedelta(seconds=interval_s(flights, began_at, now, self._pace))
         self._scan_at = min(self._scan_at or now, outlook.due_at)
         if answers is not None:
@@ -127,78 +131,63 @@ class Watch:
     async def _learn_all(
         self, backend: Backend, flights: Sequence[InFlight], answers: Mapping[Marker, Observation], outlook: Outlook
     ) -> None:
-        if outlook.unreachable_since is not None:
-            outlook.unreachable_since = None
-            outlook.seen.clear()  # so that every job says again why it waits
-        looks = [(flight, answers.get(flight.marker)) for flight in flights]
-        news: list[tuple[InFlight, Observation]] = []
-        for flight, seen in sorted(looks, key=lambda look: not _moved(*look)):
-            try:
-                if seen is None:
-                    await self._missing(backend, flight, outlook)
-                elif _may_be_news(flight, seen, outlook):
-                    if not _moved(flight, seen) and flight.missing_since is None:
-                        news.append((flight, seen))
-                        continue
-                    await self._learn(flight, seen)
-            except (StaleJob, NotFound) as stale:
-                log.info("someone else moved the job", job=flight.uuid, why=str(stale))
-                continue
-            if seen is not None:
-                outlook.missed.pop(flight.marker, None)
-                outlook.seen[flight.marker] = seen
-        await self._tell(news[:MOST_NEWS], outlook)
-        for ended in outlook.seen.keys() - {flight.marker for flight in flights}:
-            del outlook.seen[ended]
+        """Moves come first, before mere reasons for waiting."""
+        outlook.unreachable_since = None
+        moved: list[tuple[InFlight, Observation]] = []
+        missing: list[InFlight] = []
+        news: list[tuple[InFlight, Mapping[str, Any]]] = []
+        for flight in flights:
+            seen = answers.get(flight.marker)
+            if seen is None:
+                missing.append(flight)
+            elif has_moved(flight, seen):
+                moved.append((flight, seen))
+            elif changes := news_of(flight, seen):
+                news.append((flight, changes))
+        gone = {flight.marker for flight in missing}
+        outlook.missed = Counter({marker: count for marker, count in outlook.missed.items() if marker in gone})
+        for start in range(0, len(moved), MOST_READ):
+            await self._learn_some(moved[start : start + MOST_READ])
+        for flight in missing:
+            with _unless_stale(flight):
+                await self._missing(backend, flight, outlook)
+        await self._note(news[:MOST_NEWS])
 
-    async def _tell(self, news: Sequence[tuple[InFlight, Observation]], outlook: Outlook) -> None:
-        """Let people read why their jobs wait, of many jobs at once; what proves to be a move is recorded as such."""
-        if not news:
-            return
+    async def _learn_some(self, moved: Sequence[tuple[InFlight, Observation]]) -> None:
+        """Record what observations say that the store does not know, of many jobs at once."""
         async with self._ports.reading() as db:
-            jobs = await JobStore(db).some([flight.job_id for flight, _ in news])
-        told = await asyncio.gather(
-            *(self._tell_one(flight, seen, jobs.get(flight.job_id)) for flight, seen in news), return_exceptions=True
+            jobs = await JobStore(db).some([flight.job_id for flight, _ in moved])
+            attempts = await JobStore(db).newest_attempts(list(jobs.values()))
+        learnt = await asyncio.gather(
+            *(
+                self._learn(flight, seen, jobs.get(flight.job_id), attempts.get(flight.job_id))
+                for flight, seen in moved
+            ),
+            return_exceptions=True,
         )
-        for (flight, seen), failure in zip(news, told, strict=True):
-            if failure is None:
-                outlook.missed.pop(flight.marker, None)
-                outlook.seen[flight.marker] = seen
-            elif isinstance(failure, StaleJob | NotFound):
-                log.info("someone else moved the job", job=flight.uuid, why=str(failure))
-            else:
-                raise failure
+        for (flight, _), failure in zip(moved, learnt, strict=True):
+            if failure is not None:  # one job that cannot be understood hides none of the others
+                log.error("a move could not be recorded", job=flight.uuid, exc_info=failure)
 
-    async def _tell_one(self, flight: InFlight, seen: Observation, job: Job | None) -> None:
-        if job is None or job.version != flight.version:
-            raise StaleJob(f"job {flight.uuid} was changed since it was looked at")
-        if facts_of(job, seen, self._ports.clock()):
-            await self._learn(flight, seen)
-        elif changes := news_of(job, seen):
-            await self.writer.write(Change(job=job, fields=changes))
+    async def _learn(self, flight: InFlight, seen: Observation, job: Job | None, attempt: Attempt | None) -> None:
+        with _unless_stale(flight):
+            if job is None or attempt is None or (job.version, attempt.version) != flight.versions:
+                raise StaleJob(f"job {flight.uuid} was changed since it was looked at")
+            facts = facts_of(job, seen, self._ports.clock())
+            news = {} if facts else news_of(flight, seen)
+            finished = finished_run(job, attempt, seen) if facts and seen.state is RemoteState.ENDED else None
+            found = {"missing_since": None} if attempt.missing_since is not None else {}
+            if facts or news or found:
+                change = Change(
+                    job=job, facts=facts, fields=news, attempt=attempt, attempt_fields=found, finished=finished
+                )
+                await self.writer.write(change)
 
-    async def _learn(self, flight: InFlight, seen: Observation) -> None:
-        """Record what an observation says that the store does not know."""
-        at = self._ports.clock()
-        async with self._ports.transaction() as db:
-            store = JobStore(db)
-            job = await store.get(flight.tenant, flight.uuid)
-            if job.version != flight.version:
-                raise StaleJob(f"job {job.uuid} was changed since it was looked at")
-            attempt = await store.newest_attempt(job)
-            if attempt is not None and attempt.missing_since is not None:
-                attempt = await store.note_attempt(attempt, {"missing_since": None})
-            facts = facts_of(job, seen, at)
-            for fact in facts:
-                job = await store.record(job, fact, at)
-            if not facts and (news := news_of(job, seen)):
-                await store.note(job, news, at)
-            if facts and seen.state is RemoteState.ENDED and attempt is not None:
-                finished = finished_run(job, attempt, seen)
-                if finished is not None:
-                    await RunStore(db).add(finished)
-        if facts:
-            self._ports.wake()
+    async def _note(self, notes: Sequence[tuple[InFlight, Mapping[str, Any]]]) -> None:
+        """Let people read what is new of jobs that stay where they are. Who was moved meanwhile is looked at again."""
+        for start in range(0, len(notes), MOST_TOGETHER):
+            async with self._ports.transaction() as db:
+                await JobStore(db).note_in_flight(notes[start : start + MOST_TOGETHER], self._ports.clock())
 
     async def _missing(self, backend: Backend, flight: InFlight, outlook: Outlook) -> None:
         """An answer left the job out. Only long enough, and often enough, is it proven gone.
@@ -207,7 +196,6 @@ class Watch:
         """
         at = self._ports.clock()
         outlook.missed[flight.marker] += 1
-        outlook.seen.pop(flight.marker, None)
         since, begun = flight.missing_since, True
         proven = since is not None and at - since >= self._lost_after
         if proven and outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS and flight.remote_id is not None:
@@ -216,8 +204,8 @@ class Watch:
             except NothingLearnt:
                 return
         elif since is not None:
-            if outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS:
-                await self._say(flight, unknown_in_words(since), UNKNOWN)
+            if outlook.missed[flight.marker] >= LOST_AFTER_ANSWERS and not flight.last_message.startswith(UNKNOWN):
+                await self._note([(flight, {"last_message": unknown_in_words(since)})])
             return
         async with self._ports.transaction() as db:
             store = JobStore(db)
@@ -242,19 +230,18 @@ class Watch:
             outlook.unreachable_since = now
             return
         words = f"{UNREACHABLE} {outlook.unreachable_since:%Y-%m-%d %H:%M:%S} UTC: {error}"
-        for flight in flights:
-            try:
-                await self._say(flight, words, UNREACHABLE)
-            except (StaleJob, NotFound):
-                continue
+        await self._note(
+            [(one, {"last_message": words}) for one in flights if not one.last_message.startswith(UNREACHABLE)]
+        )
 
-    async def _say(self, flight: InFlight, words: str, opening: str) -> None:
-        """Write ``words`` unless people read words that open like them already."""
-        async with self._ports.transaction() as db:
-            store = JobStore(db)
-            job = await store.get(flight.tenant, flight.uuid)
-            if job.version == flight.version and not job.last_message.startswith(opening):
-                await store.note(job, {"last_message": words}, self._ports.clock())
+
+@contextlib.contextmanager
+def _unless_stale(flight: InFlight) -> Iterator[None]:
+    """Leave a job that someone else moved as it is."""
+    try:
+        yield
+    except (StaleJob, NotFound) as stale:
+        log.info("someone else moved the job", job=flight.uuid, why=str(stale))
 
 
 async def _ask(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker, Observation]:
@@ -272,9 +259,9 @@ async def _ask(backend: Backend, flights: Sequence[InFlight]) -> Mapping[Marker,
 def interval_s(flights: Sequence[InFlight], began_at: datetime, now: datetime, pace: Pace) -> float:
     """Seconds until a login is asked again: sooner when something may start or end, later when asking is dear."""
     took_s = (now - began_at).total_seconds()
-    wanted_s = pace.least_s if any(_is_near(flight, now) for flight in flights) else pace.least_s * QUIET_FACTOR
     if any(flight.submitted_at is not None and now - flight.submitted_at < FRESH for flight in flights):
-        wanted_s = pace.least_s / 2
+        return min(pace.most_s, max(pace.least_s / 2, took_s / SOON_SHARE))
+    wanted_s = pace.least_s if any(_is_near(flight, now) for flight in flights) else pace.least_s * QUIET_FACTOR
     return min(pace.most_s, max(wanted_s, took_s / BUSY_SHARE))
 
 
@@ -282,18 +269,3 @@ def _is_near(flight: InFlight, now: datetime) -> bool:
     if flight.state is S.RUNNING or flight.cancel_requested_at is not None:
         return True
     return flight.expected_start_at is not None and flight.expected_start_at - now < NEAR
-
-
-def _moved(flight: InFlight, seen: Observation | None) -> bool:
-    """Whether the job is elsewhere than we know; these come first, before mere reasons for waiting."""
-    if seen is None:
-        return False
-    return seen.state is RemoteState.ENDED or (flight.state is S.RUNNING) != (seen.state is RemoteState.RUNNING)
-
-
-def _may_be_news(flight: InFlight, seen: Observation, outlook: Outlook) -> bool:
-    """Whether the job itself must be read: something differs from the last look, or there was none."""
-    before = outlook.seen.get(flight.marker)
-    if before is None or flight.missing_since is not None or _moved(flight, seen):
-        return True
-    return seen.restarts != before.restarts or not same_news(before, seen)

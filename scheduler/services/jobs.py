@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from scheduler.services.placement import Facts
 from scheduler.services.resolve import anonymous_app, resolve
 from scheduler.services.systems import Listed
 from scheduler.store.apps import AppStore
+from scheduler.store.definitions import Current, Definition
 from scheduler.store.jobs import JobStore
 from scheduler.store.users import UserStore
 
@@ -63,7 +64,7 @@ async def submit(
 async def plan(ports: Ports, caller: Principal, request: JobRequest) -> Decision:
     """Where the job would go now, and why; nothing is stored."""
     async with ports.reading() as db:
-        ask = await _Desk(ports, db, caller).ask(request)
+        ask = await _Desk(ports, db, caller, {}).ask(request)
     return await placement.plan(ports, _owner(caller, request), ask)
 
 
@@ -146,8 +147,9 @@ async def _prepared(
     ports: Ports, caller: Principal, requests: Sequence[JobRequest], tracking_id: str | None
 ) -> Sequence[NewJob]:
     """Each request as the row that it will be. With several, problems say which request they are about."""
+    recalled = await _recalled(ports, caller, requests)
     async with ports.reading() as db:
-        desk = _Desk(ports, db, caller)
+        desk = _Desk(ports, db, caller, recalled)
         new = []
         for position, request in enumerate(requests):
             try:
@@ -161,23 +163,48 @@ async def _prepared(
     return new
 
 
+async def _recalled(ports: Ports, caller: Principal, requests: Sequence[JobRequest]) -> Mapping[Definition, Current]:
+    """Apps and systems that are remembered and still what the database holds: most submissions are alike.
+
+    Asked before a connection is held: a look that many wait for needs one too.
+    """
+    wanted = {_definition(caller, each) for each in requests if each.image is None and not each.dynamic}
+    found = {each: await ports.remembered().current(each) for each in wanted}
+    return {each: current for each, current in found.items() if current is not None}
+
+
+def _app_key(request: JobRequest, owner: Principal) -> tuple[str, str, str]:
+    """An app as one owner may use it."""
+    return owner.username, request.app_id or "", request.app_version or ""
+
+
+def _definition(caller: Principal, request: JobRequest) -> Definition:
+    return Definition(
+        tenant=caller.tenant,
+        app_id=request.app_id or "",
+        app_version=request.app_version or "",
+        system_id=request.exec_system_id,
+        owner=request.owner or caller.username,
+    )
+
+
 class _Desk:
     """Takes requests in: finds app and systems, each once, and makes jobs of them."""
 
-    def __init__(self, ports: Ports, db: Any, caller: Principal) -> None:
-        self._ports, self._db, self._caller = ports, db, caller
-        self._apps: dict[tuple[str, str], App] = {}
+    def __init__(self, ports: Ports, db: Any, caller: Principal, recalled: Mapping[Definition, Current]) -> None:
+        self._ports, self._db, self._caller, self._recalled = ports, db, caller, recalled
+        self._apps: dict[tuple[str, str, str], App] = {}
         self._facts: dict[str, Facts] = {}
 
     async def new_job(self, request: JobRequest, tracking_id: str | None) -> NewJob:
         """The job of a request with a provisional place."""
         owner = _owner(self._caller, request)
         facts = self._facts.setdefault(owner.username, Facts(self._db, owner))
-        await self._recall(request, owner, facts)
+        self._recall(request, owner, facts)
         ask = await self.ask(request)
         option, waits_for = await placement.screened(facts, ask)
         if option is not None:
-            self._ports.definitions.remember_system(option.view.system)
+            self._ports.remembered().remember_system(option.view.system)
         await self._check_places_named(ask.spec, facts)
         identity = self._identity(ask)
         return NewJob(
@@ -192,15 +219,12 @@ class _Desk:
             message=waits_for or ("Waiting for a place." if ask.spec.dynamic else "Waiting for its turn."),
         )
 
-    async def _recall(self, request: JobRequest, owner: Principal, facts: Facts) -> None:
-        """Take app and system from memory where they are still what the database holds: most submissions are alike."""
-        app_id, version = request.app_id or "", request.app_version or ""
-        if request.image is not None or request.dynamic or (app_id, version) in self._apps:
-            return
-        known = self._ports.definitions
-        current = await known.current(self._db, owner.tenant, app_id, version, request.exec_system_id, owner.username)
+    def _recall(self, request: JobRequest, owner: Principal, facts: Facts) -> None:
+        """Take app and system as recalled, unless the owner may not use that app."""
+        key = _app_key(request, owner)
+        current = None if key in self._apps else self._recalled.get(_definition(self._caller, request))
         if current is not None and may(owner, Action.EXECUTE, current.app):
-            self._apps[app_id, version] = current.app
+            self._apps[key] = current.app
             facts.know(current.system, current.has_credential)
 
     async def ask(self, request: JobRequest) -> Ask:
@@ -223,15 +247,15 @@ class _Desk:
     async def _app(self, request: JobRequest, owner: Principal) -> App:
         if request.image is not None:
             return anonymous_app(owner.tenant, owner.username, request.image)
-        key = (request.app_id or "", request.app_version or "")
+        key = _app_key(request, owner)
         if key not in self._apps:
             try:
-                app = await AppStore(self._db).get(owner.tenant, *key)
+                app = await AppStore(self._db).get(owner.tenant, *key[1:])
                 self._apps[key] = await apps.readable(self._db, owner, app, Action.EXECUTE)
-                self._ports.definitions.remember_app(app)
+                self._ports.remembered().remember_app(app)
             except NotFound:
                 raise SpecInvalid.of(
-                    "appId", f"app '{key[0]}' version '{key[1]}' was not found", "see GET /v3/apps?listType=ALL"
+                    "appId", f"app '{key[1]}' version '{key[2]}' was not found", "see GET /v3/apps?listType=ALL"
                 ) from None
         app = self._apps[key]
         if not (app.enabled and app.version_enabled):

@@ -108,13 +108,19 @@ async def walk(output: Output) -> AsyncIterator[tuple[str, FileInfo]]:
                 break
 
 
-async def log(ports: Ports, caller: Principal, uuid: str, stream: str, offset_bytes: int) -> tuple[Job, LogPiece]:
-    """A piece of standard output or error, while the job runs and after. Empty while there is nothing."""
+async def log(
+    ports: Ports, caller: Principal, uuid: str, stream: str, offset_bytes: int, task: int | None = None
+) -> tuple[Job, LogPiece]:
+    """A piece of standard output or error, while the job runs and after. Empty while there is nothing.
+
+    task: whose log, where the job is an array; SpecInvalid when it has no such task, or none is named.
+    """
     async with ports.reading() as db:
         job = await readable(db, caller, uuid)
         attempt = await JobStore(db).newest_attempt(job) if job.attempt else None
     ended = job.state in TERMINAL
-    chunk = await (_kept_log if ended else _growing_log)(ports, job, attempt, stream, offset_bytes)
+    name = _log_name(job, stream, task)
+    chunk = await (_kept_log if ended else _growing_log)(ports, job, attempt, name, offset_bytes)
     if chunk is None:
         return job, LogPiece("", offset_bytes, offset_bytes, ended)
     at_end = ended and len(chunk.data) < LOG_CHUNK_BYTES
@@ -122,8 +128,23 @@ async def log(ports: Ports, caller: Principal, uuid: str, stream: str, offset_by
     return job, LogPiece(text, chunk.offset_bytes, chunk.offset_bytes + used, at_end)
 
 
+def _log_name(job: Job, stream: str, task: int | None) -> str:
+    """The log's name in the output directory; each task of an array has its own."""
+    name: str = getattr(job.spec, stream)
+    if job.spec.array is None:
+        if task is not None:
+            raise SpecInvalid.of("task", "is for job arrays, and this job is none", "leave it out")
+        return name
+    indices = job.spec.array.indices
+    if task not in indices:
+        raise SpecInvalid.of(
+            "task", "must be one of the array's tasks", f"name one from {min(indices)} to {max(indices)}"
+        )
+    return f"{name}.{task}"
+
+
 async def _growing_log(
-    ports: Ports, job: Job, attempt: Attempt | None, stream: str, offset_bytes: int
+    ports: Ports, job: Job, attempt: Attempt | None, name: str, offset_bytes: int
 ) -> LogChunk | None:
     """From where the newest attempt writes it; None while no attempt runs."""
     if attempt is None or attempt.remote_id is None or job.state in BEFORE_SUBMISSION:
@@ -131,14 +152,14 @@ async def _growing_log(
     run = attempt.run
     login = await _login(ports, job, attempt.system_id)
     backend = await ports.connections.backend(login, run.job_type)
-    path = posixpath.join(run.output_dir, getattr(run, stream))
+    path = posixpath.join(run.output_dir, name)
     return await backend.read_log(attempt.remote_id, path, offset_bytes)
 
 
-async def _kept_log(ports: Ports, job: Job, attempt: Attempt | None, stream: str, offset_bytes: int) -> LogChunk | None:
+async def _kept_log(ports: Ports, job: Job, attempt: Attempt | None, name: str, offset_bytes: int) -> LogChunk | None:
     """From the archive, else from where it was written; None when the job never wrote it."""
     for where in _places(job) if attempt else ():
-        path = posixpath.join(where.base, getattr(job.spec, stream))
+        path = posixpath.join(where.base, name)
         try:
             storage = await _storage(ports, job, where.system_id)
             size_bytes = (await storage.stat(path)).size_bytes

@@ -6,14 +6,14 @@ Everything is decided from stored facts; no system is asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from placement.constraints import parse
+from placement.constraints import parse, validate
 from placement.engine import place as place_all
 from placement.explain import advice, refusal
-from placement.filters import Screening, screen
+from placement.filters import Screening, question, screen
 from placement.problem import ANYONE, Ask, PlaceOption, Problem, SystemView
 from scheduler.model.errors import NoFeasibleSystem, NotFound, SpecInvalid
 from scheduler.model.jobs import JobSpec
@@ -45,6 +45,8 @@ class Facts:
     _known: dict[str, SystemView] = field(default_factory=dict)
     _holders: dict[str, frozenset[str]] = field(default_factory=dict)
     _everywhere: Sequence[SystemView] | None = None
+    screenings: dict[Hashable, tuple[PlaceOption | None, str]] = field(default_factory=dict)
+    """What came of screening, by ``question``: the jobs of a batch mostly ask the same."""
 
     def know(self, system: System, has_credential: bool) -> None:
         """Take a system that was just found current; its owner, an admin or everyone may read it without a grant."""
@@ -104,11 +106,19 @@ async def screened(facts: Facts, ask: Ask) -> tuple[PlaceOption | None, str]:
 
     Raises NoFeasibleSystem with every reason when the stored facts exclude it everywhere.
     """
+    asked = question(ask.spec)
+    if asked not in facts.screenings:
+        facts.screenings[asked] = await _screened(facts, ask)
+    return facts.screenings[asked]
+
+
+async def _screened(facts: Facts, ask: Ask) -> tuple[PlaceOption | None, str]:
     spec = ask.spec
     if spec.exec_system_id and not spec.dynamic:
         views: Sequence[SystemView] = [await facts.named(spec.exec_system_id, "execSystemId")]
     else:
         views = await facts.everywhere()
+        validate(spec.constraints, [view.system for view in views])
     screening = screen(Problem(now=ask.waiting_since, asks=(ask,), systems=tuple(views)))[ask.job_uuid]
     if not screening.possible:
         raise NoFeasibleSystem(screening.rejections, _refusal(screening))
@@ -125,6 +135,7 @@ async def plan(ports: Ports, owner: Principal, ask: Ask) -> Decision:
             views: Sequence[SystemView] = [await facts.named(ask.spec.exec_system_id, "execSystemId")]
         else:
             views = await facts.everywhere()
+            validate(ask.spec.constraints, [view.system for view in views])
         problem = await _problem(db, ports, owner, views, ask)
     screening = screen(problem)[ask.job_uuid]
     if not screening.possible:
@@ -150,6 +161,7 @@ async def matching(
     ask = Ask(job_uuid=MATCH_UUID, owner=caller.username, spec=spec, waiting_since=ports.clock())
     async with ports.reading() as db:
         views = [replace(view, has_credential=ANYONE) for view in await Facts(db, caller).everywhere()]
+        validate(spec.constraints, [view.system for view in views])
         views = [view for view in views if view.may_execute and view.system.can_exec and view.system.enabled]
         views = [view for view in views if any(expression.unmet(view.system, q) is None for q in _queues(view))]
         problem = await _problem(db, ports, caller, views, ask)

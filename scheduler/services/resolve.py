@@ -5,6 +5,7 @@ Every problem of a request is reported at once, each under the field as the call
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,8 @@ DEFAULTS = Resources(nodes=1, cores_per_node=1, memory_mib=100, walltime_s=600)
 
 JOB_DIR = "${JobWorkingDir}/jobs/${JobUUID}"
 """Where a job runs when neither request nor app says."""
+
+_UNQUOTED = re.compile(r"[A-Za-z0-9@%+=:,./_ -]*")
 
 T = TypeVar("T")
 Parameter = TypeVar("Parameter", Arg, EnvVariable)
@@ -106,6 +109,9 @@ def resolve(request: JobRequest, app: App, identity: JobIdentity) -> JobSpec:
         array=request.array,
         after=request.after,
         weight=request.weight,
+        max_price_usd=request.max_price_usd,
+        needs_network=request.needs_network,
+        storage_mib=request.storage_mib,
         tags=tuple(dict.fromkeys(said.tags + request.tags)),
         notes=request.notes if request.notes is not None else app.notes,
         parameter_set=wire_parameters(parameters),
@@ -189,7 +195,7 @@ def _words(kind: str, args: Iterable[Arg], app: App, problems: _Problems) -> tup
             words.append(arg.arg or "")
             continue
         try:
-            words.extend(shlex.split(arg.arg or ""))
+            words.extend(_split(arg.arg or ""))
         except ValueError as unbalanced:
             problems.note(
                 f"parameterSet.{kind}[{arg.name}].arg",
@@ -197,6 +203,11 @@ def _words(kind: str, args: Iterable[Arg], app: App, problems: _Problems) -> tup
                 "balance its quotes",
             )
     return tuple(words)
+
+
+def _split(text: str) -> list[str]:
+    """A piece of command line as words. Where nothing is quoted blanks alone part them, and far sooner."""
+    return text.split() if _UNQUOTED.fullmatch(text) else shlex.split(text)
 
 
 def _merged_parameters(app: App, asked: ParameterSet, problems: _Problems) -> ParameterSet:
@@ -317,4 +328,7 @@ def _with_target(item: FileInput) -> FileInput:
 
 def _first(*values: T | None) -> T:
     """The first value that was said; the last one always is."""
-    return next(value for value in values if value is not None)
+    for value in values:
+        if value is not None:
+            return value
+    raise ValueError("no value was said, not even a default")

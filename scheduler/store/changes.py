@@ -12,9 +12,10 @@ from sqlalchemy import Table, bindparam, insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import StaleJob
-from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job
+from scheduler.model.jobs import Attempt, Fact, FinishedRun, HistoryEvent, Job
 from scheduler.model.states import Event
 from scheduler.store import schema
+from scheduler.store.learning import RunStore
 from scheduler.store.moves import attempt_values, job_values, moves_attempt, note_values, status_event, written
 from scheduler.store.rows import ATTEMPT_COLUMNS
 from scheduler.store.statements import changed
@@ -24,17 +25,20 @@ from scheduler.store.statements import changed
 class Change:
     """Moves of one job in their order, or fields changed without a move, and whether the lease ends with it.
 
-    ``attempt`` is the newest one as last seen, wanted when a fact is about it. ``intent`` is stored with JOB_READY.
-    ``event`` is a line of history that comes before those of the moves. ``due_at``: when to look again, if not as
-    the last move said.
+    ``attempt`` is the newest one as last seen, wanted when a fact is about it; ``attempt_fields`` change of it without
+    a move. ``intent`` is stored with JOB_READY.
+    ``event`` is a line of history that comes before those of the moves. ``finished`` is what the end of a run teaches.
+    ``due_at``: when to look again, if not as the last move said.
     """
 
     job: Job
     facts: Sequence[Fact] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     attempt: Attempt | None = None
+    attempt_fields: Mapping[str, Any] = field(default_factory=dict)
     intent: Attempt | None = None
     event: HistoryEvent | None = None
+    finished: FinishedRun | None = None
     lets_go: bool = False
     due_at: datetime | None = None
 
@@ -61,8 +65,11 @@ def rows_of(change: Change, at: datetime) -> Rows:
     of_attempt: dict[str, Any] = {}
     lines = [change.event] if change.event else []
     if change.fields or (change.event and not change.facts):
-        values |= written(job, note_values(change.fields), at)
+        values |= written(job.version, note_values(change.fields), at)
         job = after(job, values)
+    if attempt is not None and change.attempt_fields:
+        of_attempt = {**change.attempt_fields, "version": attempt.version + 1}
+        attempt = replace(attempt, **of_attempt)
     for fact in change.facts:
         step = job_values(job, fact, at)
         if fact.event is Event.JOB_READY and change.intent is not None:
@@ -87,7 +94,7 @@ async def write_changes(db: AsyncSession, changes: Sequence[Change], at: datetim
     """
     made = [rows_of(change, at) for change in changes]
     pairs = sorted(zip(changes, made, strict=True), key=lambda pair: pair[0].job.id)  # no two writers in a circle
-    seen = [(_seen(change.job), rows.values) for change, rows in pairs]
+    seen = [(_seen(change.job), rows.values) for change, rows in pairs if rows.values]
     await _update(db, schema.jobs, seen)
     touched = [(c.attempt, rows.attempt_values) for c, rows in pairs if c.attempt is not None and rows.attempt_values]
     await _update(db, schema.attempts, [({"marker": a.marker, "version": a.version}, values) for a, values in touched])
@@ -95,6 +102,7 @@ async def write_changes(db: AsyncSession, changes: Sequence[Change], at: datetim
     if intents:
         rows = [{column.name: getattr(intent, column.name) for column in ATTEMPT_COLUMNS} for intent in intents]
         await db.execute(insert(schema.attempts), rows)
+    await RunStore(db).add([change.finished for change in changes if change.finished is not None])
     await write_history(db, [(change.job.id, line) for change, rows in pairs for line in rows.lines])
     return [rows.job for rows in made]
 

@@ -62,13 +62,22 @@ def _engines(url: str, pool_size: int) -> tuple[AsyncEngine, AsyncEngine]:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(url, connections=1, writes=True), _sqlite(url, connections=SQLITE_READERS, writes=False)
-    engine = create_async_engine(parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_timeout=60)
+    engine = create_async_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=60,
+        skip_autocommit_rollback=True,
+    )
     return engine, engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _sqlite(url: str, *, connections: int, writes: bool) -> AsyncEngine:
     """An engine whose pool is the queue of waiting writers, or the readers."""
-    engine = create_async_engine(url, pool_size=connections, max_overflow=0, pool_timeout=60)
+    engine = create_async_engine(
+        url, pool_size=connections, max_overflow=0, pool_timeout=60, skip_autocommit_rollback=not writes
+    )
     pragmas = SQLITE_PRAGMAS if writes else SQLITE_PRAGMAS | {"query_only": "ON"}
     _prepare(engine.sync_engine, pragmas, begin="BEGIN IMMEDIATE" if writes else None)
     return engine

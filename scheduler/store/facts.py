@@ -6,22 +6,32 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
+from sqlalchemy import Text, and_, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from placement.problem import ANYONE, Ask, Committed, Problem, SystemView
 from scheduler.model.errors import NotFound
-from scheduler.model.jobs import Job
+from scheduler.model.jobs import JobSpec
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.systems import BackendKind, System
 from scheduler.model.users import Permission
+from scheduler.store import schema
+from scheduler.store.codec import load
 from scheduler.store.grants import GrantStore
-from scheduler.store.jobs import JobStore
+from scheduler.store.jobs import IN_A_QUEUE, JobStore
 from scheduler.store.learning import RunStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
 from scheduler.store.users import UserStore
 
 HISTORY = 2000
 """Ended runs that a plan looks back on."""
+
+MOST_COMMITTED = 2000
+"""Most jobs that count as sent and not yet seen; the newest of them."""
+
+jobs = schema.jobs
+_spec_text = type_coerce(jobs.c.spec, Text)
+_submitted_at = jobs.c.remote_submitted_at
 
 
 class PlacementFacts:
@@ -49,7 +59,7 @@ class PlacementFacts:
         active: dict[str, dict[tuple[str | None, str], int]] = defaultdict(dict)
         for (system_id, queue, owner), count in (await JobStore(self._db).active_counts(tenant)).items():
             active[system_id][queue, owner] = count
-        committed = await JobStore(self._db).committed(tenant, {name: s.taken_at for name, s in snapshots.items()})
+        committed = await self._committed(tenant, {name: s.taken_at for name, s in snapshots.items()})
         return tuple(
             SystemView(
                 system=system,
@@ -57,10 +67,36 @@ class PlacementFacts:
                 may_execute=_may_execute(system, granted.get(system.id, frozenset()) | admins),
                 has_credential=_has_credential(system, owners, credentials),
                 active=active[system.id],
-                committed=tuple(_committed(job) for job in committed.get(system.id, ())),
+                committed=tuple(committed[system.id]),
             )
             for system in systems
         )
+
+    async def _committed(self, tenant: str, seen_at: Mapping[str, datetime]) -> Mapping[str, list[Committed]]:
+        """Jobs that were placed on a system but cannot show in the look taken at ``seen_at``, by system id.
+
+        Only what counts is read, and what jobs say in the same words is decoded once: a plan is made while thousands
+        are under way.
+        """
+        unseen = [
+            and_(jobs.c.system_id == system_id, or_(_submitted_at.is_(None), _submitted_at > at))
+            for system_id, at in seen_at.items()
+        ]
+        never_looked = jobs.c.system_id.not_in(list(seen_at))
+        query = select(jobs.c.system_id, jobs.c.queue, _spec_text, jobs.c.updated_at, _submitted_at)
+        query = query.where(jobs.c.tenant == tenant, jobs.c.state.in_(IN_A_QUEUE), jobs.c.system_id.is_not(None))
+        query = query.where(or_(never_looked, *unseen)).order_by(jobs.c.id.desc()).limit(MOST_COMMITTED)
+        specs: dict[str, JobSpec] = {}
+        found: dict[str, list[Committed]] = defaultdict(list)
+        for system_id, queue, text, placed_at, submitted_at in await self._db.execute(query):
+            spec = specs[text] = specs.get(text) or load(JobSpec, text)
+            tasks = len(spec.array.indices) if spec.array else 1
+            found[system_id].append(
+                Committed(
+                    queue=queue, resources=spec.resources, placed_at=placed_at, submitted_at=submitted_at, tasks=tasks
+                )
+            )
+        return found
 
     async def _is_admin(self, tenant: str, owner: str) -> bool:
         try:
@@ -84,13 +120,3 @@ def _has_credential(
     if system.backend is BackendKind.LOCAL:
         return ANYONE
     return frozenset(owner for owner in owners if system.id in credentials[system.credential_user(owner)])
-
-
-def _committed(job: Job) -> Committed:
-    return Committed(
-        queue=job.place.queue if job.place else None,
-        resources=job.spec.resources,
-        placed_at=job.updated_at,
-        submitted_at=job.remote_submitted_at,
-        tasks=len(job.spec.array.indices) if job.spec.array else 1,
-    )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, insert, or_, select, update
+from sqlalchemy import Select, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import NotFound, StaleJob
@@ -43,10 +42,6 @@ JOB_FIELDS: Fields = {
 
 IN_A_QUEUE = ACTIVE - {JobState.PENDING, JobState.ARCHIVING, JobState.BLOCKED, JobState.PAUSED}
 """States in which a job counts against the limits of its system and queue."""
-
-
-MOST_COMMITTED = 2000
-"""Most jobs that count as sent and not yet seen; the newest of them."""
 
 
 class JobStore(JobLeases):
@@ -124,23 +119,6 @@ class JobStore(JobLeases):
         rows = await self._db.execute(query.group_by(*key))
         return {(system_id, queue, owner): count for system_id, queue, owner, count in rows}
 
-    async def committed(self, tenant: str, seen_at: Mapping[str, datetime]) -> Mapping[str, Sequence[Job]]:
-        """Jobs that were placed on a system but cannot show in the look taken at ``seen_at``, by system id."""
-        submitted_at = jobs.c.remote_submitted_at
-        unseen = [
-            and_(jobs.c.system_id == system_id, or_(submitted_at.is_(None), submitted_at > at))
-            for system_id, at in seen_at.items()
-        ]
-        never_looked = jobs.c.system_id.not_in(list(seen_at))
-        query = select(*JOB_COLUMNS).where(jobs.c.tenant == tenant, jobs.c.state.in_(IN_A_QUEUE))
-        query = query.where(or_(never_looked, *unseen)).order_by(jobs.c.id.desc())
-        found: dict[str, list[Job]] = defaultdict(list)
-        for row in (await self._db.execute(query.limit(MOST_COMMITTED))).mappings():
-            job = job_of(row)
-            if job.place is not None:
-                found[job.place.system_id].append(job)
-        return found
-
     # -- writing ------------------------------------------------------------------------------------------------
 
     async def add(self, new: Sequence[NewJob]) -> Sequence[Job]:
@@ -187,7 +165,7 @@ class JobStore(JobLeases):
 
     async def note(self, job: Job, changes: Mapping[str, Any], at: datetime, event: HistoryEvent | None = None) -> Job:
         """Change fields of a job without a move; StaleJob when someone else wrote first."""
-        values = written(job, note_values(changes), at)
+        values = written(job.version, note_values(changes), at)
         await self._write(job, values)
         if event is not None:
             await write_history(self._db, [(job.id, event)])
@@ -225,12 +203,10 @@ class JobStore(JobLeases):
         """Row ids by uuid. Many are asked for afterwards: RETURNING them costs twice as much."""
         rows = [_new_row(job) for job in new]
         if len(rows) == 1:
-            made = await self._db.execute(insert(jobs).values(rows[0]).returning(jobs.c.uuid, jobs.c.id))
+            made = await self._db.execute(_INSERT_ONE, rows)
         else:
-            await self._db.execute(insert(jobs), rows)
-            made = await self._db.execute(
-                select(jobs.c.uuid, jobs.c.id).where(jobs.c.uuid.in_([job.uuid for job in new]))
-            )
+            await self._db.execute(_INSERT, rows)
+            made = await self._db.execute(_IDS, {"uuids": [job.uuid for job in new]})
         return {row.uuid: row.id for row in made}
 
     async def _write(self, job: Job, values: Mapping[str, Any]) -> None:
@@ -245,6 +221,11 @@ class JobStore(JobLeases):
         seen = and_(attempts.c.marker == attempt.marker, attempts.c.version == attempt.version)
         if changed(await self._db.execute(update(attempts).where(seen).values(**values))) != 1:
             raise StaleJob(f"attempt {attempt.marker} was changed meanwhile")
+
+
+_INSERT = insert(jobs)
+_INSERT_ONE = _INSERT.returning(jobs.c.uuid, jobs.c.id)
+_IDS = select(jobs.c.uuid, jobs.c.id).where(jobs.c.uuid.in_(bindparam("uuids", expanding=True)))
 
 
 def _listed(query: Select[Any], tenant: str, owner: str | None, page: Page) -> Select[Any]:

@@ -25,9 +25,10 @@ class RunStore:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def add(self, finished: FinishedRun) -> None:
-        row = {"tenant": finished.tenant, "ended_at": finished.ended_at, "run": finished}
-        await self._db.execute(insert(runs).values(row))
+    async def add(self, finished: Sequence[FinishedRun]) -> None:
+        rows = [{"tenant": one.tenant, "ended_at": one.ended_at, "run": one} for one in finished]
+        if rows:
+            await self._db.execute(insert(runs), rows)
 
     async def recent(self, tenant: str, limit: int) -> Sequence[FinishedRun]:
         """The runs that ended last, newest first."""

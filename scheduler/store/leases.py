@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import StaleJob
 from scheduler.model.jobs import InFlight, Job
 from scheduler.model.states import JobState
 from scheduler.store import schema
+from scheduler.store.moves import note_values, written
 from scheduler.store.rows import JOB_COLUMNS, job_of
 from scheduler.store.statements import changed
 
@@ -28,14 +31,24 @@ class JobLeases:
         self._db = db
 
     async def claim(
-        self, states: Collection[JobState], process_id: str, lease_s: float, limit: int, at: datetime
+        self,
+        states: Collection[JobState],
+        process_id: str,
+        lease_s: float,
+        limit: int,
+        at: datetime,
+        *,
+        busy: Collection[tuple[str, str]] = (),
     ) -> Sequence[Job]:
         """Lease jobs in ``states`` that are due (``next_look_at`` reached) and free, those waiting longest first.
 
-        Jobs that another process is claiming at this moment are skipped, not waited for.
+        Jobs that another process is claiming at this moment are skipped, not waited for; so are those on ``busy``
+        systems, by tenant and id.
         """
         free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until <= at)
         due = select(jobs.c.id).where(jobs.c.state.in_(states), jobs.c.next_look_at <= at, free)
+        if busy:
+            due = due.where(tuple_(jobs.c.tenant, jobs.c.system_id).not_in(busy))
         due = due.order_by(jobs.c.next_look_at, jobs.c.id).limit(limit).with_for_update(skip_locked=True)
         picked = due.cte("due")  # its own step: inside IN, PostgreSQL may run it again and lock more than it takes
         lease = {
@@ -73,11 +86,27 @@ class JobLeases:
         free = {"lease_owner": None, "lease_until": None}
         await self._db.execute(update(jobs).where(jobs.c.lease_owner == process_id).values(free))
 
-    async def in_flight(self, limit: int, after_id: int = 0) -> Sequence[InFlight]:
-        """Jobs that may exist on a system, by id from ``after_id`` (exclusive) on."""
-        query = select(*IN_FLIGHT).join(attempts, _newest).where(jobs.c.state.in_(WATCHED), jobs.c.id > after_id)
-        rows = await self._db.execute(query.order_by(jobs.c.id).limit(limit))
+    async def versions_in_flight(self) -> Mapping[int, tuple[int, int]]:
+        """Jobs that may exist on a system, by id, with the versions of the job and of its newest attempt."""
+        query = select(jobs.c.id, jobs.c.version, attempts.c.version).join(attempts, _newest)
+        rows = await self._db.execute(query.where(jobs.c.state.in_(WATCHED)))
+        return {job_id: (version, of_attempt) for job_id, version, of_attempt in rows}
+
+    async def in_flight(self, job_ids: Sequence[int]) -> Sequence[InFlight]:
+        """Those of these jobs that may exist on a system, by id."""
+        query = select(*IN_FLIGHT).join(attempts, _newest).where(jobs.c.state.in_(WATCHED), jobs.c.id.in_(job_ids))
+        rows = await self._db.execute(query.order_by(jobs.c.id))
         return [InFlight(**row) for row in rows.mappings()]
+
+    async def note_in_flight(self, notes: Sequence[tuple[InFlight, Mapping[str, Any]]], at: datetime) -> None:
+        """Change fields of many jobs without a move. A job that was written since it was seen is left as it is."""
+        alike: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
+        for flight, changes in notes:
+            values = written(flight.version, note_values(changes), at)
+            alike[frozenset(values)].append({"seen_id": flight.job_id, "seen_version": flight.version, **values})
+        as_seen = jobs.c.id == bindparam("seen_id"), jobs.c.version == bindparam("seen_version")
+        for rows in alike.values():
+            await self._db.execute(update(jobs).where(*as_seen), rows)
 
 
 _newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.number == jobs.c.attempt)
@@ -100,6 +129,9 @@ IN_FLIGHT = [
     jobs.c.expected_start_at,
     jobs.c.cancel_requested_at,
     attempts.c.missing_since,
+    jobs.c.queue,
+    jobs.c.observation,
+    jobs.c.last_message,
 ]
 
 

@@ -64,7 +64,7 @@ def job_values(job: Job, fact: Fact, at: datetime) -> dict[str, Any]:
         values |= {"ended_at": at, "next_look_at": None, "condition": CONDITIONS.get(fact.event)}
     if fact.message:
         values["last_message"] = fact.message
-    return written(job, values | note_values(fact.changes), at)
+    return written(job.version, values | note_values(fact.changes), at)
 
 
 def note_values(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def note_values(changes: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def written(job: Job, values: Mapping[str, Any], at: datetime) -> dict[str, Any]:
-    """``values`` with what every write of a job's row changes."""
-    return {**values, "version": job.version + 1, "updated_at": at}
+def written(version: int, values: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """``values`` with what every write of a job's row, of this version, changes."""
+    return {**values, "version": version + 1, "updated_at": at}
 
 
 def place_columns(place: Place | None) -> dict[str, Any]:

@@ -1,7 +1,12 @@
 """Logging in, tokens, users, tenants."""
 
+from dataclasses import replace
+
 import httpx
 
+from scheduler.model.users import Principal
+from scheduler.services.presence import BELIEVED, Presence
+from scheduler.store.users import UserStore
 from tests.api.world import PASSWORD, World
 
 
@@ -95,6 +100,37 @@ async def test_a_deleted_user_cannot_log_in(world: World):
     await world.change("DELETE", "/v3/oauth2/profiles/bob", user="admin")
     assert (await logged_in(world, username="bob", password=PASSWORD, grant_type="password")).status_code == 400
     assert (await world.call("DELETE", "/v3/oauth2/profiles/admin", user="admin")).status_code == 400
+
+
+async def test_a_deleted_user_s_token_soon_opens_nothing(world: World):
+    token = {"X-Tapis-Token": world.token("bob")}
+    await world.get("/v3/oauth2/userinfo", user=None, headers=token)
+    await world.change("DELETE", "/v3/oauth2/profiles/bob", user="admin")
+    world.clock.now += BELIEVED
+    refused = await world.call("GET", "/v3/oauth2/userinfo", user=None, headers=token)
+    assert refused.status_code == 401
+    assert "was deleted" in refused.json()["message"]
+
+
+async def test_a_locked_user_s_token_opens_nothing(world: World):
+    async with world.ports.transaction() as db:
+        await UserStore(db).delete("dev", "bob")
+        await UserStore(db).add(replace(world.users["bob"], enabled=False))
+    assert (await world.call("GET", "/v3/systems", user="bob")).status_code == 401
+
+
+async def test_a_burst_of_requests_looks_for_its_user_once(world: World):
+    looks = 0
+
+    def counted():
+        nonlocal looks
+        looks += 1
+        return world.database.reading()
+
+    presence = Presence(replace(world.ports, reads=counted))
+    for _ in range(100):
+        await presence.demand(Principal(tenant="dev", username="ada"))
+    assert looks == 1
 
 
 async def test_keys_and_metadata_are_public(world: World):

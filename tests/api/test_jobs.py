@@ -36,6 +36,23 @@ async def test_what_fits_nowhere_is_refused_with_the_reasons_and_not_stored(worl
     assert await world.count_jobs() == 0
 
 
+@pytest.mark.parametrize("path", ["/v3/jobs/submit", "/v3/placement/plan"])
+async def test_a_name_that_no_system_knows_is_refused_with_what_may_be_meant(world: World, path: str):
+    response = await world.call("POST", path, {**IMAGE_JOB, "execSystemConstraints": ["canRunBach = true"]})
+    assert response.status_code == 400
+    assert "did you mean canRunBatch" in response.json()["message"]
+    assert await world.count_jobs() == 0
+
+
+async def test_what_only_berth_knows_of_a_job_reaches_its_screening(world: World):
+    berth = {**IMAGE_JOB["notes"]["berth"], "maxPrice": 0.5, "outboundNetwork": True, "storageMB": 10}
+    decision = await world.post("/v3/placement/plan", {**IMAGE_JOB, "notes": {"berth": berth}})
+    assert decision["winner"], decision
+    refused = await world.call("POST", "/v3/jobs/submit", {**IMAGE_JOB, "notes": {"berth": {**berth, "maxPrice": -1}}})
+    assert refused.status_code == 400
+    assert "maxPrice" in refused.json()["message"]
+
+
 async def test_an_unknown_app_is_named_in_the_refusal(world: World):
     response = await world.call("POST", "/v3/jobs/submit", {**JOB, "appId": "none"})
     assert response.status_code == 400

@@ -97,6 +97,31 @@ async def test_a_log_is_read_by_offset_and_ends_with_the_job(world: World):
     assert (await world.get(f"{path}?stream=stderr"))["complete"] is True
 
 
+async def test_each_task_of_an_array_has_a_log_of_its_own(world: World):
+    uuid = (await world.submit(notes={"berth": {"array": "3,7"}}))["uuid"]
+    job = await world.start(uuid)
+    files = world.connections.systems["alder"].files
+    for task in (3, 7):
+        files.put(f"/{job.place.output_dir}/tapisjob.out.{task}", b"task %d\n" % task)
+    path = f"/v3/jobs/{uuid}/logs"
+    assert (await world.get(f"{path}?task=7"))["data"] == "task 7\n"
+    for wrong in ("", "?task=5"):
+        refused = await world.call("GET", path + wrong)
+        assert refused.status_code == 400
+        assert "name one from 3 to 7" in refused.text
+    await world.end(uuid)
+    assert (await world.get(f"{path}?task=3")) == {"data": "task 3\n", "offset": 0, "nextOffset": 7, "complete": True}
+    response = await world.call("GET", f"{path}?task=3", headers={"Accept": "text/event-stream"})
+    assert response.text.startswith('id: 7\ndata: {"data":"task 3\\n","offset":0}')
+
+
+async def test_a_job_that_is_no_array_has_no_tasks(world: World):
+    uuid = (await world.submit())["uuid"]
+    refused = await world.call("GET", f"/v3/jobs/{uuid}/logs?task=0")
+    assert refused.status_code == 400
+    assert "is for job arrays" in refused.json()["message"]
+
+
 async def test_a_character_that_is_cut_by_the_end_is_left_for_later(world: World):
     uuid = (await world.submit())["uuid"]
     await world.start(uuid, "ü".encode()[:1])

@@ -29,8 +29,10 @@ from scheduler.ports import Ports
 from scheduler.security import passwords
 from scheduler.security.secrets import SecretBox
 from scheduler.security.tokens import Tokens, new_signing_key
+from scheduler.services.presence import Presence
 from scheduler.store.apps import AppStore
 from scheduler.store.database import Database
+from scheduler.store.definitions import Definitions
 from scheduler.store.group_commit import GroupCommit
 from scheduler.store.jobs import JobStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -252,12 +254,13 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
         transaction=database.transaction,
         reads=database.reading,
         group=GroupCommit(database.transaction),
+        definitions=Definitions(database.reading),
         connections=connections,
         clock=clock,
     )
     tokens = Tokens([signing_key()], clock)
     app = _application()
-    app.state.edge = Edge(ports, tokens, options or Options(log_poll_s=0.01))
+    app.state.edge = Edge(ports, tokens, options or Options(log_poll_s=0.01), Presence(ports))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=base_url) as http:
         world = World(ports, database, connections, tokens, clock, app, http)

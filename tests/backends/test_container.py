@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends.container import Claim, Launcher, UnpackedImage, job_env, launch_files
+from backends.container import NOT_STARTED_EXIT_CODE, Claim, Launcher, UnpackedImage, job_env, launch_files
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import Mount, Resources, RunSpec, Runtime
 
 GOLDEN = Path(__file__).parent.parent / "data" / "container"
 
 SHOW = """#!/bin/sh
+[ "$2" = pull ] && exit
 for word; do printf '%s\\0' "$word"; done > "$SHOWN/argv"
 cat /proc/$$/environ > "$SHOWN/environ"
 exit ${SHOW_EXIT:-0}
@@ -76,11 +79,15 @@ class Host:
         Path(run.exec_dir, "tapisjob.env").write_text(files.env)
         return subprocess.run(
             [*self.shell, script],
-            env={"PATH": f"{self.bin}:/usr/bin:/bin", "SHOWN": str(self.root), **env},
+            env={**self.env, "SHOWN": str(self.root), **env},
             capture_output=True,
             timeout=20,
             check=False,
         )
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.root)}
 
     def argv(self) -> list[str]:
         return (self.root / "argv").read_bytes().decode().split("\0")[:-1]
@@ -98,7 +105,7 @@ def host(tmp_path, request) -> Host:
 @pytest.fixture
 def slurm_host(tmp_path) -> Host:
     host = Host(tmp_path)
-    host.install("apptainer", text='#!/bin/sh\ncase "$*" in *pull*) for f; do :; done; touch "$3"; esac\n')
+    host.install("apptainer", text='#!/bin/sh\ncase "$*" in *pull*) for f; do :; done; touch "$4"; esac\n')
     host.install("srun")
     return host
 
@@ -348,15 +355,58 @@ def test_bubblewrap_sees_the_images_own_environment_under_the_jobs(host):
     assert "LEAK" not in environ
 
 
+FETCHES_ALONE = """#!/bin/sh
+[ "$2" = pull ] || exit 0
+mkdir "$HOME/fetching" || exit 9
+echo "$5" >> "$HOME/fetches"
+sleep 0.1
+touch "$4"
+rmdir "$HOME/fetching"
+"""
+
+
+def test_jobs_that_start_at_once_fetch_each_image_once_and_one_at_a_time(host):
+    host.install("apptainer", text=FETCHES_ALONE)
+    images = ["docker://a/x:1", "oras://a/y:1"] * 4
+    with ThreadPoolExecutor(len(images)) as pool:
+        ended = list(pool.map(lambda each: start_apart(host, *each), enumerate(images)))
+    assert [(done.returncode, done.stderr) for done in ended] == [(0, b"")] * len(images)
+    assert sorted((host.root / "fetches").read_text().split()) == sorted(set(images))
+    assert not list(host.root.glob("marker*/*.sif"))
+
+
+def start_apart(host, number, image):
+    """Start a run of its own, beside others of the same login."""
+    apart = copy(host)
+    apart.marker_dir = host.root / f"marker{number}"
+    apart.marker_dir.mkdir()
+    return apart.start(replace(host.run, image=image, exec_dir=f"{host.root}/{number}"))
+
+
+def test_an_image_that_cannot_be_fetched_starts_nothing_and_is_tried_again_by_the_next_job(host):
+    host.install("apptainer", text='#!/bin/sh\n[ "$2" = pull ] || exit 0\necho "no such image" >&2\nexit 255\n')
+    done = host.start(host.run)
+    assert done.returncode == NOT_STARTED_EXIT_CODE
+    assert done.stderr.split(b"\n")[:2] == [b"no such image", b"tapisjob: the image could not be fetched"]
+    host.install("apptainer", text=FETCHES_ALONE)
+    assert start_apart(host, 2, host.run.image).returncode == 0
+    assert (host.root / "fetches").read_text().split() == [host.run.image]
+
+
+def test_a_login_without_a_cache_fetches_nothing_beforehand(host):
+    host.install("apptainer", text=FETCHES_ALONE)
+    assert host.start(host.run, APPTAINER_DISABLE_CACHE="1").returncode == 0
+    assert not (host.root / "fetches").exists()
+
+
 def test_a_terminated_group_still_records_how_the_code_ended(host):
-    host.install("apptainer", text="#!/bin/sh\nkill -TERM 0\nexec sleep 20\n")
+    host.install("apptainer", text='#!/bin/sh\n[ "$2" = pull ] && exit\nkill -TERM 0\nexec sleep 20\n')
     files = launch_files(host.run, marker_dir=str(host.marker_dir), claim=Claim.FORK)
     Path(host.run.exec_dir).mkdir()
     Path(host.run.exec_dir, "tapisjob.env").write_text(files.env)
     script = host.root / "tapisjob.sh"
     script.write_text(files.script)
-    env = {"PATH": f"{host.bin}:/usr/bin:/bin"}
-    done = subprocess.run([*host.shell, script], env=env, timeout=20, check=False, start_new_session=True)
+    done = subprocess.run([*host.shell, script], env=host.env, timeout=20, check=False, start_new_session=True)
     assert done.returncode == 143
     assert (host.marker_dir / "exit").read_text() == "143\n"
 

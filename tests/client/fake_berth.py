@@ -167,7 +167,7 @@ class FakeBerth:
         return success(EXPLANATION)
 
     async def logs(self, request: Request) -> Response:
-        stream = request.query_params.get("stream", "stdout")
+        stream = ".".join(filter(None, map(request.query_params.get, ("stream", "task"))))
         if request.headers.get("accept") != "text/event-stream":
             offset = int(request.query_params.get("offset", 0))
             data = self.log[stream].encode()[offset : offset + 8].decode(errors="replace")

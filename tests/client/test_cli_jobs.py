@@ -202,6 +202,14 @@ def test_logs_prints_the_whole_log_and_follow_survives_lost_connections(berth: B
     assert (done.stdout, done.exit_code) == (fake.log["stdout"], 0)
 
 
+def test_logs_shows_one_task_of_an_array(berth: Berth, fake: FakeBerth) -> None:
+    job = fake.add_job({"name": "x"})
+    fake.log |= {"stdout.7": "task seven\n", "stderr.7": "complaint\n"}
+    fake.jobs[job["uuid"]]["status"] = "FINISHED"
+    assert berth("logs", "--task", "7", job["uuid"]).stdout == "task seven\n"
+    assert berth("logs", "-f", "--stderr", "--task", "7", job["uuid"]).stdout == "complaint\n"
+
+
 def test_wait_ends_with_1_when_one_of_the_jobs_failed(berth: Berth, fake: FakeBerth) -> None:
     good, bad = fake.add_job({"name": "good"}), fake.add_job({"name": "bad"})
     fake.jobs[bad["uuid"]].update(status="CANCELLED", condition="CANCELLED_BY_USER")

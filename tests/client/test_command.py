@@ -133,7 +133,7 @@ def test_exit_codes_are_those_of_the_table(home: Path, words: tuple[str, ...], c
 
 def test_a_server_command_without_the_server_says_how_to_install_it(home: Path) -> None:
     (home / "api.py").write_text("raise ModuleNotFoundError('no server here', name='api')\n")
-    for words in (("up",), ("api",), ("reconcile",), ("db", "upgrade")):
+    for words in (("up",), ("api",), ("reconcile",), ("db", "upgrade"), ("key", "rotate")):
         done = berth(*words, cwd=home, env={"PYTHONPATH": f"{home}:{ROOT / 'client'}"})
         assert done.returncode == 8
         assert done.stderr == (

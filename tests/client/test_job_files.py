@@ -27,7 +27,7 @@ description: says hello
 image: docker://python:3.12-slim
 command: [python3, -c, "print(1)"]
 env: {GREETING: hello, COUNT: 3, ON: true, EMPTY: }
-resources: {nodes: 2, cores: 4, memory: 1.5G, time: 1:00:00, gpus: a100:2}
+resources: {nodes: 2, cores: 4, memory: 1.5G, time: 1:00:00, gpus: a100:2, storage: 50G}
 system: cluster
 queue: normal
 type: batch
@@ -40,6 +40,8 @@ outputs: {system: storage, directory: /keep, when: on-success, include: ["*.csv"
 array: 0-9%2
 after: [12, {job: ab12, condition: any}]
 weight: 2
+price: 4.5
+network: true
 options: {account: lab, exclusive: true, requeue: false}
 tags: [one]
 notes: {mine: [1, 2]}
@@ -91,6 +93,9 @@ REQUEST: dict[str, Any] = {
             "array": "0-9%2",
             "after": [{"uuid": "12", "condition": "ok"}, {"uuid": "ab12", "condition": "any"}],
             "weight": 2.0,
+            "storageMB": 51_200,
+            "maxPrice": 4.5,
+            "outboundNetwork": True,
         },
     },
 }
@@ -154,6 +159,7 @@ def test_a_tapis_request_is_passed_on_untouched() -> None:
         ("image: x\noptions: {-A: lab}", "options.-A: is no long option of the scheduler"),
         ("image: x\noptions: {qos: a b}", "options.qos: 'a b' is more than one word"),
         ("image: x\nweight: 0", "weight: must be a number above 0"),
+        ("image: x\nprice: -1", "price: must be a number of USD"),
         ("image: x\nnotes: {berth: {}}", "notes.berth: is Berth's own"),
         ("- image: x", "a job file holds names and values"),
     ],

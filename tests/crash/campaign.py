@@ -65,9 +65,6 @@ class Campaign:
         began = time.monotonic()
         self.cluster.sh("login", f"mkdir -p {Path(RUNS).parent} && : > {RUNS} && chmod 777 {Path(RUNS).parent} {RUNS}")
         info = self.cluster.info()
-        # Apptainer's cache does not bear many first fetches at once; that is not what is tried here.
-        image = info["demo_image"]["from_nodes"]
-        self.cluster.sh("login", f"APPTAINER_NOHTTPS=1 apptainer -q exec {image} true", user="alice")
         with Link((info["ssh"]["host"], info["ssh"]["port"])) as link:
             self.server.start()
             try:

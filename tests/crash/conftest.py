@@ -1,5 +1,10 @@
-"""The campaign runs on a real cluster."""
+"""The campaign has a real cluster of its own: a controller that was killed leaves nodes drained."""
 
-from testbed.pytest_plugin import cluster
+import pytest
 
-__all__ = ["cluster"]
+from testbed.cluster import Cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(rough_cluster: Cluster) -> Cluster:
+    return rough_cluster

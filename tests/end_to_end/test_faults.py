@@ -23,8 +23,14 @@ _LEAVE = "pkill -KILL -u alice '^sshd' || true"
 
 
 @pytest.fixture(scope="module")
+def cluster(rough_cluster: Cluster) -> Cluster:
+    return rough_cluster
+
+
+@pytest.fixture(scope="module")
 def wire(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
-    with running(tmp_path_factory.mktemp("berth"), watch_min_s="1", watch_max_s="3", place_interval_s="1") as server:
+    hurry = {"watch_min_s": "1", "watch_max_s": "3", "place_interval_s": "1", "refused_login_pause_s": "2"}
+    with running(tmp_path_factory.mktemp("berth"), **hurry) as server:
         wire = Wire(server.url)
         wire.register(cluster.info(), "alder")
         wire.register(cluster.info(), "full", jobWorkingDir=FULL_DIR)
@@ -137,7 +143,7 @@ def test_hostile_text_reaches_the_job_as_text(cluster: Cluster, wire: Wire, imag
         berth={"command": ["sh", "-c", 'printf "%s\\n" "$1" "$HOSTILE"', "sh", texts["argument"]]},
         parameterSet={"envVariables": [{"key": "HOSTILE", "value": texts["variable"]}]},
     )
-    assert finished_once(wire, job)
+    assert wire.finish(job["uuid"])["status"] == "FINISHED"
     assert wire.output(job["uuid"]) == f"{texts['argument']}\n{texts['variable']}\n"
     assert canaries(cluster) == ""
 

@@ -35,7 +35,7 @@ def assignments(draw, max_jobs=4, kinds=5):
         Limit(frozenset(draw(st.sets(st.sampled_from(PLACES), min_size=1))), draw(st.integers(0, 4)), owner)
         for owner in draw(st.lists(st.sampled_from([None, "alice"]), max_size=2))
     )
-    return Assignment(tuple(made), slots, limits, periods(made, slots))
+    return Assignment(tuple(made), slots, limits, periods(made, slots, 600))
 
 
 def check_holds(assignment, counts):
@@ -107,7 +107,7 @@ def test_the_solver_sees_what_one_after_the_other_does_not():
     small = Kind(("small",), "alice", 100, (option(0, 100, 4, 3600), option(1, 110, 4, 3600)))
     large = Kind(("large",), "alice", 100, (option(0, 200, 4, 9000),))
     slots = {PLACES[0]: 4, PLACES[1]: 4}
-    assignment = Assignment((small, large), slots, (), periods((small, large), slots))
+    assignment = Assignment((small, large), slots, (), periods((small, large), slots, 3600))
     first = greedy(assignment)
     better, proven_optimal = solve(assignment, first, SolveLimits(), 0)
     assert proven_optimal
@@ -126,7 +126,7 @@ def test_without_time_the_hint_stands():
         Kind((f"job-{n}",), "alice", 100, (option(0, n, 3, 100 * n), option(1, n, 3, 90 * n))) for n in range(1, 30)
     )
     slots = {PLACES[0]: 8, PLACES[1]: 8}
-    assignment = Assignment(kinds, slots, (), periods(kinds, slots))
+    assignment = Assignment(kinds, slots, (), periods(kinds, slots, 1350))
     first = greedy(assignment)
     counts, proven_optimal = solve(assignment, first, SolveLimits(deterministic_time=0.0), 0)
     assert cost(assignment, counts) <= cost(assignment, first)
@@ -137,7 +137,7 @@ def test_ten_thousand_alike_jobs_are_one_kind_to_the_solver():
     jobs = tuple(f"job-{n}" for n in range(10_000))
     kind = Kind(jobs, "alice", 100, (option(0, 30, 1, 600), option(1, 90, 1, 300)))
     slots = {PLACES[0]: 64, PLACES[1]: 32}
-    assignment = Assignment((kind,), slots, (), periods((kind,), slots))
+    assignment = Assignment((kind,), slots, (), periods((kind,), slots, 300))
     first = greedy(assignment)
     counts, _ = solve(assignment, first, SolveLimits(), 0)
     check_holds(assignment, counts)

@@ -59,10 +59,10 @@ def test_a_job_goes_to_the_idle_cluster_and_the_sentence_says_why():
     assert result.sentence == (
         "Queue 'cpu' of 'birch' should have the result in about 24 min, 9 times in 10 within 62 min: "
         "wait 5 s, up to 1 min (4 nodes free now); "
-        "staging 20 s, up to 2 min (a guess for image, nothing measured yet); "
+        "staging 20 s, up to 2 min (a guess for an image that was not used there, nothing measured yet); "
         "run 24 min, up to 60 min (no runs known: jobs use about 40 % of the walltime they ask for); "
         "archive 2 s, up to 10 s (a guess for outputs that stay on the system). "
-        "Next best is queue 'cpu' of 'alder', about 5 min later."
+        "Next best is queue 'cpu' of 'alder', about 20 min later."
     )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from placement.filters import screen
+from placement.filters import question, screen
 from placement.problem import PlaceKey
 from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Runtime, SchedulerOption
-from scheduler.model.snapshots import PartitionState
+from scheduler.model.snapshots import Association, Closure, Licence, PartitionState, QosLimit
 from scheduler.model.systems import Capability, SystemRuntime
-from tests.placement.worlds import ask, cluster, host, nodes, problem, queue, snapshot, view
+from tests.placement.worlds import NOW, ask, cluster, host, nodes, problem, queue, snapshot, view
 
 
 def screened(an_ask, *views):
@@ -27,6 +28,13 @@ def only_reason(an_ask, a_view):
     assert len(screening.rejections) == 1, screening
     return screening.rejections[0]
 
+
+RIGHTS = (
+    Association(account="lab", qos=("normal", "express")),
+    Association(account="teaching", qos=("normal",), core_minutes_left=450),
+    Association(account="debugging", partition="debug", qos=("normal",)),
+)
+MOUNTS = [{"mount": "/", "sizeMiB": 10**6}, {"mount": "/work", "sizeMiB": 1024}, {"mount": "/wo", "sizeMiB": 9}]
 
 REJECTED = [
     ("a disabled system", {}, view(cluster(enabled=False)), Reason.DISABLED, "", ""),
@@ -120,6 +128,14 @@ REJECTED = [
         "ib, milan",
     ),
     (
+        "a feature where nodes have none",
+        {"scheduler_options": (SchedulerOption("--constraint", "milan"),)},
+        view(None, snapshot()),
+        Reason.CONSTRAINT,
+        "--constraint milan",
+        "",
+    ),
+    (
         "needs that no node meets together",
         {"cores_per_node": 8, "memory_mib": 8192},
         view(None, snapshot(nodes(cores=8), nodes(memory_mib=8192))),
@@ -134,6 +150,102 @@ REJECTED = [
         Reason.CONSTRAINT,
         "tags = 'gpu'",
         "tags is cpu and old",
+    ),
+    (
+        "a licence that the site does not have",
+        {"scheduler_options": (SchedulerOption("--licenses", "matlab:2,ansys"),)},
+        view(None, snapshot(licences=(Licence(name="matlab", total=1, free=1),))),
+        Reason.LICENCE,
+        "ansys:1, matlab:2",
+        "matlab:1",
+    ),
+    (
+        "an account of others",
+        {"scheduler_options": (SchedulerOption("--account", "physics"),)},
+        view(None, snapshot(associations=RIGHTS, seen_by="alice")),
+        Reason.ACCOUNT,
+        "physics",
+        "lab or teaching",
+    ),
+    (
+        "more core-hours than are left of the account",
+        {"walltime_s": 7200, "cores_per_node": 4, "scheduler_options": (SchedulerOption("--account", "teaching"),)},
+        view(None, snapshot(associations=RIGHTS, seen_by="alice")),
+        Reason.ALLOCATION,
+        "8.0 core-hours",
+        "7.5 core-hours",
+    ),
+    (
+        "a quality of service that the account does not have",
+        {"scheduler_options": (SchedulerOption("--account", "teaching"), SchedulerOption("--qos", "express"))},
+        view(None, snapshot(associations=RIGHTS, seen_by="alice")),
+        Reason.QOS,
+        "express",
+        "normal",
+    ),
+    (
+        "more time than the quality of service allows",
+        {"walltime_s": 601, "scheduler_options": (SchedulerOption("--qos", "express"),)},
+        view(None, snapshot(qos=(QosLimit(name="express", max_walltime_s=600),))),
+        Reason.WALLTIME,
+        "10 min 1 s",
+        "at most 10 min under the QOS express",
+    ),
+    (
+        "more cores than the quality of service gives one user",
+        {"nodes": 3, "cores_per_node": 3, "scheduler_options": (SchedulerOption("--qos", "express"),)},
+        view(None, snapshot(qos=(QosLimit(name="express", max_cores_per_user=8),))),
+        Reason.CORES,
+        "9 cores",
+        "at most 8 cores under the QOS express",
+    ),
+    (
+        "a price above what is allowed",
+        {"max_price_usd": 1.0, "nodes": 2, "cores_per_node": 4, "walltime_s": 7200},
+        view(cluster(notes={"berth": {"pricePerCoreHour": 0.1}})),
+        Reason.BUDGET,
+        "1.00 USD",
+        "1.60 USD",
+    ),
+    (
+        "the price of GPUs and of every task of an array",
+        {"max_price_usd": 3.99, "gpus_per_node": 2, "walltime_s": 3600, "array": ArraySpec((1, 2))},
+        view(cluster(notes={"berth": {"pricePerGpuHour": 1}})),
+        Reason.BUDGET,
+        "3.99 USD",
+        "4.00 USD",
+    ),
+    (
+        "no way out to the network",
+        {"needs_network": True},
+        view(cluster(notes={"berth": {"outboundNetwork": False}})),
+        Reason.NETWORK,
+        "",
+        "",
+    ),
+    (
+        "an image that the site does not let run",
+        {},
+        view(cluster(notes={"berth": {"allowedImages": ["docker://quay.example.org/*", "/apps/*.sif"]}})),
+        Reason.POLICY,
+        "docker://registry.example.org/hello:1",
+        "docker://quay.example.org/*, /apps/*.sif",
+    ),
+    (
+        "more room than the quota",
+        {"storage_mib": 2048},
+        view(cluster(notes={"berth": {"storageQuotaMB": 1024}})),
+        Reason.STORAGE,
+        "2 GiB",
+        "at most 1 GiB",
+    ),
+    (
+        "more room than the file system has below which jobs run",
+        {"storage_mib": 2048},
+        view(cluster(job_working_dir="/work/berth", notes={"berth": {"facts": {"fileSystems": MOUNTS}}})),
+        Reason.STORAGE,
+        "2 GiB",
+        "at most 1 GiB",
     ),
     ("an array on a host", {"array": ArraySpec((1, 2))}, view(host()), Reason.ARRAY, "", ""),
 ]
@@ -183,18 +295,78 @@ def test_a_named_system_means_its_default_queue_as_in_tapis():
     "a_view",
     [
         view(None, snapshot(partitions=(PartitionState(name="cpu", up=False),))),
+        view(None, snapshot(nodes(total=4, free=0, down=4))),
         view(cluster(max_jobs=2), active={("cpu", "bob"): 1, (None, "alice"): 1}),
         view(cluster(max_jobs_per_user=1), active={("cpu", "alice"): 1}),
         view(cluster("alder", queue(max_jobs=0))),
         view(cluster("alder", queue(max_jobs_per_user=1)), active={("cpu", "alice"): 1}),
     ],
-    ids=["partition-down", "system-full", "user-at-system-limit", "queue-takes-none", "user-at-queue-limit"],
+    ids=[
+        "partition-down",
+        "nodes-down",
+        "system-full",
+        "user-at-system-limit",
+        "queue-takes-none",
+        "user-at-queue-limit",
+    ],
 )
 def test_what_time_heals_keeps_the_job_waiting(a_view):
     screening = screened(ask(), a_view)
     assert not screening.candidates
     assert not screening.rejections
     assert screening.possible
+
+
+def test_nodes_that_a_reservation_closes_come_back_by_themselves():
+    closing = Closure(
+        reservation="m", partition="cpu", nodes=4, starts_at=NOW - timedelta(hours=1), ends_at=NOW + timedelta(hours=1)
+    )
+    assert screened(ask(), view(None, snapshot(nodes(free=0, down=4), closures=(closing,)))).candidates
+
+
+def test_a_job_waits_for_nodes_only_where_too_few_are_up():
+    look = view(None, snapshot(nodes(total=4, down=2)))
+    assert screened(ask(nodes=2), look).candidates
+    assert [(each.reason, each.limit) for each in screened(ask(nodes=3), look).later] == [
+        (Reason.NODES_DOWN, "2 of 4 nodes")
+    ]
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"pricePerCoreHour": price, "outboundNetwork": "no", "storageQuotaMB": -5, "allowedImages": "none", "facts": 7}
+        for price in (-1, 0, 1e300, float("nan"), float("inf"), "dear", None, True, [])
+    ],
+)
+def test_notes_that_cannot_be_meant_reject_nothing(notes):
+    picky = ask(max_price_usd=0.0, needs_network=True, storage_mib=10**9)
+    assert screened(picky, view(cluster(notes={"berth": notes}))).candidates
+
+
+def test_accounts_of_another_login_say_nothing_of_ours():
+    asking = ask(scheduler_options=(SchedulerOption("--account", "physics"),))
+    look = snapshot(associations=RIGHTS, seen_by="bob")
+    assert screened(asking, view(None, look)).candidates
+    shared = cluster(effective_user_id="robot")
+    assert screened(asking, view(shared, look)).rejections[0].reason is Reason.ACCOUNT
+
+
+def test_options_of_a_scheduler_do_not_concern_a_host():
+    asking = ask(scheduler_options=(SchedulerOption("--constraint", "milan"), SchedulerOption("--licenses", "x")))
+    assert screened(asking, view(host(), snapshot(licences=()))).candidates
+
+
+def test_an_allocation_counts_only_where_it_is_known_and_of_the_account_asked():
+    large, look = {"walltime_s": 7200, "cores_per_node": 4}, view(None, snapshot(associations=RIGHTS, seen_by="alice"))
+    assert screened(ask(**large), look).candidates
+    assert screened(ask(**large, scheduler_options=(SchedulerOption("--account", "lab"),)), look).candidates
+
+
+def test_a_licence_that_is_taken_keeps_nobody_out():
+    asking = ask(scheduler_options=(SchedulerOption("--licenses", "matlab"),))
+    assert screened(asking, view(None, snapshot(licences=(Licence(name="matlab", total=1, free=0),)))).candidates
+    assert screened(asking, view(None, snapshot(licences=None))).candidates
 
 
 def test_limits_that_others_reached_do_not_hold_back_a_user():
@@ -236,3 +408,31 @@ def test_screening_costs_neither_numpy_nor_the_solver():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "[]"
+
+
+class Recording:
+    """A spec that keeps which of its fields were read."""
+
+    def __init__(self, spec):
+        self._spec, self.read = spec, set()
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(self._spec, name)
+
+
+@pytest.mark.parametrize(("changes", "its_view"), [row[1:3] for row in REJECTED], ids=[row[0] for row in REJECTED])
+def test_filters_read_nothing_of_a_spec_that_is_not_in_its_question(changes, its_view):
+    asked = ask(**changes)
+    whole, judged = Recording(asked.spec), Recording(asked.spec)
+    question(whole)
+    screened(replace(asked, spec=judged), its_view)
+    assert judged.read <= whole.read
+
+
+def test_jobs_that_ask_for_something_else_ask_another_question():
+    specs = [ask(**changes).spec for _, changes, *_ in REJECTED]
+    for one in specs:
+        for other in specs:
+            needs = [replace(each, name="", args=()) for each in (one, other)]
+            assert (question(one) == question(other)) == (needs[0] == needs[1])

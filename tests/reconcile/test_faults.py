@@ -8,6 +8,8 @@ import pytest
 from scheduler.model.jobs import After
 from scheduler.model.runs import Ending
 from scheduler.model.states import AttemptState, Condition, S
+from scheduler.reconcile.submit import Submit
+from scheduler.store.jobs import JobStore
 from tests.fakes.system import Fault
 from tests.reconcile.world import LEASE_S, LOST_AFTER_S, World
 
@@ -314,6 +316,42 @@ async def test_work_that_takes_longer_than_a_lease_is_not_begun_anew(world: Worl
     await world.loops.advance.crew.settle()
     assert world.system.calls.count("stage") == 1
     assert (await world.job(job)).state is S.SUBMITTING_JOB
+
+
+async def test_intents_of_a_system_that_takes_its_time_are_not_hoarded(world: World):
+    world.system.fail("submit", Fault.SLOW, times=2)
+    submit = Submit(world.ports(), lease_s=LEASE_S, batch=2)
+    await world.submit(count=12)
+    await world.loops.place.tick()
+    await world.loops.advance.tick()
+    await world.loops.advance.crew.settle()
+    for _ in range(6):
+        await submit.tick()
+        await asyncio.sleep(0)
+    async with world.database.transaction() as db:
+        left = await JobStore(db).claim({S.SUBMITTING_JOB}, "another", LEASE_S, 100, world.now)
+    assert len(left) == 12 - 3 * 2  # two calls under way, and one more batch at hand
+    world.system.release()
+    await submit.crew.settle()
+    assert len(world.system.jobs) == 6
+
+
+async def test_what_became_of_one_call_is_written_while_the_next_is_under_way(world: World):
+    submit = Submit(world.ports(), lease_s=LEASE_S, batch=1)
+    world.system.fail("submit", Fault.SLOW)
+    await world.submit(count=2)
+    await world.loops.place.tick()
+    await world.loops.advance.tick()
+    await world.loops.advance.crew.settle()
+    for _ in range(2):
+        await submit.tick()
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not world.system.jobs:  # noqa: ASYNC110 - the fake tells nobody
+            await asyncio.sleep(0.01)
+    world.system.release()
+    await submit.crew.settle()
+    assert len(world.system.jobs) == 2
 
 
 async def test_an_unexpected_error_is_tried_again_and_ends_nothing(world: World):

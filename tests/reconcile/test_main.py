@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from testbed.server import ROOT, Server, ServerError, running
@@ -60,6 +61,27 @@ def test_sigterm_ends_it_cleanly(tmp_path: Path):
 
 def test_upgrade_brings_an_empty_database_up_to_date(tmp_path: Path):
     assert "the database is at revision" in said(Server(tmp_path), "db", "upgrade", status=0)
+
+
+def test_a_rotated_key_opens_what_the_old_one_sealed_and_nothing_else_does(tmp_path: Path):
+    home = tmp_path / "home"
+    with running(home) as server:
+        token = Wire(server.url).http.headers["X-Tapis-Token"]
+        assert "in use by process" in said(server, "key", "rotate")
+    old = (home / "secrets.key").read_bytes()
+    assert "1 secrets are sealed with a new key" in said(server, "key", "rotate", status=0)
+    new = (home / "secrets.key").read_bytes()
+    assert new != old
+    with running(home) as server:
+        answer = httpx.get(f"{server.url}/v3/oauth2/profiles/admin", headers={"X-Tapis-Token": token})
+        assert answer.status_code == 200, "the signing key is the one from before"
+    (home / "secrets.key").write_bytes(old)
+    assert "which is not the key given" in said(server, "key", "rotate")
+
+
+def test_a_key_outside_home_is_not_rotated(tmp_path: Path):
+    server = Server(tmp_path, secrets_key="A" * 43 + "=")
+    assert "only a key in a file can be rotated" in said(server, "key", "rotate")
 
 
 def said(server: Server, *command: str, status: int = 1) -> str:

@@ -41,6 +41,7 @@ async def connections(world: World, time: Time, tmp_path: Path) -> AsyncIterator
         state_dir=tmp_path,
         images_dir=tmp_path / "images",
         allowed=(ip_network("192.0.2.0/24"),),
+        refused_pause_s=30,
         monotonic=time,
     )
     yield opened

@@ -46,7 +46,7 @@ async def test_a_change_of_app_or_system_counts_from_the_next_job_on(tmp_path):
     async with open_world(f"sqlite+aiosqlite:///{tmp_path}/berth.sqlite") as world:
         for _ in range(2):
             assert (await world.submit())["memoryMB"] == 100
-        other_process = replace(world.ports, definitions=Definitions())
+        other_process = replace(world.ports, definitions=Definitions(world.ports.reading))
         world.app.state.edge = replace(world.app.state.edge, ports=other_process)
         await world.change("PATCH", "/v3/apps/hello/0.1", {"jobAttributes": {"memoryMB": 200}})
         await world.change("PATCH", "/v3/systems/alder", {"jobWorkingDir": "elsewhere"})

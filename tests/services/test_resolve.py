@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 
 import pytest
@@ -216,3 +217,11 @@ def test_an_option_that_is_written_short_arrives_long():
 
 def test_the_runtime_is_the_apps():
     assert spec_of(JobRequest(name="n")).runtime is Runtime.SINGULARITY
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "--case 12", "a  b ", "x=1,2:3 ./d", "a\tb", "a\x0bb", "'a b' c", "a\\ b", "é ü", "#a b"]
+)
+def test_arguments_part_as_a_shell_would_part_them(text):
+    asked = JobRequest(name="n", parameters=ParameterSet(app_args=(Arg(name="a", arg=text),)))
+    assert spec_of(asked).args == tuple(shlex.split(text))

@@ -153,11 +153,17 @@ async def test_nobody_listening_is_unavailable_and_is_not_asked_again_at_once(se
 
 
 async def test_a_refused_login_is_not_repeated_at_once(server):
-    connection = server.connection(private_key=other_key().export_private_key().decode())
+    now = 50.0
+    stranger = other_key().export_private_key().decode()
+    connection = server.connection(private_key=stranger, refused_pause_s=7, monotonic=lambda: now)
     for _ in range(3):
         with pytest.raises(NotAuthorised):
             await connection.run(["true"])
     assert server.logins == 1
+    now += 7
+    with pytest.raises(NotAuthorised):
+        await connection.run(["true"])
+    assert server.logins == 2
 
 
 async def test_a_host_that_takes_the_call_and_says_nothing_is_noticed(monkeypatch):

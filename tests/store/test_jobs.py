@@ -246,7 +246,7 @@ async def test_a_note_changes_fields_without_a_move(database):
     async with database.transaction() as db:
         job = await JobStore(db).note(job, {"observation": seen, "last_message": "waiting"}, LATER, line)
         assert (await JobStore(db).history("dev", job.uuid))[-1] == line
-        flight = (await JobStore(db).in_flight(10))[0]
+        [flight] = await JobStore(db).in_flight([job.id])
     assert await reread(database, job) == job
     assert (job.observation, job.updated_at) == (seen, LATER)
     assert flight.expected_start_at == LATER
@@ -286,16 +286,17 @@ async def test_a_cancel_of_an_ended_job_changes_nothing(database):
         assert await JobStore(db).request_cancel("dev", job.uuid, LATER) == job
 
 
-async def test_watching_gets_what_may_exist_remotely_in_pages(database):
-    await added(database)
+async def test_watching_gets_what_may_exist_remotely(database):
+    waiting = await added(database)
     flying = [await recorded(database, await submitting(database), E.ACCEPTED, remote_id=str(n)) for n in range(3)]
-    await recorded(database, await submitting(database), E.ACCEPTED, E.STARTED, E.ENDED)
+    over = await recorded(database, await submitting(database), E.ACCEPTED, E.STARTED, E.ENDED)
     async with database.reading() as db:
-        first = await JobStore(db).in_flight(2)
-        rest = await JobStore(db).in_flight(2, after_id=first[-1].job_id)
-    assert [flight.uuid for flight in (*first, *rest)] == [job.uuid for job in flying]
+        versions = await JobStore(db).versions_in_flight()
+        found = await JobStore(db).in_flight([job.id for job in (waiting, *flying, over)])
+    assert [flight.uuid for flight in found] == [job.uuid for job in flying]
+    assert versions == {flight.job_id: flight.versions for flight in found}
     job, attempt = flying[0], await attempt_of(database, flying[0])
-    assert first[0] == InFlight(
+    assert found[0] == InFlight(
         job_id=job.id,
         uuid=job.uuid,
         tenant="dev",
@@ -313,7 +314,26 @@ async def test_watching_gets_what_may_exist_remotely_in_pages(database):
         expected_start_at=None,
         cancel_requested_at=None,
         missing_since=None,
+        queue="normal",
+        observation=None,
+        last_message=job.last_message,
     )
+
+
+async def test_notes_of_many_jobs_leave_those_alone_that_were_written_meanwhile(database):
+    flying = [await recorded(database, await submitting(database), E.ACCEPTED) for _ in range(3)]
+    seen = Observation(state=RemoteState.QUEUED, raw_state="PENDING", reason="Priority", expected_start_at=LATER)
+    async with database.transaction() as db:
+        flights = await JobStore(db).in_flight([job.id for job in flying])
+        started = await JobStore(db).record(flying[1], Fact(E.STARTED), NOW)
+        notes = {"observation": seen, "last_message": "waiting"}
+        await JobStore(db).note_in_flight([(flights[0], notes), (flights[1], notes)], LATER)
+        await JobStore(db).note_in_flight([(flights[2], {"last_message": "not reachable"})], LATER)
+    first, second, third = [await reread(database, job) for job in flying]
+    assert (first.observation, first.last_message) == (seen, "waiting")
+    assert (first.version, first.updated_at, first.state) == (flying[0].version + 1, LATER, S.QUEUED)
+    assert second == started
+    assert (third.observation, third.last_message) == (None, "not reachable")
 
 
 COUNTED = {S.PROCESSING_INPUTS, S.STAGING_INPUTS, S.STAGING_JOB, S.SUBMITTING_JOB, S.QUEUED, S.RUNNING}

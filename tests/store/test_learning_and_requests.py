@@ -42,7 +42,7 @@ async def test_ended_runs_come_newest_first_and_only_to_their_tenant(database):
     runs = [replace(RUN, ended_at=RUN.ended_at + timedelta(hours=n)) for n in (1, 3, 2)]
     async with database.transaction() as db:
         for run in (*runs, replace(RUN, tenant="other")):
-            await RunStore(db).add(run)
+            await RunStore(db).add([run])
         assert await RunStore(db).recent("dev", 2) == [runs[1], runs[2]]
 
 

@@ -13,7 +13,7 @@ from scheduler.model.errors import StaleJob
 from scheduler.model.jobs import Fact
 from scheduler.model.states import E, S
 from scheduler.store.jobs import JobStore
-from tests.store.things import NOW, a_new_job, added, recorded, submitting
+from tests.store.things import NOW, a_new_job, a_place, added, recorded, submitting
 
 LEASE_S = 30.0
 EXPIRED = NOW + timedelta(seconds=LEASE_S)
@@ -102,6 +102,14 @@ async def test_a_cancel_wakes_a_job_that_was_put_off(database):
         await JobStore(db).release(mine, next_look_at=NOW + timedelta(days=1))
         await JobStore(db).request_cancel("dev", job.uuid, NOW)
     assert len(await claimed(database)) == 1
+
+
+async def test_jobs_on_busy_systems_are_left_for_later(database):
+    await submitting(database)
+    elsewhere = await submitting(database, place=a_place(system_id="other"))
+    async with database.transaction() as db:
+        mine = await JobStore(db).claim((S.SUBMITTING_JOB,), "one", LEASE_S, 9, NOW, busy={("dev", "cluster")})
+    assert [job.uuid for job in mine] == [elsewhere.uuid]
 
 
 async def test_claims_at_the_same_time_share_the_jobs_without_waiting(on_postgresql):

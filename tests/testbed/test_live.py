@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from testbed import Cluster, Spec, TestbedError, network
 from testbed.cluster import STATE
 from testbed.host import run, wait_until
-from testbed.pytest_plugin import shared_cluster
+from testbed.pytest_plugin import free_port, shared_cluster
 
 pytestmark = pytest.mark.testbed
 
@@ -206,7 +207,7 @@ def test_a_second_cluster_stands_beside_the_first_with_options_of_its_own(cluste
 @pytest.mark.slow
 @pytest.mark.parametrize(("suite", "version"), [("sid", "26.05"), ("bookworm", "22.05")])
 def test_the_other_suites_run_limited_and_accounted_jobs(cluster, suite, version):
-    other = Cluster(Spec(nodes=2, name=f"{cluster.spec.name}s", suite=suite, ssh_port=cluster.spec.ssh_port + 50))
+    other = Cluster(Spec(nodes=2, name=f"{cluster.spec.name}s", suite=suite, ssh_port=free_port()))
     try:
         info = other.up()
         assert info["slurm_version"].startswith(version)
@@ -248,13 +249,16 @@ with shared_cluster(f"killed {os.getpid()}") as running:
     assert leftovers(running.spec.name) == []
 
 
-def test_down_leaves_nothing_even_after_up_was_killed(cluster):
+def test_down_leaves_nothing_even_after_up_was_killed(cluster, tmp_path):
     """Kill ``up`` at several moments of its life, then look for whatever could be left."""
-    spec = Spec(nodes=2, name=f"{cluster.spec.name}k", ssh_port=cluster.spec.ssh_port + 50)
+    spec = Spec(nodes=2, name=f"{cluster.spec.name}k", ssh_port=free_port())
     argv = [sys.executable, "-m", "testbed", "up", "2", "--name", spec.name, "--ssh-port", str(spec.ssh_port)]
     for reached in ("setup.json", "relay.log", "machines/login/init.pid", "info.json"):
-        starting = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-        wait_until(lambda: (STATE / spec.name / reached).exists(), f"up reached {reached}")  # noqa: B023
+        with (tmp_path / "said").open("w") as said:
+            starting = subprocess.Popen(argv, stderr=said)
+        while not (STATE / spec.name / reached).exists():
+            assert starting.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.02)
         starting.send_signal(signal.SIGKILL)
         starting.wait()
         Cluster(spec).down()

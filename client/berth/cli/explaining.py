@@ -9,6 +9,15 @@ from berth.cli.render import Format, document, print_document, print_table, reje
 from berth.records import Explanation
 from berth.units import duration
 
+SAID = (
+    ("state", "state"),
+    ("lastMessage", "message"),
+    ("siteReason", "the site says"),
+    ("siteReasonInWords", "that is"),
+    ("siteReasonDecidedBy", "who decides"),
+)
+"""What the explanation of a job says beside its places, and how it is introduced."""
+
 TERMS = ("wait", "staging", "run", "archive")
 
 
@@ -22,7 +31,7 @@ def print_explanation(explanation: Explanation, output: Format) -> None:
         return
     print(safe(explanation.sentence))
     seen = explanation.sentence
-    for name, label in (("state", "state"), ("lastMessage", "message"), ("siteReason", "the site says")):
+    for name, label in SAID:
         said = str(explanation.raw.get(name) or "")
         if said and said not in seen:
             seen += said

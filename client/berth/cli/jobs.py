@@ -137,6 +137,9 @@ def logs(
     job: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", "-e", help="The error log instead of the output.")] = False,
+    task: Annotated[
+        int | None, typer.Option("--task", "-t", min=0, metavar="INDEX", help="Which task's, of an array.")
+    ] = None,
 ) -> None:
     """Print a job's log; -f follows it.
 
@@ -147,15 +150,16 @@ def logs(
       berth logs 3f2a
       berth logs -f 3f2a
       berth logs --stderr 3f2a
+      berth logs --task 7 3f2a
     """
     stream = "stderr" if stderr else "stdout"
     with connect() as client:
         uuid = client.jobs.find(job)
         if not follow:
-            for piece in client.jobs.read_log(uuid, stream):
+            for piece in client.jobs.read_log(uuid, stream, task):
                 print(piece, end="")
             return
-        for event in client.jobs.follow(uuid, stream):
+        for event in client.jobs.follow(uuid, stream, task=task):
             print(event.data, end="", flush=True)
         raise typer.Exit(exit_code_of(client.jobs.get(uuid)))
 

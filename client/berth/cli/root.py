@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "api": Entry("server", "Start the API alone."),
         "reconcile": Entry("server", "Start the reconcilers alone."),
         "db": Entry("database", "Look after the server's database.", group=True),
+        "key": Entry("key", "Look after the key that wraps the server's secrets.", group=True),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}

@@ -57,11 +57,18 @@ else
 fi
 export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1  # values are data: the container's shell must not expand them
 export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1
+# Fetches that fill an empty cache at the same time break it: those that share one take turns.
+turns=${APPTAINER_CACHEDIR:-${SINGULARITY_CACHEDIR:-${HOME:-/tmp}/.apptainer/cache}}/berth
+in_turn() {
+    mkdir -p "$turns" 2>/dev/null || { "$@"; return; }
+    ( flock 9 2>/dev/null; "$@" ) 9> "$turns/lock"
+}
 image=$marker_dir/image.sif
-if [ ! -e "$image" ]; then
-    "$runtime" -q pull "$marker_dir/image.$owner.sif" docker://registry.example.org/tools/hello:1 && mv "$marker_dir/image.$owner.sif" "$image" ||
-        refuse "the image could not be fetched"
-fi
+pull() {
+    [ -e "$image" ] && return
+    "$runtime" -q pull --force "$marker_dir/image.$owner.sif" docker://registry.example.org/tools/hello:1 && mv "$marker_dir/image.$owner.sif" "$image"
+}
+[ -e "$image" ] || in_turn pull || refuse "the image could not be fetched"
 (
     set -- "$prefix" "$runtime" "$image"
     . "$env_file"

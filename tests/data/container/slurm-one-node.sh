@@ -57,6 +57,20 @@ else
 fi
 export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1  # values are data: the container's shell must not expand them
 export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1
+# Fetches that fill an empty cache at the same time break it: those that share one take turns.
+turns=${APPTAINER_CACHEDIR:-${SINGULARITY_CACHEDIR:-${HOME:-/tmp}/.apptainer/cache}}/berth
+in_turn() {
+    mkdir -p "$turns" 2>/dev/null || { "$@"; return; }
+    ( flock 9 2>/dev/null; "$@" ) 9> "$turns/lock"
+}
+fetched=$turns/09db58320ab2b3e522129b54145cff4464d4fac672e55f13e73fcca93b6d0234
+fetch() {
+    [ -e "$fetched" ] && return
+    "$runtime" -q pull --force "$marker_dir/image.$owner.sif" docker://registry.example.org/tools/hello:1 || return
+    rm -f "$marker_dir/image.$owner.sif"
+    : > "$fetched"
+}
+[ -n "${APPTAINER_DISABLE_CACHE:-}" ] || [ -e "$fetched" ] || in_turn fetch || refuse "the image could not be fetched"
 (
     set -- "$prefix" "$runtime"
     . "$env_file"

@@ -10,10 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backends.slurm import cluster, probe, sbatch, text
+from backends.slurm import cluster, offers, probe, sbatch, text
 from scheduler.model.runs import Resources
 
 PARTS = ("partitions", "config", "qos", "accounts")
+OFFERS = {
+    "reservations": offers.RESERVATIONS_ARGV,
+    "licences": offers.LICENCES_ARGV,
+    "allocations": offers.ALLOCATIONS_ARGV,
+}
 
 
 def main(config: str, folder: Path, ids: list[str]) -> None:
@@ -26,6 +31,7 @@ def main(config: str, folder: Path, ids: list[str]) -> None:
         "sinfo": cluster.SINFO_ARGV,
         "visible": cluster.SQUEUE_ARGV,
         "starts": sbatch.test_only_argv("cpu", Resources()),
+        **OFFERS,
         **{part: probe.COMMANDS[part] for part in PARTS},
     }
     folder.mkdir(exist_ok=True)

@@ -1,0 +1,32 @@
+"""Forget what nobody can ask for any more: answers kept for requests that come again, and expired refresh tokens."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from scheduler.ports import Ports
+from scheduler.store.keys import RefreshStore
+from scheduler.store.requests import IdempotencyStore
+
+log = structlog.get_logger()
+
+ANSWERS_KEPT = timedelta(hours=24)
+"""How long the same Idempotency-Key gets the same answer."""
+
+
+class Sweep:
+    """The loop of forgetting. Several processes may sweep; who comes second finds nothing."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def tick(self) -> None:
+        """Sweep once."""
+        now = self._ports.clock()
+        async with self._ports.transaction() as db:
+            answers = await IdempotencyStore(db).sweep(now - ANSWERS_KEPT)
+            tokens = await RefreshStore(db).sweep(now)
+        if answers or tokens:
+            log.info("swept", answers=answers, refresh_tokens=tokens)

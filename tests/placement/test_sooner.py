@@ -1,0 +1,101 @@
+"""What would start a job sooner, and only where a replay of the queue shows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from placement.engine import place
+from scheduler.model.snapshots import Closure
+from tests.placement.worlds import NOW, ask, cluster, finished, nodes, problem, running, snapshot, view, waiting
+
+HOUR = 3600
+FULL = {"free": 0, "free_cores": 0}
+
+
+def decision(an_ask, *views, **changes):
+    return place(problem(an_ask, *views, **changes)).decisions[an_ask.job_uuid]
+
+
+def busy(*jobs, free: int = 0, **changes):
+    look = snapshot(nodes(free=free, free_cores=4 * free), jobs=jobs, **changes)
+    return view(cluster("alder"), look)
+
+
+def behind_a_large_job(hours: float = 10):
+    """One of four nodes is free until the next in line gets all of them."""
+    holders = [running(4, hours * HOUR, since_s=0, remote_id=str(n)) for n in range(3)]
+    return busy(*holders, waiting(16, 24 * HOUR, priority=9, remote_id="9"), free=1)
+
+
+def test_a_walltime_that_fits_before_what_waits_ahead_is_advised_with_what_it_gains():
+    result = decision(ask(cores_per_node=4, walltime_s=24 * HOUR), behind_a_large_job())
+    assert result.winner.wait.p50_s > 10 * HOUR
+    assert result.advice[0].startswith(
+        "4 h instead of 24 h of walltime: about 13.6 h earlier, in queue 'cpu' of 'alder'"
+    )
+
+
+def test_an_advice_holds_when_it_is_followed():
+    place_to_be = behind_a_large_job()
+    long = decision(ask(cores_per_node=4, walltime_s=24 * HOUR), place_to_be)
+    short = decision(ask(cores_per_node=4, walltime_s=4 * HOUR), place_to_be)
+    assert long.winner.wait.p50_s - short.winner.wait.p50_s > 13 * HOUR
+
+
+def test_no_walltime_is_advised_that_such_runs_are_known_to_exceed():
+    runs = tuple(finished(run_s=run_s * HOUR) for run_s in (5, 6, 7))
+    result = decision(ask(cores_per_node=4, walltime_s=24 * HOUR), behind_a_large_job(), history=runs)
+    assert not any("walltime" in each for each in result.advice)
+
+
+def test_fewer_nodes_are_advised_where_they_are_free():
+    holders = [running(4, 10 * HOUR, since_s=0, remote_id=str(n)) for n in range(2)]
+    result = decision(ask(nodes=4, cores_per_node=4, walltime_s=24 * HOUR), busy(*holders, waiting(16), free=2))
+    assert not result.advice or "instead of 4" in result.advice[0]
+    alone = busy(*holders, free=2)
+    assert decision(ask(nodes=4, cores_per_node=4, walltime_s=24 * HOUR), alone).advice == (
+        "2 nodes instead of 4: about 4 h earlier, in queue 'cpu' of 'alder'",
+    )
+
+
+def test_what_a_maintenance_leaves_is_advised_to_the_minute():
+    window = Closure(
+        reservation="m",
+        partition="cpu",
+        nodes=4,
+        starts_at=NOW + timedelta(hours=3),
+        ends_at=NOW + timedelta(hours=13),
+        maintenance=True,
+    )
+    result = decision(ask(walltime_s=24 * HOUR), busy(free=4, closures=(window,)))
+    assert result.advice == ("2 h 54 min instead of 24 h of walltime: about 13 h earlier, in queue 'cpu' of 'alder'",)
+
+
+def test_nothing_is_advised_where_nothing_helps_or_nothing_is_seen():
+    full = busy(*(running(4, 10 * HOUR, since_s=0, remote_id=str(n)) for n in range(4)))
+    assert decision(ask(cores_per_node=4, walltime_s=24 * HOUR), full).advice == ()
+    assert decision(ask(cores_per_node=4, walltime_s=24 * HOUR), busy()).advice == ()
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 16), st.integers(60, 200_000)), max_size=8),
+    st.integers(1, 4),
+    st.sampled_from([60, HOUR, 24 * HOUR, 2**31]),
+)
+def test_whatever_is_advised_starts_earlier_in_the_replay(jobs, node_count, walltime_s):
+    queue = [waiting(cores, walltime, priority=-n, remote_id=f"w{n}") for n, (cores, walltime) in enumerate(jobs)]
+    holders = [running(4, 10 * HOUR, since_s=0, remote_id=str(n)) for n in range(3)]
+    here = busy(*holders, *queue, free=1)
+    asked = ask(nodes=node_count, cores_per_node=4, walltime_s=walltime_s)
+    result = decision(asked, here)
+    for each in result.advice:
+        nodes_then = int(each.split()[0]) if "node" in each.split(":")[0] else node_count
+        if nodes_then != node_count:
+            then = decision(
+                replace(asked, spec=ask(nodes=nodes_then, cores_per_node=4, walltime_s=walltime_s).spec), here
+            )
+            assert then.winner.wait.p50_s < result.winner.wait.p50_s
