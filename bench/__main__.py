@@ -26,6 +26,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
     {
         "cli": Part(("--runs", "5"), "the command line's start"),
         "placement": Part((), "the engine"),
+        "brokerage": Part(("--quick",), "the engine as a broker between simulated systems"),
         "waits": Part(("--quick",), "predicted waits beside what came"),
         "store": Part((), "the store beside a bare commit"),
         "http": Part(("--seconds", "2", "--rounds", "1"), "submissions over HTTP beside a bare application"),

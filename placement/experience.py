@@ -1,0 +1,78 @@
+"""All that looks at the systems teach: run times, the order of each queue, who comes when. ``learn`` moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from placement import order, predict
+from placement.looks import Look, SeenJob
+from placement.order import Order
+from placement.predict import RunTimes, Used
+
+KEPT_S = 30 * 86_400.0
+"""How long those who came are remembered; a forecast looks back four weeks at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is known of one queue. look: the newest; newcomers: who came to it in the last weeks, by submission."""
+
+    look: Look
+    order: Order = field(default_factory=Order)
+    newcomers: Sequence[SeenJob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What is known of all places, by name, and of run times everywhere."""
+
+    run_times: RunTimes = field(default_factory=RunTimes)
+    places: Mapping[str, Place] = field(default_factory=dict)
+
+
+def learn(known: Experience, looks: Mapping[str, Look]) -> Experience:
+    """What is known after one more look at some of the places."""
+    used: list[tuple[float, Used]] = []
+    places = dict(known.places)
+    for name, look in sorted(looks.items()):
+        before = known.places.get(name)
+        used += [(job.ended_s or 0.0, _used(job)) for job in look.ended]
+        if before is not None:
+            used += [(look.now_s, each) for each in _vanished(before.look, look)]
+        places[name] = _after(before, look)
+    used.sort(key=lambda each: (each[0], each[1].user, each[1].asked_s, each[1].run_s))
+    return Experience(predict.learn(known.run_times, [each for _, each in used]), places)
+
+
+def _after(before: Place | None, look: Look) -> Place:
+    shown = {job.id: job for job in (*look.ended, *look.running, *look.waiting)}
+    if before is None:
+        return Place(look, order.learn(Order(), None, look), tuple(sorted(shown.values(), key=_came)))
+    came = [job for job in shown.values() if before.look.now_s < job.submitted_s <= look.now_s]
+    newcomers = before.newcomers
+    if came:
+        newcomers = (*newcomers, *sorted(came, key=_came))
+        if newcomers[0].submitted_s < look.now_s - 2 * KEPT_S:
+            newcomers = tuple(job for job in newcomers if job.submitted_s >= look.now_s - KEPT_S)
+    return Place(look, order.learn(before.order, before.look, look), newcomers)
+
+
+def _vanished(before: Look, now: Look) -> list[Used]:
+    """Jobs that ran and are gone without a word: they ended between the looks."""
+    here = {job.id for job in now.running} | {job.id for job in now.ended}
+    middle_s = (before.now_s + now.now_s) / 2
+    return [
+        Used(job.kin, job.asked_s, max(1.0, min(job.asked_s, middle_s - job.started_s)))
+        for job in before.running
+        if job.id not in here and job.started_s is not None
+    ]
+
+
+def _used(job: SeenJob) -> Used:
+    began_s, ended_s = job.started_s or 0.0, job.ended_s or 0.0
+    return Used(job.kin, job.asked_s, max(0.0, ended_s - began_s))
+
+
+def _came(job: SeenJob) -> tuple[float, str]:
+    return job.submitted_s, job.id

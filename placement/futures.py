@@ -1,0 +1,173 @@
+"""Draws of a queue's future: its jobs played forward under EASY, each time with other run times and other newcomers.
+
+Every draw is a system as it may be; what would happen to a job of ours in it is seen by sending the job there. The
+same job uses the same part of its run-time distribution in the same draw everywhere, so that places are compared in
+the same worlds and a second look at an unchanged queue gives the same answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist, fmean
+from typing import overload
+
+from placement.easy import Cluster, Load
+from placement.looks import Look, SeenJob
+from placement.order import Order
+from placement.played import Played
+from placement.predict import Predictor, phase
+
+LONGEST_S = 10 * 86_400.0
+"""What has not started by then is taken to start then."""
+
+COMING_S = 3 * 86_400.0
+"""How far ahead newcomers are drawn."""
+
+DAY_S = 86_400.0
+
+JOBS_APART = 0.25
+"""How far the ranks of one user's jobs are apart, beside how far users are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A job of ours as it would be sent to one place; in line from ``ready_s`` on."""
+
+    id: str
+    place: str
+    cores: int
+    asked_s: float
+    ready_s: float
+    user: str
+    kin: str
+
+
+class Futures:
+    """Some draws of what will happen in one place from a look at it on."""
+
+    def __init__(
+        self, look: Look, predictor: Predictor, order: Order, newcomers: Sequence[SeenJob] = (), draws: int = 8
+    ) -> None:
+        """newcomers: jobs that came in the weeks before, by submission; those of other weeks come again."""
+        self._look, self._predictor, self._order = look, predictor, order
+        self._newcomers, self._draws = newcomers, draws
+        self._played: list[Played] = []
+        self._phases: dict[str, float] = {}
+
+    def starts_s(self, copy: Copy, until_s: float) -> tuple[float, ...]:
+        """When a copy that is sent now would start, a draw each; ``until_s`` where later."""
+        return tuple(self._start_s(n, draw, copy, until_s) for n, draw in enumerate(self._all()))
+
+    def ends_s(self, copy: Copy, starts_s: Sequence[float]) -> tuple[float, ...]:
+        """When it would end if it started so."""
+        return tuple(at_s + self._run_s(n, copy.id, copy.kin, copy.asked_s) for n, at_s in enumerate(starts_s))
+
+    def mean_run_s(self, copy: Copy) -> float:
+        """How long it would run there, in the mean."""
+        return fmean(self._run_s(n, copy.id, copy.kin, copy.asked_s) for n in range(self._draws))
+
+    def held_starts_s(self, held: Collection[str], until_s: float) -> Mapping[str, tuple[float, ...]]:
+        """When each of these, which are in line already, will start, a draw each; ``until_s`` where later."""
+        return {each: tuple(draw.start_s(each, until_s) for draw in self._all()) for each in held}
+
+    # -- one draw ----------------------------------------------------------------------------------------------------
+
+    def _all(self) -> Sequence[Played]:
+        if not self._played:
+            ranks_s = self._order.ranks_s(self._look.waiting)
+            self._played = [Played(self._world(n, ranks_s)) for n in range(self._draws)]
+        return self._played
+
+    def _world(self, n: int, ranks_s: Sequence[float]) -> Cluster:
+        look = self._look
+        cluster = Cluster(look.cores, look.now_s, self._coming(n))
+        for job in look.running:
+            began_s = look.now_s if job.started_s is None else min(job.started_s, look.now_s)
+            age_s = look.now_s - began_s
+            run_s = max(age_s + 1.0, self._run_s(n, job.id, job.kin, job.asked_s, age_s))
+            cluster.run(Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, 0.0), began_s)
+        sure = self._order.believed
+        for job, shown_s in zip(look.waiting, ranks_s, strict=True):
+            rank_s = shown_s if sure else shown_s + self._misjudged_s(n, job.id, job.user)
+            run_s = self._run_s(n, job.id, job.kin, job.asked_s)
+            cluster.enter(Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, rank_s), look.now_s)
+        for job in look.coming:
+            rank_s = self._order.rank_s(job) + self._misjudged_s(n, job.id, job.user)
+            run_s = self._run_s(n, job.id, job.kin, job.asked_s)
+            load = Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, rank_s)
+            cluster.enter(load, job.submitted_s)
+        cluster.advance(look.now_s)
+        return cluster
+
+    def _start_s(self, n: int, draw: Played, copy: Copy, until_s: float) -> float:
+        rank_s = copy.ready_s + self._order.offset_s.get(copy.user, 0.0) + self._misjudged_s(n, copy.id, copy.user)
+        if rank_s >= draw.last_rank_s and not self._newcomers:
+            return draw.start_behind_all_s(copy.cores, copy.asked_s, copy.ready_s, until_s)
+        run_s = self._run_s(n, copy.id, copy.kin, copy.asked_s)
+        load = Load(copy.id, copy.cores, copy.asked_s, run_s, copy.ready_s, rank_s)
+        return draw.start_among_s(load, copy.ready_s, until_s)
+
+    def _run_s(self, n: int, name: str, kin: str, asked_s: float, age_s: float = 0.0) -> float:
+        begins = self._phases.get(name)
+        if begins is None:
+            begins = self._phases[name] = phase(name)
+        return self._predictor.run_s(kin, asked_s, (begins + (n + 0.5) / self._draws) % 1.0, age_s)
+
+    def _misjudged_s(self, n: int, name: str, user: str) -> float:
+        """By how much a draw ranks a job other than what is known says: as its user, and as the one job it is."""
+        apart_s = self._order.apart_s
+        if not apart_s:
+            return 0.0
+        unsure_s = self._order.unsure_s(user) * _sigmas(f"{user} ranks", n, self._draws)
+        return unsure_s + JOBS_APART * apart_s * _sigmas(f"{name} ranks", n, self._draws)
+
+    def _coming(self, n: int) -> Sequence[Load]:
+        """Who came from the same hour on, some weeks (at first) or some days ago, comes again."""
+        back_s = DAY_S * (7 * (n + 1) if n < 3 else n)
+        now_s = self._look.now_s
+        first = bisect_right(self._newcomers, now_s - back_s, key=_submitted_s)
+        last = bisect_right(self._newcomers, min(now_s, now_s - back_s + COMING_S), key=_submitted_s)
+        return _Again(self._newcomers, first, last, lambda job: self._again(n, job, job.submitted_s + back_s))
+
+    def _again(self, n: int, job: SeenJob, at_s: float) -> Load:
+        rank_s = at_s + self._order.offset_s.get(job.user, 0.0) + self._misjudged_s(n, job.id, job.user)
+        return Load(
+            f"+{job.id}@{at_s}", job.cores, job.asked_s, self._run_s(n, job.id, job.kin, job.asked_s), at_s, rank_s
+        )
+
+
+class _Again(Sequence[Load]):
+    """Jobs that come again, made when they are asked for: most draws end long before the last one comes."""
+
+    def __init__(self, jobs: Sequence[SeenJob], first: int, last: int, again: Callable[[SeenJob], Load]) -> None:
+        self._jobs, self._first, self._last, self._make = jobs, first, last, again
+        self._made: list[Load] = []
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    @overload
+    def __getitem__(self, index: int) -> Load: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Load]: ...
+    def __getitem__(self, index: int | slice) -> Load | Sequence[Load]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        while len(self._made) <= index:
+            self._made.append(self._make(self._jobs[self._first + len(self._made)]))
+        return self._made[index]
+
+
+_NORMAL = NormalDist()
+
+
+@lru_cache(maxsize=100_000)
+def _sigmas(name: str, n: int, draws: int) -> float:
+    return _NORMAL.inv_cdf((phase(name) + (n + 0.5) / draws) % 1.0 or 0.5)
+
+
+def _submitted_s(job: SeenJob) -> float:
+    return job.submitted_s

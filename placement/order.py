@@ -1,0 +1,187 @@
+"""In which order a site really takes its queue: what is learned from who started before whom.
+
+Under backfilling a job that starts while another stays, which came before it and asks for no more cores and no more
+time, has the better rank: the other would have fitted wherever it did. Such pairs are facts, whatever order the site
+shows. They tell whether that order can be believed, and by how much each user's jobs are ranked before or behind their
+submission (fair-share, QOS): the smallest offsets with which the pairs agree. A site that serves by submission never
+contradicts itself, and its offsets stay zero.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import sqrt
+
+from placement.looks import Look, SeenJob
+
+KEPT = 12
+"""Pairs of the same two users that are remembered, the latest."""
+
+FIRMNESS = 16.0
+"""What one pair counts beside the belief that offsets are small: the square of 24 h, by which users are commonly
+apart, over 6 h, by which jobs of one user are."""
+
+FIRST_SWEEPS, SWEEPS = 30, 3
+"""How often offsets are gone through when weeks are learned at once, and when one look is."""
+
+DOUBTED = 0.1
+"""Share of contradicted pairs from which on the order that a site shows is not believed."""
+
+FEWEST = 20
+"""Pairs that are needed to doubt."""
+
+TELLING = 6
+"""Pairs after which a user's offset is half known (in variance)."""
+
+Lags = Mapping[tuple[str, str], tuple[float, ...]]
+"""By (user who went first, user who was passed): how much later the first had come, in seconds."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is known of a queue's order. offset_s: how much later than submitted a user's jobs are ranked; told: pairs
+    that spoke of a user; pairs, contradicted: those that the shown order spoke of, and those that it had wrong."""
+
+    offset_s: Mapping[str, float] = field(default_factory=dict)
+    lags_s: Lags = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
+    pairs: int = 0
+    contradicted: int = 0
+
+    @cached_property
+    def apart_s(self) -> float:
+        """How far users' jobs are commonly ranked from their submission; zero where nothing contradicts that order."""
+        weights = sum(self.told.get(user, 0) for user in self.offset_s)
+        squares = sum(offset_s**2 * self.told.get(user, 0) for user, offset_s in self.offset_s.items())
+        return sqrt(squares / weights) if weights else 0.0
+
+    def unsure_s(self, user: str) -> float:
+        """How far a user's offset may be from what is known of it (one sigma)."""
+        return self.apart_s / sqrt(1 + self.told.get(user, 0) / TELLING)
+
+    @property
+    def believed(self) -> bool:
+        """Whether the order shown is the order served."""
+        return self.contradicted <= DOUBTED * max(self.pairs, FEWEST)
+
+    def rank_s(self, job: SeenJob) -> float:
+        """Where a job stands in line by what is known of its user."""
+        return job.submitted_s + self.offset_s.get(job.user, 0.0)
+
+    def ranks_s(self, waiting: Sequence[SeenJob]) -> list[float]:
+        """Ranks of the jobs in line; where the order shown is believed, they rise along it."""
+        ranks = [self.rank_s(job) for job in waiting]
+        return rising(ranks) if self.believed else ranks
+
+
+def learn(known: Order, before: Look | None, now: Look) -> Order:
+    """What is known after one more look; the first one may bring the starts of weeks."""
+    shown = {job.id: n for n, job in enumerate(before.waiting)} if before else {}
+    pairs, contradicted = known.pairs, known.contradicted
+    news: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for first, passed in _overtakings(before, now):
+        for second in passed:
+            if first.id in shown and second.id in shown:
+                pairs += 1
+                contradicted += shown[first.id] > shown[second.id]
+        _note(news, first, passed)
+    if known.believed:
+        for first, second in zip(now.waiting, now.waiting[1:], strict=False):
+            _note(news, first, (second,))
+    if not news:
+        return replace(known, pairs=pairs, contradicted=contradicted) if pairs != known.pairs else known
+    lags_s = {**known.lags_s, **{key: (*known.lags_s.get(key, ()), *lags)[-KEPT:] for key, lags in news.items()}}
+    users = {user for key in news for user in key}
+    offsets = _agreeing(known.offset_s, lags_s, users, SWEEPS if before else FIRST_SWEEPS)
+    told = dict(known.told)
+    for key, lags in news.items():
+        for user in key:
+            told[user] = told.get(user, 0) + len(lags)
+    return Order(offsets, lags_s, told, pairs, contradicted)
+
+
+def rising(values: Iterable[float]) -> list[float]:
+    """The nearest values that never fall (pooling neighbours that do), by a hair rising."""
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        mean, size = value, 1
+        while pools and pools[-1][0] >= mean:
+            other, others = pools.pop()
+            mean, size = (other * others + mean * size) / (others + size), others + size
+        pools.append((mean, size))
+    means = [mean for mean, size in pools for _ in range(size)]
+    return [mean + 0.001 * n for n, mean in enumerate(means)]
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------
+
+
+def _overtakings(before: Look | None, now: Look) -> Iterable[tuple[SeenJob, Sequence[SeenJob]]]:
+    """Every start since the look before, with the jobs that came sooner, would have fitted as well, and stayed."""
+    since_s = before.now_s if before else float("-inf")
+    jobs = [job for job in (*now.ended, *now.running, *now.waiting) if _start_s(job) > since_s]
+    came = sorted(jobs, key=lambda job: (job.submitted_s, job.id))
+    began = sorted((job for job in jobs if job.started_s is not None), key=lambda job: (_start_s(job), job.id))
+    in_line: dict[str, SeenJob] = {}
+    entered = 0
+    for first in began:
+        at_s = _start_s(first)
+        while entered < len(came) and came[entered].submitted_s < at_s:
+            in_line[came[entered].id] = came[entered]
+            entered += 1
+        in_line.pop(first.id, None)
+        passed = [
+            job
+            for job in in_line.values()
+            if job.cores <= first.cores and job.asked_s <= first.asked_s and _start_s(job) > at_s
+        ]
+        if passed:
+            yield first, passed
+
+
+def _start_s(job: SeenJob) -> float:
+    return float("inf") if job.started_s is None else job.started_s
+
+
+def _note(news: dict[tuple[str, str], list[float]], first: SeenJob, passed: Iterable[SeenJob]) -> None:
+    """Of each user that was passed, the pair that says most."""
+    lags: dict[str, float] = {}
+    for second in passed:
+        if second.user != first.user:
+            lag_s = first.submitted_s - second.submitted_s
+            lags[second.user] = max(lag_s, lags.get(second.user, lag_s))
+    for user, lag_s in lags.items():
+        news[first.user, user].append(lag_s)
+
+
+# -- offsets -----------------------------------------------------------------------------------------------------
+
+
+def _agreeing(offsets_s: Mapping[str, float], lags_s: Lags, users: Collection[str], sweeps: int) -> Mapping[str, float]:
+    """Offsets that the pairs contradict least, small where they leave a choice; only those of ``users`` move."""
+    beside: dict[str, list[tuple[str, float, float, float]]] = {user: [] for user in sorted(users)}
+    for (first, second), lags in lags_s.items():
+        lag_s, weight = max(lags), FIRMNESS * len(lags)
+        if first in beside:
+            beside[first].append((second, lag_s, weight, -1.0))
+        if second in beside:
+            beside[second].append((first, lag_s, weight, 1.0))
+    found = dict(offsets_s)
+    for _ in range(sweeps):
+        found |= {user: _moved(user, pairs, found) for user, pairs in beside.items()}
+    return found
+
+
+def _moved(user: str, pairs: Sequence[tuple[str, float, float, float]], offsets_s: Mapping[str, float]) -> float:
+    """Half the way to the offset with which a user's pairs agree; the other half is left to the others' users."""
+    offset_s = offsets_s.get(user, 0.0)
+    slope, stiffness = -offset_s, 1.0
+    for other, lag_s, weight, sign in pairs:
+        lack_s = lag_s - sign * (offset_s - offsets_s.get(other, 0.0))
+        if lack_s > 0:
+            slope += weight * lack_s * sign
+            stiffness += weight
+    return offset_s + slope / stiffness / 2

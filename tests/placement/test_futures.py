@@ -1,0 +1,116 @@
+"""Draws of a queue's future, and where the engine sends a job by them."""
+
+from __future__ import annotations
+
+from placement.experience import Experience, learn
+from placement.futures import Copy, Futures
+from placement.looks import Look, SeenJob
+from placement.order import Order
+from placement.predict import Predictor, RunTimes
+from placement.race import Rules, Spent
+from placement.steer import Errand, Steering
+
+NOW = 1_000_000.0
+FAR = NOW + 1e6
+
+
+def seen(name, cores=4, asked_s=1000.0, came_s=-100.0, started_s=None, user="ann", ended_s=None):
+    at = [None if each is None else NOW + each for each in (started_s, ended_s)]
+    return SeenJob(name, cores, asked_s, NOW + came_s, user, user, *at)
+
+
+def look(running=(), waiting=(), cores=4, ended=()):
+    return Look(NOW, cores, tuple(running), tuple(waiting), tuple(ended))
+
+
+def copy(place="a", cores=4, asked_s=1000.0, ready_s=0.0):
+    return Copy("mine", place, cores, asked_s, NOW + ready_s, "us", "us")
+
+
+def futures(a_look, draws=4, newcomers=(), order=None):
+    return Futures(a_look, Predictor(RunTimes()), order or Order(), newcomers, draws)
+
+
+def test_an_empty_place_starts_a_job_as_soon_as_it_is_there():
+    assert futures(look()).starts_s(copy(ready_s=60), FAR) == (NOW + 60,) * 4
+
+
+def test_a_busy_place_starts_it_between_now_and_the_end_of_the_walltime():
+    starts = futures(look(running=[seen("r", started_s=-500)])).starts_s(copy(), FAR)
+    assert all(NOW < start <= NOW + 500 for start in starts)
+    assert len(set(starts)) > 1
+
+
+def test_who_waits_already_goes_first():
+    alone = futures(look(running=[seen("r", started_s=-500)])).starts_s(copy(), FAR)
+    behind = futures(look(running=[seen("r", started_s=-500)], waiting=[seen("w")])).starts_s(copy(), FAR)
+    assert all(later > sooner for later, sooner in zip(behind, alone, strict=True))
+
+
+def test_an_unchanged_queue_gives_the_same_draws_and_the_order_of_running_jobs_does_not_matter():
+    running = [seen("r", 2, started_s=-500), seen("s", 2, started_s=-100)]
+    one, other = look(running), look(running[::-1])
+    assert futures(one).starts_s(copy(), FAR) == futures(other).starts_s(copy(), FAR)
+
+
+def test_a_job_that_starts_after_the_horizon_is_taken_to_start_then():
+    assert futures(look(cores=2)).starts_s(copy(cores=4), NOW + 7) == (NOW + 7,) * 4
+
+
+def test_jobs_of_ours_that_are_still_being_staged_count():
+    coming = Look(NOW, 4, (), (), coming=(seen("ours", came_s=50),))
+    assert max(futures(coming).starts_s(copy(ready_s=100), FAR)) > NOW + 100
+    assert futures(coming).starts_s(copy(asked_s=40, ready_s=0), FAR) == (NOW,) * 4
+    assert futures(coming).held_starts_s(["ours"], FAR)["ours"] == (NOW + 50,) * 4
+
+
+def test_copies_in_line_are_seen_to_start():
+    a_look = look(running=[seen("r", started_s=-500)], waiting=[seen("mine", user="us")])
+    assert futures(a_look).held_starts_s(["mine"], FAR)["mine"] == futures(
+        look(running=[seen("r", started_s=-500)])
+    ).starts_s(copy(), FAR)
+
+
+def test_who_came_a_week_ago_comes_again_and_may_be_ranked_before_us():
+    week_s = 7 * 86_400.0
+    came = [seen(f"c{n}", asked_s=86_400.0, came_s=100 - week_s * n, user="boss") for n in (1, 2, 3)]
+    order = Order(offset_s={"boss": -1e5})
+    quiet = futures(look(running=[seen("r", started_s=0)]), 3).starts_s(copy(), FAR)
+    crowded = futures(look(running=[seen("r", started_s=0)]), 3, sorted(came, key=lambda j: j.submitted_s), order)
+    assert max(crowded.starts_s(copy(), FAR)) > max(quiet)
+
+
+def experience(**looks):
+    return learn(Experience(), looks)
+
+
+def errand(**ready_s):
+    return Errand(id="mine", copies={place: copy(place, ready_s=at_s) for place, at_s in ready_s.items()})
+
+
+def test_a_job_goes_where_it_ends_soonest():
+    known = experience(a=look(running=[seen("r", started_s=-1)]), b=look())
+    assert Steering(known, NOW, Rules()).place(errand(a=0, b=0), Spent()) == ("b",)
+    assert Steering(known, NOW, Rules()).place(errand(a=0, b=5000), Spent()) == ("a",)
+
+
+def test_a_job_that_waits_is_moved_where_it_starts_at_once():
+    long_wait = look(running=[seen("r", asked_s=1e5, started_s=-1)], waiting=[seen("mine", user="us")])
+    known = experience(a=long_wait, b=look())
+    steering = Steering(known, NOW, Rules(submissions_per_job=1.3, moves=True))
+    held = {"a": steering.held({"a": ["mine"]})["a"]["mine"]}
+    assert steering.reconsider(errand(a=0, b=0), held, ["b"], 600.0).submit == ("b",)
+    assert steering.reconsider(errand(a=0, b=0), held, ["b"], None).submit == ()
+
+
+def test_a_job_that_vanishes_from_sight_is_taken_to_have_ended():
+    before = Look(NOW - 200, 4, (seen("r", started_s=-500),), ())
+    known = learn(learn(Experience(), {"a": before}), {"a": look()})
+    assert known.run_times.by_user["ann"] == ((1000.0, 0.4),)
+
+
+def test_what_ended_is_learned_once():
+    ended = seen("r", started_s=-500, ended_s=-100)
+    before = Look(NOW - 200, 4, (seen("r", started_s=-500),), ())
+    known = learn(learn(Experience(), {"a": before}), {"a": look(ended=[ended])})
+    assert known.run_times.by_user["ann"] == ((1000.0, 0.4),)
