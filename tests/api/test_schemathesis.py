@@ -64,7 +64,7 @@ async def attack(world: World, tmp_path: Path, *, known: bool, seconds: int, exa
 
 @pytest.mark.parametrize("known", [False, True], ids=["strange names", "known names"])
 async def test_no_request_of_the_document_meets_a_server_error(world: World, tmp_path: Path, known: bool):
-    await attack(world, tmp_path, known=known, seconds=300, examples=4, seed=int(os.environ.get("SEED", "20260301")))
+    await attack(world, tmp_path, known=known, seconds=90, examples=4, seed=int(os.environ.get("SEED", "20260301")))
 
 
 @pytest.mark.slow
