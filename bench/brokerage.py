@@ -78,13 +78,13 @@ class Result:
 def main(argv: Sequence[str] | None = None) -> None:
     chosen = _parsed(argv)
     traces = _traces(chosen.traces, chosen.quick)
-    jobs = chosen.jobs or (30 if chosen.quick else OUR_JOBS)
-    kinds = ("twins",) if chosen.quick else chosen.sets
+    jobs = chosen.jobs or (15 if chosen.quick else OUR_JOBS)
+    kinds, noises = (("twins",), ("noisy",)) if chosen.quick else (chosen.sets, chosen.noises)
     rows = _rows(chosen.pipe, chosen.quick)
     results: dict[str, list[Result]] = {name: [] for name, _, _ in rows}
     for seed in chosen.seeds:
         for kind in kinds:
-            for noise in chosen.noises:
+            for noise in noises:
                 made = scenario(traces, kind, noise, seed, jobs=jobs)
                 _play(made, rows, results)
     _print(results)
