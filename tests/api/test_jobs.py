@@ -88,6 +88,14 @@ async def test_a_batch_is_taken_whole_or_not_at_all(world: World):
     assert await world.count_jobs() == 50
 
 
+async def test_in_a_batch_for_several_owners_each_needs_rights_of_their_own(world: World):
+    jobs = [{**JOB, "owner": "ada"}, {**JOB, "owner": "bob"}]
+    refused = await world.call("POST", "/v3/jobs/submit/batch", {"jobs": jobs}, user="admin")
+    assert refused.status_code == 400
+    assert "jobs[1].appId: app 'hello'" in refused.json()["message"]
+    assert await world.count_jobs() == 0
+
+
 async def test_a_job_is_for_its_owner_and_admins_only(world: World):
     uuid = (await world.submit())["uuid"]
     assert (await world.call("GET", f"/v3/jobs/{uuid}", user="bob")).status_code == 404
