@@ -151,3 +151,8 @@ class SystemSnapshot:
     associations: tuple[Association, ...] | None = None
     qos: tuple[QosLimit, ...] | None = None
     seen_by: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every job is in ``jobs``, so that one that is missing is gone."""
+        return self.jobs_total is None or self.jobs_total <= len(self.jobs)

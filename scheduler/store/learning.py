@@ -53,9 +53,11 @@ class SnapshotStore:
         old = snapshots.c.hour < snapshot.taken_at - SNAPSHOT_KEPT
         await self._db.execute(delete(snapshots).where(*same, old))
 
-    async def latest(self, tenant: str, system_id: str) -> SystemSnapshot | None:
-        """The newest look at a system, by any login; None when nobody has looked."""
+    async def latest(self, tenant: str, system_id: str, login_user: str | None = None) -> SystemSnapshot | None:
+        """The newest look at a system, by one login or by any; None when nobody has looked."""
         query = select(snapshots.c.snapshot).where(snapshots.c.tenant == tenant, snapshots.c.system_id == system_id)
+        if login_user is not None:
+            query = query.where(snapshots.c.login_user == login_user)
         return (await self._db.execute(query.order_by(snapshots.c.taken_at.desc()).limit(1))).scalar_one_or_none()
 
     async def latest_all(self, tenant: str) -> Mapping[str, SystemSnapshot]:
