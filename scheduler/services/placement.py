@@ -28,6 +28,7 @@ from scheduler.security.authorize import Action, demand, may
 from scheduler.store.jobs import JobStore
 from scheduler.store.learning import RunStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
+from scheduler.store.trials import with_breakers
 
 NOBODY: frozenset[str] = frozenset()
 HISTORY_RUNS = 2_000
@@ -178,12 +179,11 @@ async def _problem(db: Any, ports: Ports, owner: Principal, views: Iterable[Syst
     """The whole problem of one job: with queues as last seen, our own jobs, and what runs took before."""
     snapshots = await SnapshotStore(db).latest_all(owner.tenant)
     counts = await JobStore(db).active_counts(owner.tenant)
-    return Problem(
-        now=ports.clock(),
-        asks=(ask,),
-        systems=tuple(_informed(view, snapshots, counts) for view in views),
-        history=tuple(await RunStore(db).recent(owner.tenant, HISTORY_RUNS)),
-    )
+    runs = tuple(await RunStore(db).recent(owner.tenant, HISTORY_RUNS))
+    informed = [_informed(view, snapshots, counts) for view in views]
+    now = ports.clock()
+    systems = await with_breakers(db, owner.tenant, informed, runs, now)
+    return Problem(now=now, asks=(ask,), systems=systems, history=runs)
 
 
 def _informed(

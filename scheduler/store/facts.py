@@ -21,6 +21,7 @@ from scheduler.store.grants import GrantStore
 from scheduler.store.jobs import IN_A_QUEUE, JobStore
 from scheduler.store.learning import RunStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
+from scheduler.store.trials import with_breakers
 from scheduler.store.users import UserStore
 
 HISTORY = 2000
@@ -42,11 +43,13 @@ class PlacementFacts:
 
     async def problem(self, tenant: str, asks: Sequence[Ask], now: datetime) -> Problem:
         """The question of where these jobs go."""
+        runs = tuple(await RunStore(self._db).recent(tenant, HISTORY))
+        views = await self.systems(tenant, {ask.owner for ask in asks})
         return Problem(
             now=now,
             asks=tuple(asks),
-            systems=await self.systems(tenant, {ask.owner for ask in asks}),
-            history=tuple(await RunStore(self._db).recent(tenant, HISTORY)),
+            systems=await with_breakers(self._db, tenant, views, runs, now),
+            history=runs,
         )
 
     async def systems(self, tenant: str, owners: Collection[str]) -> tuple[SystemView, ...]:
