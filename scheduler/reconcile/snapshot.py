@@ -19,9 +19,10 @@ from scheduler.model.systems import BackendKind, System
 from scheduler.ports import Ports
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target
+from scheduler.reconcile.sightings import news
 from scheduler.store.facts import PlacementFacts
 from scheduler.store.jobs import JobStore
-from scheduler.store.learning import SnapshotStore
+from scheduler.store.learning import SightingStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
 from scheduler.store.tenants import TenantStore
 
@@ -98,9 +99,12 @@ class Snapshots:
         except NothingLearnt as error:
             log.warning("no look at the system", system=system.id, why=str(error))
             return
+        look = replace(seen, seen_by=target.login.owner)
+        where = system.tenant, system.id
         async with self._ports.transaction() as db:
-            look = replace(seen, seen_by=target.login.owner)
-            await SnapshotStore(db).put(system.tenant, system.id, target.login.owner, look)
+            before = await SnapshotStore(db).latest(*where, target.login.owner)
+            await SightingStore(db).put(*where, news(before, look))
+            await SnapshotStore(db).put(*where, target.login.owner, look)
         self._ports.wake()  # jobs may wait for this look
 
 
