@@ -23,6 +23,7 @@ from scheduler.store.grants import GrantStore
 from scheduler.store.jobs import IN_A_QUEUE, JobStore
 from scheduler.store.learning import RunStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
+from scheduler.store.trials import with_breakers
 from scheduler.store.users import UserStore
 
 HISTORY = 2000
@@ -50,11 +51,13 @@ class PlacementFacts:
         looks: Mapping[str, SystemSnapshot] = MappingProxyType({}),
     ) -> Problem:
         """The question of where these jobs go. looks: at systems, that were read before."""
+        runs = tuple(await RunStore(self._db).recent(tenant, HISTORY))
+        views = await self.systems(tenant, {ask.owner for ask in asks}, looks)
         return Problem(
             now=now,
             asks=tuple(asks),
-            systems=await self.systems(tenant, {ask.owner for ask in asks}, looks),
-            history=tuple(await RunStore(self._db).recent(tenant, HISTORY)),
+            systems=await with_breakers(self._db, tenant, views, runs, now),
+            history=runs,
         )
 
     async def systems(
