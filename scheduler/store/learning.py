@@ -19,6 +19,9 @@ runs, snapshots, seen_jobs = schema.finished_runs, schema.snapshots, schema.seen
 SNAPSHOT_KEPT = timedelta(days=7)
 """How long the last look of each hour stays."""
 
+SIGHTINGS_KEPT = timedelta(days=60)
+"""How long a job that queues showed is remembered after the last news of it."""
+
 
 class RunStore:
     """Ended attempts."""
