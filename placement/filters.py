@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from placement.constraints import parse
 from placement.policy import allowed_images, image_allowed, outbound_network, price_usd, storage_mib
-from placement.problem import Ask, PlaceOption, Problem, SystemView, holds
+from placement.problem import Ask, Breaker, PlaceOption, Problem, SystemView, holds
 from placement.rejections import of_place, of_system, reached
 from placement.seen import (
     account_open,
@@ -30,13 +30,13 @@ from placement.seen import (
     qos_open,
     walltime_allowed,
 )
-from placement.words import memory
+from placement.words import count, memory
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Runtime
 
-NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN})
+NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN, Reason.FAILING})
 """Reasons that time alone may heal: the job waits. All others are an error of the request."""
 
 SystemFilter = Callable[[Ask, SystemView], Rejection | None]
@@ -230,6 +230,18 @@ def below_queue_limits(ask: Ask, place: PlaceOption) -> Rejection | None:
     return None
 
 
+def not_failing(ask: Ask, place: PlaceOption) -> Rejection | None:
+    shut = [breaker for breaker in place.breakers if breaker.trials_left < 1]
+    return failing(place, max(shut, key=lambda breaker: breaker.next_trial_at)) if shut else None
+
+
+def failing(place: PlaceOption, breaker: Breaker) -> Rejection:
+    """What keeps a job from a place while another one tries it, or until the next may."""
+    tried = breaker.on_trial_count or breaker.trials_left
+    when = "once the one on trial survives" if tried else f"at {breaker.next_trial_at:%H:%M} UTC"
+    return of_place(place, Reason.FAILING, count(breaker.broken_count, "job"), when)
+
+
 SYSTEM_FILTERS: tuple[SystemFilter, ...] = (
     named,
     enabled,
@@ -255,6 +267,7 @@ PLACE_FILTERS: tuple[PlaceFilter, ...] = (
     walltime_allowed,
     within_price,
     below_queue_limits,
+    not_failing,
 )
 SEEN_FILTERS: tuple[PlaceFilter, ...] = (
     partition_up,
