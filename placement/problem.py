@@ -10,6 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from placement.experience import Experience
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
@@ -189,7 +190,7 @@ class LearntWaits(Protocol):
 class Problem:
     """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
 
-    watched: what the looks at a queue taught; read, and never moved, by planning.
+    watched, experience: what the looks at queues taught; read, and never moved, by planning.
     """
 
     now: datetime
@@ -197,6 +198,7 @@ class Problem:
     systems: tuple[SystemView, ...]
     history: tuple[FinishedRun, ...] = ()
     watched: Mapping[PlaceKey, LearntWaits] = field(default_factory=dict)
+    experience: Experience = field(default_factory=Experience)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 

@@ -20,7 +20,6 @@ from scheduler.ports import Ports
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target
 from scheduler.reconcile.sightings import news
-from scheduler.store.facts import PlacementFacts
 from scheduler.store.jobs import JobStore
 from scheduler.store.learning import SightingStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -70,15 +69,12 @@ class Snapshots:
             if not systems:
                 return
             waiting = await JobStore(db).list(tenant, None, WAITING)
-            probes: Mapping[str, Sequence[StartProbe]] = {}
-            if waiting:
-                asks = [
-                    Ask(job_uuid=job.uuid, owner=job.owner, spec=job.spec, waiting_since=job.created_at)
-                    for job in waiting
-                ]
-                probes = self._prober(await PlacementFacts(db).problem(tenant, asks, now))
             owners = {job.owner for job in waiting}
             targets = {s.id: await _target(CredentialStore(db), s, owners) for s in systems}
+        asks = [Ask(job_uuid=job.uuid, owner=job.owner, spec=job.spec, waiting_since=job.created_at) for job in waiting]
+        probes: Mapping[str, Sequence[StartProbe]] = {}
+        if asks:
+            probes = self._prober(await self._ports.problem(tenant, asks))
         for system in systems:
             target = targets[system.id]
             if target is None or target in self.crew or self.crew.free <= 0:
@@ -105,6 +101,8 @@ class Snapshots:
             before = await SnapshotStore(db).latest(*where, target.login.owner)
             await SightingStore(db).put(*where, news(before, look))
             await SnapshotStore(db).put(*where, target.login.owner, look)
+        if self._ports.knowledge is not None:
+            self._ports.knowledge.look(*where, look)
         self._ports.wake()  # jobs may wait for this look
 
 

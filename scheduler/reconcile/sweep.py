@@ -8,16 +8,13 @@ import structlog
 
 from scheduler.ports import Ports
 from scheduler.store.keys import RefreshStore
-from scheduler.store.learning import SightingStore
+from scheduler.store.learning import SIGHTINGS_KEPT, SightingStore
 from scheduler.store.requests import IdempotencyStore
 
 log = structlog.get_logger()
 
 ANSWERS_KEPT = timedelta(hours=24)
 """How long the same Idempotency-Key gets the same answer."""
-
-SIGHTINGS_KEPT = timedelta(days=60)
-"""How long a job that queues showed is remembered after the last news of it."""
 
 
 class Sweep:

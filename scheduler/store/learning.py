@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
-from sqlalchemy import and_, delete, func, insert, select
+from sqlalchemy import and_, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.jobs import FinishedRun
@@ -18,6 +19,9 @@ runs, snapshots, seen_jobs = schema.finished_runs, schema.snapshots, schema.seen
 
 SNAPSHOT_KEPT = timedelta(days=7)
 """How long the last look of each hour stays."""
+
+SIGHTINGS_KEPT = timedelta(days=60)
+"""How long a job that queues showed is remembered after the last news of it."""
 
 
 class RunStore:
@@ -60,14 +64,26 @@ class SnapshotStore:
             query = query.where(snapshots.c.login_user == login_user)
         return (await self._db.execute(query.order_by(snapshots.c.taken_at.desc()).limit(1))).scalar_one_or_none()
 
-    async def latest_all(self, tenant: str) -> Mapping[str, SystemSnapshot]:
-        """The newest look at every system of a tenant that was looked at, by system id."""
+    async def latest_all(
+        self, tenant: str, at_hand: Mapping[str, SystemSnapshot] = MappingProxyType({})
+    ) -> Mapping[str, SystemSnapshot]:
+        """The newest look at every system of a tenant that was looked at, by system id.
+
+        at_hand: looks that were read before; they are not read again while they are the newest, for one may be long.
+        """
         newest = select(snapshots.c.system_id, func.max(snapshots.c.taken_at).label("taken_at"))
-        found = newest.where(snapshots.c.tenant == tenant).group_by(snapshots.c.system_id).subquery()
-        same = and_(snapshots.c.system_id == found.c.system_id, snapshots.c.taken_at == found.c.taken_at)
-        query = select(snapshots.c.system_id, snapshots.c.snapshot).join(found, same)
-        rows = await self._db.execute(query.where(snapshots.c.tenant == tenant))
-        return {row.system_id: row.snapshot for row in rows}
+        newest = newest.where(snapshots.c.tenant == tenant).group_by(snapshots.c.system_id)
+        taken_at = {row.system_id: row.taken_at for row in await self._db.execute(newest)}
+        same = {name: look for name, look in at_hand.items() if taken_at.get(name) == look.taken_at}
+        wanted = [
+            and_(snapshots.c.system_id == name, snapshots.c.taken_at == at)
+            for name, at in taken_at.items()
+            if name not in same
+        ]
+        if not wanted:
+            return same
+        query = select(snapshots.c.system_id, snapshots.c.snapshot).where(snapshots.c.tenant == tenant, or_(*wanted))
+        return same | {row.system_id: row.snapshot for row in await self._db.execute(query)}
 
 
 class SightingStore:
