@@ -213,7 +213,7 @@ class SolveLimits:
     deterministic_time: float = 0.5
     """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
     max_variables: int = 25_000
-    """Beyond this many the greedy plan is taken as it is."""
+    """Beyond this many the solver is given the worst-placed jobs, part by part."""
 
 
 DEFAULT_LIMITS = SolveLimits()
@@ -229,10 +229,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decision for every job asked, by uuid. ``proven_optimal``: no better plan exists for these estimates."""
+    """A decision for every job asked, by uuid. ``proven_optimal``: no better plan exists for these estimates.
+
+    gap_share: how much dearer it is than if every job were alone, which no plan can be cheaper than.
+    solved_share: of the kinds of jobs, those that the solver thought over; the others stay as greedy placed them.
+    """
 
     decisions: Mapping[str, Decision] = field(default_factory=lambda: MappingProxyType({}))
     proven_optimal: bool = True
+    gap_share: float = 0.0
+    solved_share: float = 1.0
 
 
 def holds(owners: frozenset[str], owner: str) -> bool:
