@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +18,7 @@ from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, Event, J
 from scheduler.store import schema
 from scheduler.store.changes import Change, after, write_attempt, write_changes, write_history, write_job
 from scheduler.store.columns import Record
-from scheduler.store.leases import JobLeases
+from scheduler.store.leases import LIVE_COPY, JobLeases
 from scheduler.store.moves import (
     attempt_values,
     job_values,
@@ -116,7 +117,10 @@ class JobStore(JobLeases):
         return {attempt.job_id: attempt for attempt in found}
 
     async def active_counts(self, tenant: str) -> Mapping[tuple[str, str | None, str], int]:
-        """How many jobs each owner has on each system and queue, from placing until they have run."""
+        """How many jobs each owner has on each system and queue, from placing until they have run.
+
+        A job that waits in several places counts in each: the site sees as many.
+        """
         placed = or_(
             jobs.c.state.in_(IN_A_QUEUE),
             and_(
@@ -124,10 +128,16 @@ class JobStore(JobLeases):
                 jobs.c.resume_state.in_(BEFORE_SUBMISSION - {JobState.PENDING}),
             ),
         )
-        key = (jobs.c.system_id, jobs.c.queue, jobs.c.owner)
-        query = select(*key, func.count()).where(jobs.c.tenant == tenant, placed, jobs.c.system_id.is_not(None))
-        rows = await self._db.execute(query.group_by(*key))
-        return {(system_id, queue, owner): count for system_id, queue, owner, count in rows}
+        lead = jobs.c.system_id, jobs.c.queue, jobs.c.owner
+        leads = select(*lead, func.count()).where(jobs.c.tenant == tenant, placed, jobs.c.system_id.is_not(None))
+        copy = attempts.c.system_id, attempts.c.queue, attempts.c.owner
+        copies = select(*copy, func.count()).join(jobs, jobs.c.id == attempts.c.job_id)
+        copies = copies.where(attempts.c.tenant == tenant, LIVE_COPY)
+        found: Counter[tuple[str, str | None, str]] = Counter()
+        for query in (leads.group_by(*lead), copies.group_by(*copy)):
+            for system_id, queue, owner, count in await self._db.execute(query):
+                found[system_id, queue, owner] += count
+        return found
 
     # -- writing ------------------------------------------------------------------------------------------------
 
