@@ -109,14 +109,21 @@ async def test_a_copy_is_due_at_once_when_its_job_waits_no_longer(database):
     assert len(await claimed(database, at=LATER)) == 1
 
 
-async def test_what_is_over_is_never_looked_at_again(database):
+async def test_what_is_over_is_looked_at_once_more_at_its_own_pace(database):
     job, copy = await planned(database, await queued(database))
     async with database.transaction() as db:
         over = await CopyStore(db).move(copy, E.WITHDRAWN, NOW, "gone")
         with pytest.raises(IllegalMove):
             await CopyStore(db).move(over, E.ACCEPTED, NOW)
-    assert (over.state, over.ended_at, over.next_look_at) == (A.WITHDRAWN, NOW, None)
+    assert (over.state, over.ended_at) == (A.WITHDRAWN, NOW)
+    [over] = await claimed(database, at=NOW)
+    async with database.transaction() as db:
+        await CopyStore(db).release(over, LATER)
     await recorded(database, job, E.CANCELLED)
+    assert await claimed(database, at=NOW) == []
+    [over] = await claimed(database, at=LATER)
+    async with database.transaction() as db:
+        await CopyStore(db).note(over, next_look_at=None)
     assert await claimed(database, at=LATER) == []
 
 
