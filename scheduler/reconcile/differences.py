@@ -17,7 +17,7 @@ ENDS_UNSTARTED = frozenset(
 """Endings that a job can have without ever having run."""
 
 MOST_LAUNCHES = 3
-"""Attempts that may end with the system not launching what it started."""
+"""Attempts of a job that may be lost to systems which do not launch what they started."""
 
 TRACES_SETTLE = timedelta(seconds=60)
 """How late a job's own traces may show on the login node, over a shared file system that caches."""
@@ -32,12 +32,15 @@ SAME_START_SHARE = 0.1
 """Expected starts that differ by less, in seconds or as a share of the wait, are the same news."""
 
 
-def facts_of(job: Job, seen: Observation, now: datetime) -> Sequence[Fact]:
-    """Everything that happened since ``job`` was last written, in order; nothing when nothing did."""
+def facts_of(job: Job, seen: Observation, now: datetime, lost: int = 0) -> Sequence[Fact]:
+    """Everything that happened since ``job`` was last written, in order; nothing when nothing did.
+
+    lost: attempts of the job that were lost before.
+    """
     match job.state, seen.state:
-        case (S.QUEUED, RemoteState.ENDED) if _not_launched(job, seen):
+        case (S.QUEUED, RemoteState.ENDED) if _not_launched(job, seen, lost):
             return [_placed_again(seen)] if _settled(seen, now) else []
-        case (S.RUNNING, RemoteState.ENDED) if _not_launched(job, seen):
+        case (S.RUNNING, RemoteState.ENDED) if _not_launched(job, seen, lost):
             return [_requeued(job, seen, NOT_RUNNING), _placed_again(seen)] if _settled(seen, now) else []
         case (S.QUEUED, RemoteState.RUNNING):
             return [_started(job, seen)]
@@ -129,12 +132,12 @@ def lost(job: Job, since: datetime, *, begun: bool) -> Fact:
     return Fact(Event.FAILED, outcome, attempt_event=Event.LOST, message=f"{words}, and it had started")
 
 
-def _not_launched(job: Job, seen: Observation) -> bool:
+def _not_launched(job: Job, seen: Observation, lost: int) -> bool:
     """Whether the system started the job and could not launch it, or nobody let it go: nothing of the user's ran."""
     if seen.ending is Ending.GATE_CLOSED:
         return job.cancel_requested_at is None
     failed = seen.ending is Ending.LAUNCH_FAILURE and seen.started_at is not None and seen.exit_code is None
-    return failed and job.cancel_requested_at is None and job.attempt < MOST_LAUNCHES
+    return failed and job.cancel_requested_at is None and lost < MOST_LAUNCHES - 1
 
 
 def _settled(seen: Observation, now: datetime) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from scheduler.model.errors import NotFound
 from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, NewJob
 from scheduler.model.pages import FIRST_PAGE, Page
-from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, Event, JobState
+from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, AttemptState, Event, JobState
 from scheduler.store import schema
 from scheduler.store.changes import Change, after, write_attempt, write_changes, write_history, write_job
 from scheduler.store.columns import Record
@@ -115,6 +115,14 @@ class JobStore(JobLeases):
         query = select(*ATTEMPT_COLUMNS).join(jobs, newest).where(jobs.c.id.in_([job.id for job in some]))
         found = (attempt_of(row) for row in (await self._db.execute(query)).mappings())
         return {attempt.job_id: attempt for attempt in found}
+
+    async def lost_attempts(self, job_ids: Sequence[int]) -> Mapping[int, int]:
+        """How many attempts of each job were lost, by the job's row id; jobs that lost none are left out."""
+        if not job_ids:
+            return {}
+        query = select(attempts.c.job_id, func.count().label("lost")).where(attempts.c.job_id.in_(job_ids))
+        rows = await self._db.execute(query.where(attempts.c.state == AttemptState.LOST).group_by(attempts.c.job_id))
+        return {row.job_id: row.lost for row in rows}
 
     async def active_counts(self, tenant: str) -> Mapping[tuple[str, str | None, str], int]:
         """How many jobs each owner has on each system and queue, from placing until they have run.
