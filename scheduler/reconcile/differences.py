@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler.model.jobs import Fact, InFlight, Job
-from scheduler.model.runs import CONDITIONS, Ending, Observation, RemoteState
+from scheduler.model.runs import CONDITIONS, Ending, Observation, RemoteState, TaskCounts
 from scheduler.model.states import Condition, Event, S
 from scheduler.reconcile.archive import ending_in_words
 
@@ -76,7 +76,7 @@ def news_of(flight: InFlight, seen: Observation) -> Mapping[str, Any]:
 
 def same_news(before: Observation, seen: Observation) -> bool:
     """Whether two looks tell people the same. Expected starts may differ by a minute, or a tenth of the wait."""
-    if (before.state, before.reason, before.nodes) != (seen.state, seen.reason, seen.nodes):
+    if (before.state, before.reason, before.nodes, before.tasks) != (seen.state, seen.reason, seen.nodes, seen.tasks):
         return False
     if before.expected_start_at is None or seen.expected_start_at is None:
         return before.expected_start_at is seen.expected_start_at
@@ -102,8 +102,16 @@ def _why(seen: Observation) -> str:
 
 
 def running_in_words(seen: Observation) -> str:
-    """Where a job runs."""
-    return f"running on {seen.nodes}" if seen.nodes else "running"
+    """Where a job runs, and how far its tasks are when it is an array."""
+    words = f"running on {seen.nodes}" if seen.nodes else "running"
+    return f"{words}; {tasks_in_words(seen.tasks)}" if seen.tasks else words
+
+
+def tasks_in_words(tasks: TaskCounts) -> str:
+    """How many tasks of an array are in which state."""
+    states = ("queued", "running", "completed", "failed")
+    counts = [f"{getattr(tasks, state)} {state}" for state in states if getattr(tasks, state)]
+    return f"tasks: {', '.join(counts) or 'none seen'}"
 
 
 def never_started(seen: Observation) -> bool:
