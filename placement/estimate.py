@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from placement.failures import Failures
 from placement.filters import Screening
 from placement.first_use import FirstUses
 from placement.history import OVER_ASK, History
@@ -49,13 +50,15 @@ class Evidence:
     problem: Problem
     history: History
     first_uses: FirstUses
+    failures: Failures
     forecasts: dict[tuple[PlaceKey, float], Forecast | None] = field(default_factory=dict)
     waits: dict[tuple[PlaceKey, Resources, frozenset[object]], Term] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
-        return cls(problem, History(problem.history, speeds), FirstUses(problem.history))
+        history, first_uses = History(problem.history, speeds), FirstUses(problem.history)
+        return cls(problem, history, first_uses, Failures(problem.history, problem.now))
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
@@ -90,20 +93,27 @@ def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) 
 
 def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     """What one job may expect in one place, were it alone."""
+    wait = held(ask.spec, place, evidence.problem.now, queue_wait(ask.spec, place, evidence))
+    run = run_time(ask, place, evidence)
+    loss_s = evidence.failures.loss_s(place.key, wait, run)
     return Estimate(
         system_id=place.key.system_id,
         queue=place.key.queue,
-        wait=held(ask.spec, place, evidence.problem.now, queue_wait(ask.spec, place, evidence)),
+        wait=wait,
         staging=staging(ask.spec, place, evidence),
-        run=run_time(ask, place, evidence),
+        run=run,
         archive=archive(ask.spec, place),
-        notes=notes(ask.spec, place),
+        loss_s=loss_s,
+        notes=(*notes(ask.spec, place), *evidence.failures.note(place.key, loss_s)),
     )
 
 
 def score_s(estimate: Estimate) -> float:
-    """The figure by which places are compared: expected time to solution with a price on its spread, in seconds."""
-    return estimate.total_p50_s + RISK * (estimate.total_p90_s - estimate.total_p50_s)
+    """The figure by which places are compared: expected time to solution with a price on its spread, in seconds.
+
+    What failures of the system cost on average comes on top.
+    """
+    return estimate.total_p50_s + RISK * (estimate.total_p90_s - estimate.total_p50_s) + estimate.loss_s
 
 
 # -- queue wait --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from placement.experience import Experience
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
@@ -48,12 +49,24 @@ class Committed:
     tasks: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """A place that broke our last jobs at once: it takes one at a time, and that after a pause, until one survives."""
+
+    broken_count: int
+    next_trial_at: datetime
+    on_trial_count: int = 0
+    trials_left: int = 0
+    """Jobs that may be sent there now: one when the pause is over and none is on trial."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SystemView:
     """A system as placement sees it: its definition, the newest look at it, and what is ours there.
 
     may_execute, has_credential: owners who may run jobs here, and who can log in (``ANYONE`` where none is needed).
     active: our jobs that have not ended, by (queue, owner), for the limits on numbers of jobs.
+    breakers: those that are open, by queue; None: of the system as a whole.
     """
 
     system: System
@@ -62,6 +75,7 @@ class SystemView:
     has_credential: frozenset[str] = ANYONE
     active: Mapping[tuple[str | None, str], int] = field(default_factory=dict)
     committed: tuple[Committed, ...] = ()
+    breakers: Mapping[str | None, Breaker] = field(default_factory=dict)
 
     @cached_property
     def host_place(self) -> PlaceOption:
@@ -102,6 +116,12 @@ class PlaceOption:
     @cached_property
     def key(self) -> PlaceKey:
         return PlaceKey(self.view.system.id, self.queue.name if self.queue else None)
+
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Those that stand open here: of the whole system, of this queue."""
+        found = self.view.breakers
+        return tuple(found[name] for name in dict.fromkeys((None, self.key.queue)) if name in found) if found else ()
 
     @property
     def job_type(self) -> JobType:
@@ -170,7 +190,7 @@ class LearntWaits(Protocol):
 class Problem:
     """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
 
-    watched: what the looks at a queue taught; read, and never moved, by planning.
+    watched, experience: what the looks at queues taught; read, and never moved, by planning.
     """
 
     now: datetime
@@ -178,6 +198,7 @@ class Problem:
     systems: tuple[SystemView, ...]
     history: tuple[FinishedRun, ...] = ()
     watched: Mapping[PlaceKey, LearntWaits] = field(default_factory=dict)
+    experience: Experience = field(default_factory=Experience)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from placement.filters import node_fits
 from placement.problem import PlaceOption
+from placement.seen import node_fits
 from scheduler.model.jobs import JobSpec
 from scheduler.model.runs import Resources
 from scheduler.model.snapshots import NodeKind
