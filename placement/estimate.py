@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from placement.failures import Failures
@@ -16,9 +16,11 @@ from placement.filters import Screening
 from placement.first_use import FirstUses
 from placement.history import OVER_ASK, History
 from placement.holds import held
+from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.replay import LONGEST_S, Forecast, forecast, waits_for_nodes
 from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
+from placement.utility import costs, kwh
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
@@ -95,25 +97,26 @@ def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     """What one job may expect in one place, were it alone."""
     wait = held(ask.spec, place, evidence.problem.now, queue_wait(ask.spec, place, evidence))
     run = run_time(ask, place, evidence)
-    loss_s = evidence.failures.loss_s(place.key, wait, run)
-    return Estimate(
+    deadline_at = ask.spec.deadline_at
+    expected = Estimate(
         system_id=place.key.system_id,
         queue=place.key.queue,
         wait=wait,
         staging=staging(ask.spec, place, evidence),
         run=run,
         archive=archive(ask.spec, place),
-        loss_s=loss_s,
-        notes=(*notes(ask.spec, place), *evidence.failures.note(place.key, loss_s)),
+        deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
+    extra_s = costs(ask, place, expected, evidence.failures)
+    return replace(expected, costs_s=extra_s, notes=notes(ask, place, expected, evidence.failures, extra_s))
 
 
 def score_s(estimate: Estimate) -> float:
     """The figure by which places are compared: expected time to solution with a price on its spread, in seconds.
 
-    What failures of the system cost on average comes on top.
+    What else counts comes on top (``placement.utility``).
     """
-    return estimate.total_p50_s + RISK * (estimate.total_p90_s - estimate.total_p50_s) + estimate.loss_s
+    return estimate.total_p50_s + RISK * (estimate.total_p90_s - estimate.total_p50_s) + estimate.extra_s
 
 
 # -- queue wait --------------------------------------------------------------------------------------------------
@@ -301,8 +304,15 @@ def archive(spec: JobSpec, place: PlaceOption) -> Term:
     return Term(10, 120, "a guess for outputs that move, nothing measured yet")
 
 
-def notes(spec: JobSpec, place: PlaceOption) -> tuple[str, ...]:
+def notes(
+    ask: Ask, place: PlaceOption, expected: Estimate, failures: Failures, extra_s: Mapping[str, float]
+) -> tuple[str, ...]:
     """Facts that people want to see beside the figures."""
-    price = place.view.price_usd_per_core_hour
-    hours = spec.resources.walltime_s / 3600 * tasks(spec)
-    return (f"at most {price * spec.resources.cores * hours:.2f} USD",) if price else ()
+    price, energy = price_usd(ask.spec, place.view.system), kwh(ask, place, expected)
+    kept = expected.kept_probability
+    return (
+        *((f"at most {price:.2f} USD",) if price else ()),
+        *((f"about {energy:.2g} kWh",) if energy else ()),
+        *failures.note(place.key, extra_s.get("failures", 0.0)),
+        *((f"the deadline is kept with {kept:.0%}",) if kept is not None else ()),
+    )
