@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from placement.experience import Experience
+from placement.forecasts import Forecasts
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
@@ -193,6 +194,7 @@ class Problem:
     """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
 
     watched, experience: what the looks at queues taught; read, and never moved, by planning.
+    forecasts: those of plans before, which save the work and change no answer.
     """
 
     now: datetime
@@ -201,6 +203,7 @@ class Problem:
     history: tuple[FinishedRun, ...] = ()
     watched: Mapping[PlaceKey, LearntWaits] = field(default_factory=dict)
     experience: Experience = field(default_factory=Experience)
+    forecasts: Forecasts = field(default_factory=Forecasts, compare=False, repr=False)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 

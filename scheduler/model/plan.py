@@ -80,6 +80,8 @@ class Estimate:
     staging: Term
     run: Term
     archive: Term
+    expected_s: float = 0.0
+    """Mean of the time to solution, and what the job takes of others of ours: by this places are compared."""
     costs_s: Mapping[str, float] = field(default_factory=dict)
     """What else counts when places are compared, by reason: failures of the system, lateness, price, energy."""
     deadline_s: float | None = None
