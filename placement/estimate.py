@@ -117,6 +117,7 @@ def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) 
 class Outlook(NamedTuple):
     """What one job may expect in one place, were it alone: for people, and as draws."""
 
+    key: PlaceKey
     estimate: Estimate
     prospect: Prospect
 
@@ -135,11 +136,13 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         waits_s = drawn(wait, DRAWS)
     now_s = evidence.problem.now.timestamp()
     starts_s = tuple(now_s + max(wait_s, stage.p50_s) for wait_s in waits_s)
-    runs_s = drawn(run, DRAWS, stride=3)
-    ends_s = tuple(at_s + run_s + bring_home.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
+    runs_s = drawn(run, DRAWS, order_step=3)
+    loss_s = evidence.failures.loss_s(place.key, wait, run)
+    after_s = bring_home.p50_s + loss_s
+    ends_s = tuple(at_s + run_s + after_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
     prospect = Prospect(_name(place.key), starts_s, ends_s)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
-    loss_s = evidence.failures.loss_s(place.key, wait, run)
+    taken_s = crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES)
     found = Estimate(
         system_id=place.key.system_id,
         queue=place.key.queue,
@@ -147,11 +150,11 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         staging=stage,
         run=run,
         archive=bring_home,
-        expected_s=prospect.mean_end_s - now_s + crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES),
+        expected_s=prospect.mean_end_s - loss_s - now_s + taken_s,
         loss_s=loss_s,
         notes=(*notes(ask.spec, place), *evidence.failures.note(place.key, loss_s)),
     )
-    return Outlook(found, prospect)
+    return Outlook(place.key, found, prospect)
 
 
 def score_s(estimate: Estimate) -> float:
@@ -272,6 +275,16 @@ def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term
         return None
     worst_s = max(likely_s, worst_s) + SITE_PAUSE_S
     return _aged(Term(likely_s, worst_s, _replay_of(forecast)), evidence.age_s(place))
+
+
+def starts_in_line(place: PlaceOption, remote_id: str | None, evidence: Evidence) -> tuple[float, ...] | None:
+    """When a job that waits there already will start, a draw each (Unix time); None where it cannot be seen."""
+    forecast = evidence.forecast(place)
+    if forecast is None or not any(job.id == remote_id for job in forecast.look.waiting):
+        return None
+    now_s = evidence.problem.now.timestamp()
+    (starts_s,) = forecast.held_starts_s([remote_id or ""], now_s + LONGEST_S).values()
+    return as_many([max(now_s, start_s) for start_s in starts_s], DRAWS)
 
 
 def _replay_of(forecast: Forecast) -> str:
