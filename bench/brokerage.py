@@ -20,7 +20,8 @@ from types import TracebackType
 from bench.arena import Arena, Broker, Message, Regime, Score, oracle, ratio
 from bench.baselines import BASELINES
 from bench.broker import Engine
-from bench.traces import NOISES, OUR_JOBS, SETS, Scenario, Trace, generated, logs_in, read_swf, scenario
+from bench.logs import logs_in
+from bench.traces import NOISES, OUR_JOBS, SETS, Scenario, Trace, generated, read_swf, scenario
 
 REGIMES = (
     Regime("one submission"),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import TextIOWrapper
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 
+from bench.logs import name_of, read_log
 from placement.easy import Load
 from placement.simulate import SimJob, SimSystem, Truths
 
@@ -49,21 +48,13 @@ def read_swf(path: Path) -> Trace:
 
     Records without run time, cores or request are dropped; run times are cut at the request, as the site did.
     """
-    with path.open("rb") as file, gzip.open(file, "rb") if path.suffix == ".gz" else file as raw:
-        lines = TextIOWrapper(raw, errors="replace")
-        fields = [line.split() for line in lines if line.strip() and not line.startswith(";")]
-    records = sorted((r for r in map(_record, fields) if r is not None), key=lambda r: r.submitted_s)
-    return Trace(path.name.split(".")[0], max((r.cores for r in records), default=1), tuple(records))
-
-
-def _record(fields: Sequence[str]) -> Record | None:
-    if len(fields) < 12:
-        return None
-    submitted_s, run_s, asked_s = float(fields[1]), float(fields[3]), float(fields[8])
-    cores = int(float(fields[7])) if float(fields[7]) > 0 else int(float(fields[4]))
-    if submitted_s < 0 or run_s <= 0 or asked_s <= 0 or cores <= 0:
-        return None
-    return Record(submitted_s, cores, asked_s, min(run_s, asked_s), fields[11])
+    jobs = read_log(path).jobs
+    usable = (job for job in jobs if min(job.run_s, job.cores, job.asked_s) > 0 and job.submit_s >= 0)
+    records = [
+        Record(job.submit_s, job.cores, job.asked_s, min(job.run_s, job.asked_s), str(job.user)) for job in usable
+    ]
+    records.sort(key=lambda record: record.submitted_s)
+    return Trace(name_of(path), max((record.cores for record in records), default=1), tuple(records))
 
 
 def generated(seed: int, cores: int = 128, days: float = 200.0) -> Trace:
@@ -254,8 +245,3 @@ def _scaled(cores: Sequence[int], runs_s: Sequence[float], work: float, most: in
         done = sum(c * r for c, r in zip(sized(middle), runs_s, strict=True))
         low, high = (middle, high) if done < work else (low, middle)
     return sized(high)
-
-
-def logs_in(folder: Path) -> Iterable[Path]:
-    """The logs in a folder, by name."""
-    return sorted([*folder.glob("*.swf"), *folder.glob("*.swf.gz")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import heapq
 import math
 import random
@@ -11,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.swf import SwfJob
+from bench.logs import logs_in, name_of, opened, read_log
 from placement.queue_state import JobShape
 
 
@@ -46,49 +47,41 @@ class Trace:
 
 
 def swf_traces(folder: Path) -> Iterator[Trace]:
-    """Every ``*.swf`` and ``*.swf.gz`` in which waits are recorded."""
-    for path in sorted([*folder.glob("*.swf"), *folder.glob("*.swf.gz")]):
+    """Every log in the Standard Workload Format in which waits are recorded."""
+    for path in logs_in(folder):
         trace = read_swf(path)
         if any(job.wait_s > 0 for job in trace.jobs):
             yield trace
 
 
 def read_swf(path: Path) -> Trace:
-    """The Standard Workload Format. Jobs that never ran are left out; none runs longer than it asked for."""
-    jobs, capacity = [], None
-    with _opened(path) as lines:
-        for line in lines:
-            if line.startswith(";"):
-                label, _, value = line[1:].partition(":")
-                if label.strip() == "MaxProcs" and value.split() and value.split()[0].isdigit():
-                    capacity = float(value.split()[0])
-                continue
-            fields = [float(field) for field in line.split()]
-            if len(fields) >= 12 and (job := _job_of_swf(fields)):
-                jobs.append(job)
-    return Trace(path.name.split(".")[0], tuple(sorted(jobs, key=lambda job: job.submit_at_s)), capacity)
+    """A log in the Standard Workload Format. Jobs that never ran are left out; none runs longer than it asked for."""
+    log = read_log(path)
+    jobs = (_job_of(job) for job in log.jobs if job.run_s > 0 and job.wait_s >= 0 and _size(job) > 0)
+    by_submit = sorted(jobs, key=lambda job: job.submit_at_s)
+    return Trace(name_of(path), tuple(by_submit), float(log.cores) if log.cores else None)
 
 
-def _job_of_swf(fields: list[float]) -> Job | None:
-    submit_at_s, wait_s, run_s, used, asked, asked_s, user = (fields[column] for column in (1, 2, 3, 4, 7, 8, 11))
-    size = used if used > 0 else asked
-    if size <= 0 or run_s <= 0 or wait_s < 0:
-        return None
-    walltime_s = asked_s if asked_s > 0 else run_s
-    start_at_s = submit_at_s + wait_s
-    shape = JobShape(size, walltime_s, int(user))
-    return Job(shape, submit_at_s, start_at_s, start_at_s + min(run_s, walltime_s))
+def _job_of(job: SwfJob) -> Job:
+    walltime_s = job.asked_s if job.asked_s > 0 else job.run_s
+    start_at_s = job.submit_s + job.wait_s
+    shape = JobShape(float(_size(job)), walltime_s, job.user)
+    return Job(shape, job.submit_s, start_at_s, start_at_s + min(job.run_s, walltime_s))
+
+
+def _size(job: SwfJob) -> int:
+    return job.used_cores if job.used_cores > 0 else job.asked_cores
 
 
 def wait_records(folder: Path) -> Iterator[Trace]:
     """Every ``*.csv`` and ``*.csv.gz``: one month of one queue each, in the order of their names."""
-    for path in sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")]):
+    for path in logs_in(folder, ".csv"):
         yield read_waits(path)
 
 
 def read_waits(path: Path) -> Trace:
     """Columns submit_at, start_at, end_at (seconds), nodes, walltime_min, user."""
-    with _opened(path) as lines:
+    with opened(path) as lines:
         jobs = [
             Job(
                 JobShape(float(row["nodes"]), 60 * float(row["walltime_min"]), row["user"]),
@@ -98,11 +91,7 @@ def read_waits(path: Path) -> Trace:
             )
             for row in csv.DictReader(lines)
         ]
-    return Trace(path.name.split(".")[0], tuple(sorted(jobs, key=lambda job: job.submit_at_s)), None)
-
-
-def _opened(path: Path):
-    return gzip.open(path, "rt", errors="replace") if path.suffix == ".gz" else path.open(errors="replace")
+    return Trace(name_of(path), tuple(sorted(jobs, key=lambda job: job.submit_at_s)), None)
 
 
 def generated(jobs: int = 2500, capacity: int = 64, seed: int = 1) -> Trace:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from placement.filters import Screening
-from placement.problem import Choice, PlaceKey
+from placement.filters import Screening, failing
+from placement.problem import Choice, PlaceKey, PlaceOption
+from placement.rejections import of_place
 from placement.words import about, listed
 from scheduler.model.plan import Decision, Estimate, Reason, Rejection, Term
 
@@ -25,7 +26,8 @@ def decided(
     """The decision on one job as it is stored and shown. ``expected``: its estimates, soonest first."""
     rejections = (*screening.rejections, *screening.later)
     if choice is None:
-        full = tuple(_used_up(each) for each in expected)
+        places = {each.key: each for each in screening.candidates}
+        full = tuple(_used_up(places[_key(each)]) for each in expected)
         return Decision(
             winner=None,
             rejections=(*rejections, *full),
@@ -114,6 +116,8 @@ def _against(winner: Estimate, losers: Sequence[Estimate]) -> str:
     name, later_s = place_name(*_key(best)), best.total_p50_s - winner.total_p50_s
     if later_s >= 1:
         return f"Next best is {name}, about {about(later_s)} later."
+    if best.loss_s - winner.loss_s > -later_s:
+        return f"Next best is {name}, which loses more time to failures of the system."
     if best.total_p90_s > winner.total_p90_s:
         return f"Next best is {name}, no later in the median but less sure."
     if later_s > -1:
@@ -121,10 +125,11 @@ def _against(winner: Estimate, losers: Sequence[Estimate]) -> str:
     return f"Alone it would be about {about(-later_s)} sooner in {name}; all waiting jobs together are sooner this way."
 
 
-def _used_up(estimate: Estimate) -> Rejection:
+def _used_up(place: PlaceOption) -> Rejection:
     """A candidate is only left out where a limit on numbers of jobs was used up by others of the same plan."""
-    limit = "jobs, with those placed just now"
-    return Rejection(system_id=estimate.system_id, queue=estimate.queue, reason=Reason.JOB_LIMIT, limit=limit)
+    if place.breakers:
+        return failing(place, place.breakers[0])
+    return of_place(place, Reason.JOB_LIMIT, limit="jobs, with those placed just now")
 
 
 # -- rejections and advice ---------------------------------------------------------------------------------------
@@ -170,6 +175,7 @@ _SENTENCES: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.BUDGET: lambda r: f"{_where(r)} may cost {r.limit} ({r.asked} allowed)",
     Reason.NETWORK: lambda r: f"{_where(r)} lets jobs reach no outside network",
     Reason.STORAGE: lambda r: f"{_where(r)} has room for {r.limit} of files ({r.asked} asked)",
+    Reason.FAILING: lambda r: f"{_where(r)} broke our last {r.asked} at once; it may have the next {r.limit}",
     Reason.POLICY: lambda r: f"{_where(r)} runs only the images {r.limit} ({r.asked} asked)",
 }
 

@@ -72,10 +72,17 @@ def _key(estimate: Estimate) -> PlaceKey:
 
 
 def _limits(problem: Problem, slots: Mapping[PlaceKey, int], owners: Iterable[str]) -> Iterable[Limit]:
-    """What is left of every limit on numbers of jobs, of systems and of queues, for all and for each owner."""
+    """What is left of every limit on numbers of jobs, of systems and of queues, for all and for each owner.
+
+    A place on trial takes one job.
+    """
     for view in problem.systems:
         system = view.system
         whole = frozenset(key for key in slots if key.system_id == system.id)
+        for name, breaker in view.breakers.items():
+            here = whole if name is None else whole & {PlaceKey(system.id, name)}
+            if here:
+                yield Limit(here, breaker.trials_left)
         scopes: list[tuple[str | None, frozenset[PlaceKey], int, int]] = [
             (None, whole, system.max_jobs, system.max_jobs_per_user)
         ]

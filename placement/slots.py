@@ -6,8 +6,8 @@ for our jobs at once is what is free there now, and in a busy place a share of t
 
 from __future__ import annotations
 
-from placement.filters import node_fits
 from placement.problem import PlaceOption
+from placement.seen import node_fits
 from scheduler.model.jobs import JobSpec
 from scheduler.model.runs import Resources
 from scheduler.model.snapshots import NodeKind

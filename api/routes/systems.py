@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query, Response
 
@@ -18,6 +19,8 @@ from api.schemas.placement import estimate_view
 from api.schemas.systems import (
     PATCHABLE,
     SUMMARY,
+    HistoryBody,
+    HistoryView,
     MatchBody,
     PermissionsBody,
     ProbeBody,
@@ -30,8 +33,9 @@ from scheduler.model.probes import ProbeAsk
 from scheduler.model.systems import AuthnMethod, Credential, System
 from scheduler.model.users import Permission, Principal
 from scheduler.security.authorize import Action
-from scheduler.services import placement, systems
+from scheduler.services import history, placement, systems
 from scheduler.services.credentials import GivenCredential, credential_of, one_key
+from scheduler.services.history import GivenRecord, RecordFormat
 
 router = APIRouter(prefix="/v3/systems", tags=["systems"], route_class=StrictRoute)
 
@@ -191,6 +195,20 @@ async def put_system(
     values = {**defaults(SystemBody, PATCHABLE - {"host"}), **attributes_in(body)}
     await systems.change(ports, caller, systemId, Action.MODIFY, "put", lambda system: _merged(caller, system, values))
     return answer({"url": f"{base_url}/v3/systems/{systemId}"}, f"system '{systemId}' replaced")
+
+
+@router.post("/{systemId}/history", operation_id="learnHistory", response_model=Envelope[HistoryView])
+async def learn_history(ports: ThePorts, caller: Caller, systemId: str, body: HistoryBody) -> Response:
+    """Learn how long jobs waited from what the site's own records tell. The same text again changes nothing."""
+    given = GivenRecord(
+        format=RecordFormat(body.format),
+        text=body.text,
+        queue=body.queue,
+        zone=ZoneInfo(body.timeZone) if body.timeZone else None,
+    )
+    learnt = await history.learn(ports, caller, systemId, given)
+    message = f"{learnt.kept_jobs} of {learnt.told_jobs} jobs are kept"
+    return answer(HistoryView.of(learnt).model_dump(), message)
 
 
 @router.get("/{systemId}/isEnabled", operation_id="isEnabled", response_model=Envelope[Truth])

@@ -84,6 +84,9 @@ Value = Annotated[str, Field(max_length=65_536), AfterValidator(_one_line)]
 CommandWord = Annotated[str, Field(max_length=65_536), AfterValidator(_many_lines)]
 """A word of a command, which may be a whole script; new lines and tabs are fine."""
 
+Lines = Annotated[str, Field(min_length=1), AfterValidator(_many_lines)]
+"""A whole file of text, as long as a body may be."""
+
 Word = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line), AfterValidator(_no_shell)]
 """A name that people chose: of an argument, a queue, a partition."""
 

@@ -74,6 +74,7 @@ def estimate_view(estimate: Estimate) -> dict[str, Any]:
         "staging": _term(estimate.staging),
         "run": _term(estimate.run),
         "archive": _term(estimate.archive),
+        "lostToFailures": estimate.loss_s,
         "notes": list(estimate.notes),
     }
 

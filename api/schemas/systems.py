@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
@@ -17,6 +18,7 @@ from api.schemas.base import (
     Id,
     Limit,
     Line,
+    Lines,
     Notes,
     Tags,
     Text,
@@ -39,6 +41,7 @@ from scheduler.model.systems import (
     SystemRuntime,
 )
 from scheduler.model.units import zulu
+from scheduler.services.history import LearntRecord
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*\.?")
 
@@ -60,6 +63,12 @@ EXAMPLE = {
     "batchDefaultLogicalQueue": "short",
 }
 
+HISTORY_EXAMPLE = {
+    "format": "SACCT",
+    "text": "JobID|User|Partition|NCPUS|TimelimitRaw|Submit|Start|End|State\n"
+    "11|ann|debug|16|90|1772362800|1772362860|1772366400|COMPLETED\n",
+}
+
 MAX_QUEUE_MINUTES = UNLIMITED // 60
 
 
@@ -76,6 +85,14 @@ def _host(text: str) -> str:
 def _root(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError("must be an absolute path")
+    return text
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(f"'{text}' is no time zone that is known here; write one as Europe/Berlin or UTC") from None
     return text
 
 
@@ -284,6 +301,36 @@ class ProbeBody(Body):
 
 class PermissionsBody(Body):
     permissions: Annotated[list[Literal["READ", "MODIFY", "EXECUTE"]], Field(min_length=1, max_length=3)]
+
+
+class HistoryBody(Body):
+    """What a site's own records tell of past jobs. ``queue``: of jobs whose partition is not in the text; ``timeZone``:
+    of instants that are not written as Unix time, as ``Europe/Berlin``."""
+
+    model_config = showing(HISTORY_EXAMPLE)
+
+    format: Literal["SACCT", "SWF"]
+    text: Lines
+    queue: Word | None = None
+    timeZone: Annotated[Line, AfterValidator(_zone)] | None = None
+
+
+class HistoryView(View):
+    """How many jobs the text told of, how many of them are kept, and why others are not."""
+
+    toldJobs: int
+    keptJobs: int
+    tooOldJobs: int
+    otherQueueJobs: int
+
+    @classmethod
+    def of(cls, learnt: LearntRecord) -> HistoryView:
+        return cls(
+            toldJobs=learnt.told_jobs,
+            keptJobs=learnt.kept_jobs,
+            tooOldJobs=learnt.too_old_jobs,
+            otherQueueJobs=learnt.other_queue_jobs,
+        )
 
 
 class MatchBody(Body):

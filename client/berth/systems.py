@@ -13,6 +13,10 @@ LOGIN_S = 180.0
 """How long an answer may take for which the server itself logs in somewhere and looks around."""
 
 
+RECORD_S = 300.0
+"""How long an answer may take for which the server reads a large file."""
+
+
 class Systems:
     """Everything about systems; reach it as ``client.systems``. Definitions are as Tapis writes a System."""
 
@@ -73,6 +77,15 @@ class Systems:
         }
         given = {name: value for name, value in ask.items() if value is not None}
         return ProbeReport.of(self._session.post("/v3/systems/probe", given, timeout_s=LOGIN_S))
+
+    def learn_history(
+        self, system_id: str, text: str, form: str, *, queue: str | None = None, time_zone: str | None = None
+    ) -> Raw:
+        """Let the server learn from a site's own records how long jobs waited. form: SACCT or SWF; queue: of jobs whose
+        partition the text does not name; time_zone: of instants that are not Unix time."""
+        given = {"format": form, "text": text, "queue": queue, "timeZone": time_zone}
+        body = {name: value for name, value in given.items() if value is not None}
+        return dict(self._session.post(f"/v3/systems/{segment(system_id)}/history", body, timeout_s=RECORD_S))
 
     # -- credentials ---------------------------------------------------------------------------------------------
 

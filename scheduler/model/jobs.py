@@ -282,7 +282,10 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """What an ended attempt teaches the estimators; durations in seconds."""
+    """What an ended attempt teaches the estimators; durations in seconds.
+
+    ``broken``: the system ended it, not the run itself; its start is its end when it never started.
+    """
 
     tenant: str
     owner: str
@@ -295,6 +298,7 @@ class FinishedRun:
     started_at: datetime
     ended_at: datetime
     completed: bool
+    broken: bool = False
 
     @property
     def wait_s(self) -> float:

@@ -59,6 +59,25 @@ class VisibleJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """One job of anyone, as far as looks at the queue, or an import of a site's records, have shown it.
+
+    started_at: None while it waits, and for ever where no start was seen. ended_at: when it left; without a start it
+    was withdrawn, or ran unseen. seen_at: the look, or the import, that said so.
+    """
+
+    remote_id: str
+    partition: str
+    cores: int
+    walltime_s: int
+    user: str
+    submitted_at: datetime
+    seen_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Closure:
     """Nodes of a partition that a reservation of the site keeps from ordinary jobs from one instant to another."""
 
@@ -132,3 +151,8 @@ class SystemSnapshot:
     associations: tuple[Association, ...] | None = None
     qos: tuple[QosLimit, ...] | None = None
     seen_by: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every job is in ``jobs``, so that one that is missing is gone."""
+        return self.jobs_total is None or self.jobs_total <= len(self.jobs)

@@ -22,7 +22,6 @@ from scheduler.ports import Ports
 from scheduler.reconcile.copying import copy_of
 from scheduler.reconcile.sides import Sides
 from scheduler.store.copies import CopyStore
-from scheduler.store.facts import PlacementFacts
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
@@ -68,8 +67,8 @@ class KeepRight:
     async def _think_over(self, tenant: str, jobs: Sequence[Job]) -> None:
         now = self._ports.clock()
         asks = [Ask(job_uuid=j.uuid, owner=j.owner, spec=j.spec, waiting_since=j.created_at) for j in jobs]
+        problem = await self._ports.problem(tenant, asks)
         async with self._ports.reading() as db:
-            problem = await PlacementFacts(db).problem(tenant, asks, now)
             attempts = await JobStore(db).attempts_of(jobs)
         found = await asyncio.to_thread(self._prospector, problem)
         systems = {view.system.id: view.system for view in problem.systems}

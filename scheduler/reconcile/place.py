@@ -25,7 +25,6 @@ from scheduler.reconcile.inputs import nothing_to_bring
 from scheduler.reconcile.runspec import identity_of
 from scheduler.reconcile.sides import Sides
 from scheduler.reconcile.writer import Writer
-from scheduler.store.facts import PlacementFacts
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
@@ -89,13 +88,11 @@ class Placing:
     async def _place_all(self, tenant: str, waiting: Sequence[Held]) -> None:
         if any(held.job.spec.dynamic or held.job.spec.exec_system_id is None for held in waiting):
             await self._refresh(tenant)
-        now = self._ports.clock()
         asks = [
             Ask(job_uuid=h.job.uuid, owner=h.job.owner, spec=h.job.spec, waiting_since=h.job.created_at)
             for h in waiting
         ]
-        async with self._ports.reading() as db:
-            problem = await PlacementFacts(db).problem(tenant, asks, now)
+        problem = await self._ports.problem(tenant, asks)
         plan = await asyncio.to_thread(self._planner, problem, self._limits)
         await asyncio.gather(*(self._decide(held, problem, plan.decisions[held.job.uuid]) for held in waiting))
 

@@ -1,4 +1,4 @@
-"""Forget what nobody can ask for any more: answers kept for requests that come again, and expired refresh tokens."""
+"""Forget what nobody asks for any more: answers kept for requests that come again, expired tokens, jobs of others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import structlog
 
 from scheduler.ports import Ports
 from scheduler.store.keys import RefreshStore
+from scheduler.store.learning import SIGHTINGS_KEPT, SightingStore
 from scheduler.store.requests import IdempotencyStore
 
 log = structlog.get_logger()
@@ -28,5 +29,6 @@ class Sweep:
         async with self._ports.transaction() as db:
             answers = await IdempotencyStore(db).sweep(now - ANSWERS_KEPT)
             tokens = await RefreshStore(db).sweep(now)
-        if answers or tokens:
-            log.info("swept", answers=answers, refresh_tokens=tokens)
+            sightings = await SightingStore(db).sweep(now - SIGHTINGS_KEPT)
+        if answers or tokens or sightings:
+            log.info("swept", answers=answers, refresh_tokens=tokens, sightings=sightings)

@@ -29,13 +29,14 @@ from scheduler.reconcile.differences import (
     unknown_in_words,
 )
 from scheduler.reconcile.flights import Flights
-from scheduler.reconcile.learn import finished_run
+from scheduler.reconcile.learn import broken_run, finished_run
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target
 from scheduler.reconcile.watch_copies import WatchCopies
 from scheduler.reconcile.writer import MOST_TOGETHER, Writer
 from scheduler.store.changes import Change
 from scheduler.store.jobs import JobStore
+from scheduler.store.learning import RunStore
 
 log = structlog.get_logger()
 
@@ -224,6 +225,7 @@ class Watch:
                 return
             log.warning("remote job lost", job=job.uuid, remote_id=flight.remote_id, since=since)
             await store.record(job, lost(job, since, begun=begun), at)
+            await RunStore(db).add([broken_run(job, attempt, attempt.started_at, since)])
         self._ports.wake()
 
     async def _unreachable(self, flights: Sequence[InFlight], outlook: Outlook, error: NothingLearnt) -> None:

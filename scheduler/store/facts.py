@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from sqlalchemy import Text, and_, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,6 +14,7 @@ from placement.problem import ANYONE, Ask, Committed, Problem, SystemView
 from scheduler.model.errors import NotFound
 from scheduler.model.jobs import JobSpec
 from scheduler.model.pages import WHOLE_LIST
+from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.systems import BackendKind, System
 from scheduler.model.users import Permission
 from scheduler.store import schema
@@ -21,6 +23,7 @@ from scheduler.store.grants import GrantStore
 from scheduler.store.jobs import IN_A_QUEUE, JobStore
 from scheduler.store.learning import RunStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
+from scheduler.store.trials import with_breakers
 from scheduler.store.users import UserStore
 
 HISTORY = 2000
@@ -40,19 +43,29 @@ class PlacementFacts:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def problem(self, tenant: str, asks: Sequence[Ask], now: datetime) -> Problem:
-        """The question of where these jobs go."""
+    async def problem(
+        self,
+        tenant: str,
+        asks: Sequence[Ask],
+        now: datetime,
+        looks: Mapping[str, SystemSnapshot] = MappingProxyType({}),
+    ) -> Problem:
+        """The question of where these jobs go. looks: at systems, that were read before."""
+        runs = tuple(await RunStore(self._db).recent(tenant, HISTORY))
+        views = await self.systems(tenant, {ask.owner for ask in asks}, looks)
         return Problem(
             now=now,
             asks=tuple(asks),
-            systems=await self.systems(tenant, {ask.owner for ask in asks}),
-            history=tuple(await RunStore(self._db).recent(tenant, HISTORY)),
+            systems=await with_breakers(self._db, tenant, views, runs, now),
+            history=runs,
         )
 
-    async def systems(self, tenant: str, owners: Collection[str]) -> tuple[SystemView, ...]:
+    async def systems(
+        self, tenant: str, owners: Collection[str], looks: Mapping[str, SystemSnapshot]
+    ) -> tuple[SystemView, ...]:
         """Every system of the tenant as these owners' jobs may use it."""
         systems = await SystemStore(self._db).list(tenant, WHOLE_LIST)
-        snapshots = await SnapshotStore(self._db).latest_all(tenant)
+        snapshots = await SnapshotStore(self._db).latest_all(tenant, looks)
         granted = await GrantStore(self._db, "system").holders(tenant, Permission.EXECUTE)
         admins = frozenset([owner for owner in owners if await self._is_admin(tenant, owner)])
         credentials = {user: await CredentialStore(self._db).holders(tenant, user) for user in _users(systems, owners)}

@@ -320,6 +320,24 @@ snapshots = Table(
 )
 """The newest look of each hour; the key itself keeps the table thin."""
 
+seen_jobs = Table(
+    "seen_jobs",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("system_id", primary_key=True),
+    _words("remote_id", primary_key=True),
+    Column("submitted_at", Instant, primary_key=True),
+    _words("partition"),
+    Column("cores", BigInteger, nullable=False),
+    Column("walltime_s", BigInteger, nullable=False),
+    _words("user"),
+    _at("started_at"),
+    _at("ended_at"),
+    Column("seen_at", Instant, nullable=False, index=True),
+    Index(None, "tenant", "system_id", "submitted_at"),
+)
+"""Everyone's jobs as looks and imports showed them; sites use numbers again, so an instant is part of the key."""
+
 # -- requests ----------------------------------------------------------------------------------------------------
 
 idempotency_keys = Table(

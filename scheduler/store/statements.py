@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, Table
+from sqlalchemy import Column, CursorResult, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,6 +21,17 @@ async def put_row(db: AsyncSession, table: Table, values: Mapping[str, Any]) -> 
     key = [column.name for column in table.primary_key]
     rest = {name: value for name, value in values.items() if name not in key}
     await db.execute(_insert(db, table).values(**values).on_conflict_do_update(index_elements=key, set_=rest))
+
+
+async def put_newer_rows(db: AsyncSession, rows: Sequence[Mapping[str, Any]], version: Column[Any]) -> None:
+    """Insert rows; one with the same primary key is replaced unless ``version`` says that it is newer."""
+    if not rows:
+        return
+    made = _insert(db, version.table)
+    key = [column.name for column in version.table.primary_key]
+    rest = {column.name: made.excluded[column.name] for column in version.table.columns if column.name not in key}
+    newer = made.excluded[version.name] >= version
+    await db.execute(made.on_conflict_do_update(index_elements=key, set_=rest, where=newer), rows)
 
 
 def changed(result: Any) -> int:

@@ -14,12 +14,11 @@ LOG = """; MaxProcs: 8
 3 20 5 0 4 -1 -1 4 600 -1 0 7 1 -1 1 -1 -1 -1
 4 21 5 10 -1 -1 -1 -1 600 -1 1 7 1 -1 1 -1 -1 -1
 5 22 5 10 4 -1 -1 4 -1 -1 1 7 1 -1 1 -1 -1 -1
-broken
 """
 
 
 @pytest.mark.parametrize("suffix", [".swf", ".swf.gz"])
-def test_broken_records_are_dropped_and_runs_end_with_their_request(tmp_path, suffix):
+def test_records_that_say_too_little_are_dropped_and_runs_end_with_their_request(tmp_path, suffix):
     path = tmp_path / f"a-log{suffix}"
     path.write_bytes(gzip.compress(LOG.encode()) if suffix.endswith("gz") else LOG.encode())
     trace = read_swf(path)

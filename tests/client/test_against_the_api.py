@@ -256,3 +256,16 @@ async def test_the_doctor_and_the_errors_speak_the_servers_words(berth: Shell) -
     assert (missing.code, missing.err.count("\n")) == (3, 1)
     expired = await berth("ps", BERTH_URL=berth.url, BERTH_TOKEN="a.e30.c")
     assert expired.code == 4
+
+
+async def test_past_jobs_are_learnt_from_a_file(berth: Shell, world: World, tmp_path: Path) -> None:
+    began_s = int(world.clock.now.timestamp()) - 9000
+    log = f"; UnixStartTime: {began_s}\n1 100 50 600 4 -1 -1 8 500 -1 1 7 1 1 1 -1 -1 -1\n"
+    (tmp_path / "log.swf").write_text(log)
+    words = ("systems", "history", "alder", str(tmp_path / "log.swf"), "--format", "swf", "--queue", "long")
+    assert "kept" in await berth.ok(*words)
+    learnt = json.loads(await berth.ok(*words, "-o", "json"))
+    assert (learnt["kind"], learnt["item"]["keptJobs"]) == ("LearntHistory", 1)
+    refused = await berth(*words[:3], "-", given="no dump\n")
+    assert refused.code == 5
+    assert "line 1: names no column jobid" in refused.err

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 
+import placement.watched
 from placement.estimate import Evidence, queue_wait
 from placement.problem import PlaceKey, PlaceOption
 from placement.queue_state import JobShape
+from placement.waits import NO_HISTORY_S
 from placement.watched import WatchedQueue
+from scheduler.model.snapshots import Sighting
+from scheduler.model.systems import UNLIMITED
 from tests.placement.worlds import NOW, cluster, nodes, problem, queue, running, snapshot, spec, view, waiting
 
 JOB = JobShape(4.0, 3600.0, "")
@@ -90,6 +95,119 @@ def test_jobs_of_other_partitions_are_not_of_this_queue():
     found.look(look(5, replace(seen_waiting(1, 2), partition="gpu")))
     found.look(look(15, replace(seen_running(1, 2, 12), partition="gpu")))
     assert found.model.known_jobs == 0
+
+
+# -- lived through again, out of what is remembered --
+
+
+def remembered(number, submitted, started=None, ended=None, **changes):
+    """A job by the minutes in which things happened to it."""
+    instants = {
+        name: None if minute is None else NOW + timedelta(minutes=minute)
+        for name, minute in (("submitted_at", submitted), ("started_at", started), ("ended_at", ended))
+    }
+    known = {"partition": "cpu", "cores": 4, "walltime_s": 3600, "user": "bob", "seen_at": NOW}
+    return Sighting(remote_id=str(number), **{**known, **instants, **changes})
+
+
+def replayed(jobs, learners=None):
+    found = WatchedQueue("cpu", learners or always(600, 1200))
+    found.replay(jobs)
+    return found
+
+
+STEADY = [remembered(n, 20 * n, 20 * n + 10, 20 * n + 40) for n in range(300)]
+
+
+def test_what_is_remembered_is_learnt_with_scores_and_coverage():
+    found = replayed(STEADY)
+    said = found.forecast(JOB, at_s(6000))
+    assert (said.known_jobs, said.p50_s) == (300, pytest.approx(600, rel=0.01))
+    assert said.coverage_share is not None
+    assert not np.isnan(said.answers_s).any(), "it was fitted on the way"
+
+
+def test_the_order_in_which_rows_come_does_not_matter():
+    shuffled = random.Random(1).sample(STEADY, len(STEADY))
+    one, other = (replayed(jobs).forecast(JOB, at_s(6000)) for jobs in (STEADY, shuffled))
+    assert (one.p50_s, one.p90_s, one.coverage_share) == (other.p50_s, other.p90_s, other.coverage_share)
+
+
+def test_a_queue_that_looks_showed_is_the_same_when_it_is_lived_through_again():
+    looked, again = (
+        watched(starts=40, wait_minutes=7),
+        replayed(
+            [
+                remembered(
+                    n,
+                    20 * n + 1,
+                    20 * n + 8,
+                    20 * (n + 1) + 5,
+                    user=waiting().user,
+                    cores=waiting().cores,
+                    walltime_s=waiting().walltime_s,
+                )
+                for n in range(40)
+            ]
+        ),
+    )
+    said = [found.forecast(JOB, at_s(1000)) for found in (looked, again)]
+    assert said[0].known_jobs == said[1].known_jobs == 40
+    assert said[0].p50_s == pytest.approx(said[1].p50_s, rel=0.05)
+
+
+def test_looks_go_on_from_what_is_remembered():
+    found = replayed([remembered(7, 1)])
+    found.look(look(5, seen_waiting(7, 1)))
+    found.look(look(10, seen_running(7, 1, 9)))
+    assert found.model.known_jobs == 1
+
+
+def test_only_the_newest_jobs_teach_but_all_of_them_move_the_queue(monkeypatch):
+    monkeypatch.setattr(placement.watched, "WINDOW_JOBS", 50)
+    found = replayed([*STEADY, remembered("still there", 6000, 6001)])
+    assert found.model.known_jobs == 50
+    assert found.forecast(JobShape(4.0, 3600.0, "bob"), at_s(6002)).p50_s > 0
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [],
+        [remembered(1, 10, None, 20)],
+        [remembered(1, 10, 20, 30, partition="gpu")],
+        [remembered(1, 10)],
+    ],
+    ids=["none", "withdrawn", "of another queue", "waiting still"],
+)
+def test_who_did_not_start_here_teaches_nothing(jobs):
+    found = replayed(jobs)
+    assert found.model.known_jobs == 0
+    assert found.forecast(JOB, at_s(60)).p50_s == NO_HISTORY_S[0]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        remembered(900, 10, 5, 2),
+        remembered(900, 10, 10, 10),
+        remembered(900, 10, 20, 15),
+        remembered(900, 10, 20, 30, cores=0, walltime_s=0, user=""),
+        remembered(900, 10, 20, 30, cores=10**9, walltime_s=UNLIMITED),
+        remembered(900, -(10**7), 20, 30),
+    ],
+    ids=["clock went back", "all at once", "ended before it began", "no size", "no limit", "waited for years"],
+)
+def test_odd_jobs_are_lived_through_and_leave_answers_that_are_numbers(odd):
+    found = replayed([odd, *STEADY, replace(odd, submitted_at=NOW + timedelta(minutes=7000), started_at=None)])
+    said = found.forecast(JOB, at_s(8000))
+    assert np.isfinite([said.p50_s, said.p90_s]).all()
+    assert said.known_jobs == 301
+
+
+def test_a_number_that_the_site_uses_again_is_another_job():
+    found = replayed([remembered(1, 10, 20), remembered(1, 5000, 5010, 5020)])
+    assert found.model.known_jobs == 2
 
 
 # -- as an estimator --

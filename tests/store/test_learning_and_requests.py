@@ -11,8 +11,8 @@ import pytest
 from scheduler.model.errors import AlreadyExists
 from scheduler.model.jobs import FinishedRun
 from scheduler.model.runs import Resources
-from scheduler.model.snapshots import NodeKind, PartitionState, StartProbe, SystemSnapshot
-from scheduler.store.learning import RunStore, SnapshotStore
+from scheduler.model.snapshots import NodeKind, PartitionState, Sighting, StartProbe, SystemSnapshot
+from scheduler.store.learning import RunStore, SightingStore, SnapshotStore
 from scheduler.store.requests import AuditStore, IdempotencyStore
 from scheduler.store.schema import audit, snapshots
 from tests.store.things import NOW
@@ -73,6 +73,39 @@ async def test_the_newest_look_of_any_login_is_the_latest(database):
         assert await store.latest("dev", "cluster") == newer
         assert await store.latest("dev", "unseen") is None
         assert await store.latest_all("dev") == {"cluster": newer, "big": LOOK}
+
+
+SEEN = Sighting(
+    remote_id="7",
+    partition="p",
+    cores=4,
+    walltime_s=3600,
+    user="bob",
+    submitted_at=NOW,
+    seen_at=NOW + timedelta(minutes=1),
+)
+
+
+async def test_of_a_job_that_looks_showed_the_newest_word_stays(database):
+    started = replace(SEEN, started_at=NOW + timedelta(minutes=2), seen_at=NOW + timedelta(minutes=3))
+    later = replace(SEEN, submitted_at=NOW + timedelta(hours=1), user="eve")
+    async with database.transaction() as db:
+        store = SightingStore(db)
+        for seen in (SEEN, started, SEEN):
+            await store.put("dev", "cluster", [seen])
+        await store.put("dev", "cluster", [later])
+        await store.put("dev", "big", [SEEN])
+        await store.put("other", "cluster", [SEEN])
+        assert await store.recent("dev", "cluster", 9) == [started, later], "numbers are used again"
+        assert await store.recent("dev", "cluster", 1) == [later]
+
+
+async def test_jobs_that_nothing_was_heard_of_for_long_are_forgotten(database):
+    async with database.transaction() as db:
+        store = SightingStore(db)
+        await store.put("dev", "cluster", [SEEN, replace(SEEN, remote_id="8", seen_at=NOW + timedelta(minutes=9))])
+        assert await store.sweep(NOW + timedelta(minutes=5)) == 1
+        assert [seen.remote_id for seen in await store.recent("dev", "cluster", 9)] == ["8"]
 
 
 KEY = ("dev", "ann", "POST /v3/jobs/submit", "k-1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from berth.cli.connect import connect
 from berth.cli.inputs import password as read_password
-from berth.cli.inputs import private_key, read_definition
+from berth.cli.inputs import private_key, read_definition, read_text
 from berth.cli.render import Column, Format, Output, print_list, print_one, print_table, say
 from berth.errors import ApiError, InvalidInput, UsageError
 from berth.units import duration
@@ -168,6 +169,54 @@ def rm(system: SystemArgument) -> None:
     with connect() as client:
         client.systems.delete(system)
     say(f"berth: system {system} is removed")
+
+
+# -- learning ----------------------------------------------------------------------------------------------------
+
+
+class RecordForm(StrEnum):
+    """How a file of past jobs is written."""
+
+    SACCT = "sacct"
+    SWF = "swf"
+
+
+@app.command()
+def history(
+    system: SystemArgument,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Past jobs, or - for standard input.")],
+    form: Annotated[
+        RecordForm, typer.Option("--format", "-f", help="sacct: its output; swf: Standard Workload Format.")
+    ] = RecordForm.SACCT,
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-q", help="Queue of the jobs, where the file does not name partitions.")
+    ] = None,
+    time_zone: Annotated[
+        str | None, typer.Option("--time-zone", help="Zone of instants that are not Unix time, as Europe/Berlin.")
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Teach Berth how long jobs waited, from a site's own records.
+
+    For those who may change the system. Read as a whole or not at all; the same file again changes nothing.
+
+    \b
+    Examples:
+      ssh login.cluster.example 'SLURM_TIME_FORMAT=%s sacct -a -X -P --starttime=now-30days \\
+        --format=JobID,User,Partition,NCPUS,ReqCPUS,TimelimitRaw,Submit,Start,End,State' > jobs.txt
+      berth systems history cluster jobs.txt
+      berth systems history cluster log.swf --format swf --queue normal
+    """
+    text, _ = read_text(file)
+    with connect() as client:
+        learnt = client.systems.learn_history(system, text, form.value.upper(), queue=queue, time_zone=time_zone)
+    rows = (
+        ("jobs in the file", learnt["toldJobs"]),
+        ("kept", learnt["keptJobs"]),
+        ("too old", learnt["tooOldJobs"]),
+        ("of other queues", learnt["otherQueueJobs"]),
+    )
+    print_one("LearntHistory", learnt, rows, system, output)
 
 
 # -- looking at a host -------------------------------------------------------------------------------------------
