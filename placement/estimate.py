@@ -203,16 +203,20 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
     """
     age_s = evidence.age_s(place)
     ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_RUN_S) + HOLE_MARGIN_S)
-    line = [job.expected_start_at for job in place.visible_jobs if waits_for_nodes(job)]
-    if age_s > STALE_S or any(start_at is None or start_at < ends_at for start_at in line):
+    if age_s > STALE_S:
         return None
+    line = 0
+    for job in filter(waits_for_nodes, place.visible_jobs):
+        if job.expected_start_at is None or job.expected_start_at < ends_at:
+            return None
+        line += 1
     kinds = fitting_nodes(spec, place)
     taken = committed_cores(place)
     empty = sum(kind.free + (kind.planned_nodes if line else 0) for kind in kinds)
     empty -= math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0
     if empty < spec.resources.nodes:
         return None
-    until = f" until {count(len(line), 'job')} in line may start" if line else " now"
+    until = f" until {count(line, 'job')} in line may start" if line else " now"
     return _aged(Term(5, 60, f"{count(empty, 'node')} free{until}"), age_s)
 
 
