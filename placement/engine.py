@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
 from placement.estimate import Evidence, estimates, probe_for
 from placement.explain import LONG_WAIT_S, advice, decided
 from placement.filters import Screening, screen
 from placement.greedy import greedy
+from placement.improve import improve
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
 from placement.sooner import Waiting, advice_for
@@ -19,6 +21,14 @@ from scheduler.model.snapshots import StartProbe
 
 MAX_PROBES = 8
 """Most questions asked of one site's scheduler for one snapshot."""
+
+
+class Answer(NamedTuple):
+    """What greedy and solver came to, whether nothing is better, and the share of kinds that the solver looked at."""
+
+    counts: Counts
+    proven_optimal: bool
+    solved_share: float = 1.0
 
 
 def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
@@ -30,13 +40,14 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     evidence = Evidence.of(problem)
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)
-    counts, proven_optimal = _answer(assignment, limits, problem.seed)
-    choices = read(assignment, counts)
+    answer = _answer(assignment, limits, problem.seed)
+    choices = read(assignment, answer.counts)
     decisions = {
-        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), proven_optimal, problem.now)
+        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), answer.proven_optimal, problem.now)
         for uuid in sorted(screenings)
     }
-    return Plan(_advised(decisions, screenings, evidence), proven_optimal)
+    gap_share = cost(assignment, answer.counts) / max(1, assignment.lower_bound) - 1
+    return Plan(_advised(decisions, screenings, evidence), answer.proven_optimal, gap_share, answer.solved_share)
 
 
 def prospects(problem: Problem) -> Mapping[str, Sequence[Estimate]]:
@@ -78,15 +89,16 @@ def _advised(
     }
 
 
-def _answer(assignment: Assignment, limits: SolveLimits, seed: int) -> tuple[Counts, bool]:
-    """Greedy where it reaches the lower bound (always so for a single job) or the problem is too large; else CP-SAT."""
+def _answer(assignment: Assignment, limits: SolveLimits, seed: int) -> Answer:
+    """Greedy where it reaches the lower bound (always so for a single job); else CP-SAT, on all or part by part."""
     first = greedy(assignment)
     if cost(assignment, first) == assignment.lower_bound:
-        return first, True
-    variables = sum(len(kind.options) for kind in assignment.kinds) * len(assignment.starts_s)
-    if variables > limits.max_variables:
-        return first, False
+        return Answer(first, True)
     from placement.solve import solve  # the solver's library takes its time to load; most plans do without
 
-    better, proven_optimal = solve(assignment, first, limits, seed)
-    return min((better, first), key=lambda counts: cost(assignment, counts)), proven_optimal
+    kinds = len(assignment.kinds)
+    if sum(len(kind.options) for kind in assignment.kinds) * len(assignment.starts_s) > limits.max_variables:
+        better = improve(assignment, first, solve, limits, seed)
+        return Answer(better.counts, False, better.solved_count / kinds)
+    counts, proven_optimal = solve(assignment, first, limits, seed)
+    return Answer(min((counts, first), key=lambda each: cost(assignment, each)), proven_optimal)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from placement.experience import Experience
+from placement.forecasts import Forecasts
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
@@ -191,6 +192,7 @@ class Problem:
     """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
 
     watched, experience: what the looks at queues taught; read, and never moved, by planning.
+    forecasts: those of plans before, which save the work and change no answer.
     """
 
     now: datetime
@@ -199,6 +201,7 @@ class Problem:
     history: tuple[FinishedRun, ...] = ()
     watched: Mapping[PlaceKey, LearntWaits] = field(default_factory=dict)
     experience: Experience = field(default_factory=Experience)
+    forecasts: Forecasts = field(default_factory=Forecasts, compare=False, repr=False)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 
@@ -210,7 +213,7 @@ class SolveLimits:
     deterministic_time: float = 0.5
     """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
     max_variables: int = 25_000
-    """Beyond this many the greedy plan is taken as it is."""
+    """Beyond this many the solver is given the worst-placed jobs, part by part."""
 
 
 DEFAULT_LIMITS = SolveLimits()
@@ -226,10 +229,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decision for every job asked, by uuid. ``proven_optimal``: no better plan exists for these estimates."""
+    """A decision for every job asked, by uuid. ``proven_optimal``: no better plan exists for these estimates.
+
+    gap_share: how much dearer it is than if every job were alone, which no plan can be cheaper than.
+    solved_share: of the kinds of jobs, those that the solver thought over; the others stay as greedy placed them.
+    """
 
     decisions: Mapping[str, Decision] = field(default_factory=lambda: MappingProxyType({}))
     proven_optimal: bool = True
+    gap_share: float = 0.0
+    solved_share: float = 1.0
 
 
 def holds(owners: frozenset[str], owner: str) -> bool:

@@ -13,7 +13,7 @@ from placement.problem import PlaceOption
 from placement.slots import footprint_cores, free_cores, total_cores
 from scheduler.model.snapshots import Sighting, SystemSnapshot, VisibleJob
 
-LONGEST_S = 30 * 86_400.0
+LONGEST_RUN_S = 30 * 86_400.0
 """Nothing is believed to run longer (UNLIMITED partitions)."""
 
 SEEN_SHARE = 0.5
@@ -33,7 +33,7 @@ def queue_name(system_id: str, partition: str) -> str:
 
 def place_name(place: PlaceOption) -> str:
     """The same for a place; several logical queues may stand for one partition."""
-    return queue_name(place.view.system.id, place.queue.partition if place.queue else "")
+    return queue_name(place.view.system.id, _partition(place))
 
 
 def waits_for_nodes(job: VisibleJob) -> bool:
@@ -61,16 +61,16 @@ def foreseeable(place: PlaceOption) -> Look | None:
     so. Our own jobs that the snapshot cannot show yet are coming.
     """
     snapshot, total = place.view.snapshot, total_cores(place.nodes)
-    if snapshot is None or total <= 0 or place.queue is None:
+    if snapshot is None or total <= 0:
         return None
-    look = look_of(snapshot, place.view.system.id, place.queue.partition)
-    busy, seen = total - free_cores(place.nodes), sum(job.cores for job in look.running)
+    look = look_of(snapshot, place.view.system.id, _partition(place))
+    busy, seen = max(0, total - free_cores(place.nodes)), sum(job.cores for job in look.running)
     if seen < busy * SEEN_SHARE:
         return None
     running = list(_cut(look.running, busy / seen if seen > busy else 1.0))
     hidden = busy - sum(job.cores for job in running)
     if hidden > 0:
-        running.append(SeenJob(HIDDEN, hidden, LONGEST_S, look.now_s, HIDDEN, HIDDEN))
+        running.append(SeenJob(HIDDEN, hidden, LONGEST_RUN_S, look.now_s, HIDDEN, HIDDEN))
     return replace(look, running=tuple(running), coming=tuple(_coming(place, look)))
 
 
@@ -85,6 +85,13 @@ def remembered(past: Iterable[Sighting], system_id: str) -> Look:
         tuple(job for job, row in zip(seen, rows, strict=True) if row.started_at is None and row.ended_at is None),
         tuple(job for job in seen if job.started_s is not None and job.ended_s is not None),
     )
+
+
+def _partition(place: PlaceOption) -> str:
+    """Where its jobs show; a host without a batch system shows itself as one partition."""
+    if place.queue is not None:
+        return place.queue.partition
+    return place.partition.name if place.partition is not None else ""
 
 
 def _seen(job: VisibleJob, system_id: str, now_s: float) -> SeenJob:
@@ -131,4 +138,4 @@ def _coming(place: PlaceOption, look: Look) -> Iterable[SeenJob]:
 
 
 def _walltime_s(asked_s: float) -> float:
-    return min(max(1.0, float(asked_s)), LONGEST_S)
+    return min(max(1.0, float(asked_s)), LONGEST_RUN_S)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from placement.experience import Experience, learn, recall
+from placement.forecasts import Forecasts
 from placement.problem import Ask, LearntWaits, PlaceKey, Problem, SystemView
 from placement.visible import look_of, queue_name, remembered
 from scheduler.model.plan import Term
@@ -83,6 +84,7 @@ class Knowledge:
         self._reading = reading
         self._looks: dict[str, Mapping[str, SystemSnapshot]] = defaultdict(dict)
         self._experience: dict[str, Experience] = defaultdict(Experience)
+        self._forecasts: dict[str, Forecasts] = defaultdict(Forecasts)
         self._followed: dict[tuple[str, str], Followed] = {}
         self._recalling: set[asyncio.Task[None]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="learning")
@@ -95,7 +97,8 @@ class Knowledge:
         for system_id, snapshot in self._looks[tenant].items():
             self.look(tenant, system_id, snapshot)
         watched = {key: queue for view in asked.systems for key, queue in self._watched(tenant, view)}
-        return replace(asked, experience=self._experience[tenant], watched=watched)
+        known, kept = self._experience[tenant], self._forecasts[tenant]
+        return replace(asked, experience=known, watched=watched, forecasts=kept)
 
     def look(self, tenant: str, system_id: str, snapshot: SystemSnapshot) -> None:
         """Learn from a look, soon; one that is not newer than the last is passed over.

@@ -73,6 +73,8 @@ class Estimate:
     staging: Term
     run: Term
     archive: Term
+    expected_s: float = 0.0
+    """Mean of the time to solution, and what the job takes of others of ours: by this places are compared."""
     loss_s: float = 0.0
     """Expected time lost to failures of the system, beside the quantiles; it counts when places are compared."""
     notes: tuple[str, ...] = ()

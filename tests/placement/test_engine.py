@@ -62,7 +62,7 @@ def test_a_job_goes_to_the_idle_cluster_and_the_sentence_says_why():
         "staging 20 s, up to 2 min (a guess for an image that was not used there, nothing measured yet); "
         "run 24 min, up to 60 min (no runs known: jobs use about 40 % of the walltime they ask for); "
         "archive 2 s, up to 10 s (a guess for outputs that stay on the system). "
-        "Next best is queue 'cpu' of 'alder', about 20 min later."
+        "Next best is queue 'cpu' of 'alder', about 5 min later."
     )
 
 

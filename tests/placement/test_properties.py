@@ -30,7 +30,8 @@ PATIENT = SolveLimits(deterministic_time=2)
 def answered(asked: Problem, limits=LITTLE):
     screenings, evidence = screen(asked), Evidence.of(asked)
     assignment = pose(asked, screenings, estimates(asked, screenings, evidence), evidence.history)
-    return assignment, *_answer(assignment, limits, asked.seed)
+    answer = _answer(assignment, limits, asked.seed)
+    return assignment, answer.counts, answer.proven_optimal
 
 
 def objective(asked: Problem, assignment, counts) -> int:
