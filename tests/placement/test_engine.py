@@ -79,8 +79,9 @@ def test_a_short_walltime_opens_the_short_queue():
     assert won(decision(ask(walltime_s=600), view(system, look))) == ("alder", "debug")
     long = decision(ask(walltime_s=3600), view(system, look))
     assert won(long) == ("alder", "cpu")
-    said = "10 min instead of 1 h of walltime: about 20 min earlier, in queue 'debug' of 'alder'"
-    assert long.advice == (said,), "and not a second time, without its gain"
+    [said] = long.advice
+    assert said.startswith("10 min instead of 1 h of walltime: about ")
+    assert said.endswith(" earlier, in queue 'debug' of 'alder'"), "and not a second time, without its gain"
 
 
 def test_gpu_jobs_go_where_gpus_are():
