@@ -11,6 +11,7 @@ from placement.assign import Assignment, Counts, cost
 from placement.estimate import Evidence, estimates, probe_for
 from placement.explain import LONG_WAIT_S, advice, decided
 from placement.filters import Screening, screen
+from placement.gangs import gathered
 from placement.greedy import greedy
 from placement.improve import improve
 from placement.pose import pose, read
@@ -36,7 +37,7 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
 
     Every ask gets a decision, however strange the facts; none of them can keep the others from theirs.
     """
-    screenings = screen(problem)
+    screenings = gathered(problem.asks, screen(problem))
     evidence = Evidence.of(problem)
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)
@@ -47,7 +48,8 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
         for uuid in sorted(screenings)
     }
     gap_share = cost(assignment, answer.counts) / max(1, assignment.lower_bound) - 1
-    return Plan(_advised(decisions, screenings, evidence), answer.proven_optimal, gap_share, answer.solved_share)
+    advised = _advised(decisions, screenings, evidence)
+    return Plan(advised, answer.proven_optimal, gap_share, answer.solved_share)
 
 
 def prospects(problem: Problem) -> Mapping[str, Sequence[Estimate]]:

@@ -35,7 +35,7 @@ def remaining_s(here: Estimate, promised_s: float | None) -> float:
     here: what a job that came only now would expect in this place. promised_s: until the start that the site expects.
     """
     wait_s = here.wait.p50_s if promised_s is None else min(here.wait.p50_s, max(0.0, promised_s))
-    return max(wait_s, here.staging.p50_s) + here.run.p50_s + here.archive.p50_s + here.loss_s
+    return max(wait_s, here.staging.p50_s) + here.run.p50_s + here.archive.p50_s + here.extra_s
 
 
 def better_place(standing: Standing, prospects: Sequence[Estimate]) -> Estimate | None:
@@ -45,11 +45,11 @@ def better_place(standing: Standing, prospects: Sequence[Estimate]) -> Estimate 
     best = further_place(standing.places, prospects)
     if best is None:
         return None
-    gain_s = standing.remaining_s - best.total_p50_s - best.loss_s
+    gain_s = standing.remaining_s - best.total_p50_s - best.extra_s
     return best if gain_s > max(LEAST_GAIN_S, LEAST_GAIN_SHARE * standing.remaining_s) else None
 
 
 def further_place(taken: Collection[PlaceKey], prospects: Sequence[Estimate]) -> Estimate | None:
     """Where a further copy would have its result soonest; None: there is no other place."""
     free = [each for each in prospects if PlaceKey(each.system_id, each.queue) not in taken]
-    return min(free, key=lambda each: (each.total_p50_s + each.loss_s, each.system_id, each.queue or ""), default=None)
+    return min(free, key=lambda each: (each.total_p50_s + each.extra_s, each.system_id, each.queue or ""), default=None)
