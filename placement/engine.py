@@ -11,6 +11,7 @@ from placement.assign import Assignment, Counts, cost
 from placement.estimate import Evidence, estimates, outlook, probe_for, starts_in_line
 from placement.explain import LONG_WAIT_S, decided
 from placement.filters import screen
+from placement.gangs import gathered
 from placement.greedy import greedy
 from placement.improve import improve
 from placement.moves import Further, Standing, further, where_it_waits
@@ -37,7 +38,7 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
 
     Every ask gets a decision, however strange the facts; none of them can keep the others from theirs.
     """
-    screenings = screen(problem)
+    screenings = gathered(problem.asks, screen(problem))
     evidence = Evidence.of(problem)
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from placement.forecasts import DRAWS, Forecast
 from placement.futures import LONGEST_S, Copy
 from placement.history import History
 from placement.holds import held
+from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.race import Prospect
 from placement.slots import (
@@ -32,6 +33,7 @@ from placement.slots import (
     total_cores,
 )
 from placement.steer import crowding_s
+from placement.utility import costs, kwh
 from placement.visible import LONGEST_RUN_S, foreseeable, place_name, waits_for_nodes
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
@@ -115,7 +117,7 @@ def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) 
 
 
 class Outlook(NamedTuple):
-    """What one job may expect in one place, were it alone: for people, and as draws."""
+    """What one job may expect in one place, were it alone: for people, and as draws, whose ends count all it costs."""
 
     key: PlaceKey
     estimate: Estimate
@@ -137,32 +139,33 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     now_s = evidence.problem.now.timestamp()
     starts_s = tuple(now_s + max(wait_s, stage.p50_s) for wait_s in waits_s)
     runs_s = drawn(run, DRAWS, order_step=3)
-    loss_s = evidence.failures.loss_s(place.key, wait, run)
-    after_s = bring_home.p50_s + loss_s
-    ends_s = tuple(at_s + run_s + after_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
+    ends_s = tuple(at_s + run_s + bring_home.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
     prospect = Prospect(_name(place.key), starts_s, ends_s)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
-    taken_s = crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES)
-    found = Estimate(
+    deadline_at = ask.spec.deadline_at
+    expected = Estimate(
         system_id=place.key.system_id,
         queue=place.key.queue,
         wait=wait,
         staging=stage,
         run=run,
         archive=bring_home,
-        expected_s=prospect.mean_end_s - loss_s - now_s + taken_s,
-        loss_s=loss_s,
-        notes=(*notes(ask.spec, place), *evidence.failures.note(place.key, loss_s)),
+        expected_s=prospect.mean_end_s - now_s + crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES),
+        deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
-    return Outlook(place.key, found, prospect)
+    extra_s = costs(ask, place, expected, evidence.failures)
+    noted = notes(ask, place, expected, evidence.failures, extra_s)
+    expected = replace(expected, costs_s=extra_s, notes=noted)
+    later = replace(prospect, ends_s=tuple(end_s + expected.extra_s for end_s in ends_s))
+    return Outlook(place.key, expected, later)
 
 
 def score_s(estimate: Estimate) -> float:
     """The figure by which places are compared: the mean time to solution, and what others of ours lose, in seconds.
 
-    What failures of the system cost on average comes on top.
+    What else counts comes on top (``placement.utility``).
     """
-    return estimate.expected_s + estimate.loss_s
+    return estimate.expected_s + estimate.extra_s
 
 
 # -- queue wait --------------------------------------------------------------------------------------------------
@@ -402,8 +405,15 @@ def archive(spec: JobSpec, place: PlaceOption) -> Term:
     return Term(10, 120, "a guess for outputs that move, nothing measured yet")
 
 
-def notes(spec: JobSpec, place: PlaceOption) -> tuple[str, ...]:
+def notes(
+    ask: Ask, place: PlaceOption, expected: Estimate, failures: Failures, extra_s: Mapping[str, float]
+) -> tuple[str, ...]:
     """Facts that people want to see beside the figures."""
-    price = place.view.price_usd_per_core_hour
-    hours = spec.resources.walltime_s / 3600 * tasks(spec)
-    return (f"at most {price * spec.resources.cores * hours:.2f} USD",) if price else ()
+    price, energy = price_usd(ask.spec, place.view.system), kwh(ask, place, expected)
+    kept = expected.kept_probability
+    return (
+        *((f"at most {price:.2f} USD",) if price else ()),
+        *((f"about {energy:.2g} kWh",) if energy else ()),
+        *failures.note(place.key, extra_s.get("failures", 0.0)),
+        *((f"the deadline is kept with {kept:.0%}",) if kept is not None else ()),
+    )

@@ -101,7 +101,13 @@ def _expectation(winner: Estimate) -> str:
     return (
         f"{name[0].upper()}{name[1:]} should have the result in about {about(winner.total_p50_s)}, "
         f"9 times in 10 within {about(winner.total_p90_s)}: {parts}."
+        f"{_deadline(winner)}"
     )
+
+
+def _deadline(winner: Estimate) -> str:
+    kept = winner.kept_probability
+    return "" if kept is None else f" The deadline is kept with a probability of {kept:.0%}."
 
 
 def _range(term: Term) -> str:
@@ -116,13 +122,26 @@ def _against(winner: Estimate, losers: Sequence[Estimate]) -> str:
     name, later_s = place_name(*_key(best)), best.total_p50_s - winner.total_p50_s
     if later_s >= 1:
         return f"Next best is {name}, about {about(later_s)} later."
-    if best.loss_s - winner.loss_s > -later_s:
-        return f"Next best is {name}, which loses more time to failures of the system."
+    if best.extra_s - winner.extra_s > -later_s:
+        return f"Next best is {name}, {_DEARER[_dearest(best, winner)]}."
     if best.total_p90_s > winner.total_p90_s:
         return f"Next best is {name}, no later in the median but less sure."
     if later_s > -1:
         return f"Next best is {name}, just as soon."
     return f"Alone it would be about {about(-later_s)} sooner in {name}; all waiting jobs together are sooner this way."
+
+
+_DEARER: Mapping[str, str] = {
+    "failures": "which loses more time to failures of the system",
+    "lateness": "which is less likely to keep the deadline",
+    "price": "which costs more",
+    "energy": "which uses more energy",
+}
+"""What else than time may decide, by reason."""
+
+
+def _dearest(loser: Estimate, winner: Estimate) -> str:
+    return max(_DEARER, key=lambda reason: loser.costs_s.get(reason, 0.0) - winner.costs_s.get(reason, 0.0))
 
 
 def _used_up(place: PlaceOption) -> Rejection:
@@ -176,6 +195,11 @@ _SENTENCES: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.NETWORK: lambda r: f"{_where(r)} lets jobs reach no outside network",
     Reason.STORAGE: lambda r: f"{_where(r)} has room for {r.limit} of files ({r.asked} asked)",
     Reason.FAILING: lambda r: f"{_where(r)} broke our last {r.asked} at once; it may have the next {r.limit}",
+    Reason.GANG: lambda r: (
+        f"{_where(r)} waits for the rest of the gang: {r.asked} are there"
+        if r.asked
+        else f"{_where(r)} cannot take all jobs of the gang now"
+    ),
     Reason.POLICY: lambda r: f"{_where(r)} runs only the images {r.limit} ({r.asked} asked)",
 }
 

@@ -36,7 +36,7 @@ from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Runtime
 
-NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN, Reason.FAILING})
+NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN, Reason.FAILING, Reason.GANG})
 """Reasons that time alone may heal: the job waits. All others are an error of the request."""
 
 SystemFilter = Callable[[Ask, SystemView], Rejection | None]

@@ -30,6 +30,8 @@ class Ask:
     owner: str
     spec: JobSpec
     waiting_since: datetime
+    behind_weight: float = 0.0
+    """Weights of the jobs that wait for this one to end."""
 
 
 class PlaceKey(NamedTuple):

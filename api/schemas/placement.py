@@ -74,7 +74,8 @@ def estimate_view(estimate: Estimate) -> dict[str, Any]:
         "staging": _term(estimate.staging),
         "run": _term(estimate.run),
         "archive": _term(estimate.archive),
-        "lostToFailures": estimate.loss_s,
+        "costs": dict(estimate.costs_s),
+        "deadlineKept": estimate.kept_probability,
         "notes": list(estimate.notes),
     }
 

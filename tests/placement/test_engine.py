@@ -16,6 +16,7 @@ from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
 from placement.moves import Standing
 from placement.problem import PlaceKey, Problem, SolveLimits
+from scheduler.model.jobs import Gang
 from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Resources
 from scheduler.model.snapshots import PartitionState, StartProbe
@@ -250,6 +251,9 @@ def problems(draw):
             job_type=draw(st.sampled_from([None, None, JobType.FORK])),
             array=draw(st.sampled_from([None, None, ArraySpec(tuple(range(30)), 4)])),
             constraints=draw(st.sampled_from([(), (), ("maxMinutes > 10",)])),
+            deadline_at=draw(st.sampled_from([None, None, None, NOW + timedelta(hours=1), NOW - timedelta(days=1)])),
+            usd_per_hour=draw(st.sampled_from([0.0, 0.0, 2.0])),
+            gang=draw(st.sampled_from([None, None, None, None, Gang("a", 2), Gang("b", 3)])),
         )
         for n in range(draw(st.integers(0, 7)))
     )
