@@ -1,4 +1,4 @@
-"""One draw of a queue's future, played once and only as far as anybody asks, and when a job sent there would start in it.
+"""One draw of a queue's future, played once and as far as anybody asks, and when a job sent there would start in it.
 
 A job in line changes nothing for the others until it starts or is the first, so that until then the draw tells, as it
 was played without the job, whether it fits. Only from the moment at which it is the first and has to wait, the draw is
@@ -66,9 +66,9 @@ class Played:
             return until_s
         while self._steps[-1][0] <= ready_s and self._play(until_s):
             pass
-        step = bisect_right(self._steps, ready_s, key=_since_s) - 1
+        first = bisect_right(self._steps, ready_s, key=_since_s) - 1
         while True:
-            for step in range(step, len(self._steps)):
+            for step in range(first, len(self._steps)):
                 since_s, free, _, _, first_s, latest_s = self._steps[step]
                 if free < load.cores and first_s <= rank_s and latest_s <= rank_s:
                     continue
@@ -78,14 +78,14 @@ class Played:
                     return max(since_s, ready_s)
                 if first_s > rank_s:
                     return self._anew_s(step, load, ready_s, until_s)
-            step = len(self._steps)
-            if not self._play(until_s) and step == len(self._steps):
+            first = len(self._steps)
+            if not self._play(until_s) and first == len(self._steps):
                 return until_s if self._rest is None else min(max(self._rest.start_s(load), ready_s), until_s)
 
     # -- looking for a start -----------------------------------------------------------------------------------------
 
     def _fits(self, step: int, load: Load, ready_s: float) -> bool:
-        """Whether the job starts in or after a step, when its turn comes; those with later ranks have theirs behind it."""
+        """Whether the job starts in or after a step, when its turn comes; later ranks have theirs behind it."""
         since_s, free, shadow_s, spare, first_s, latest_s = self._steps[step]
         if ready_s <= since_s and latest_s > load.rank_s:
             for later in (start.load for start in self._begun[step] if start.load.rank_s > load.rank_s):
@@ -157,8 +157,8 @@ class Played:
 
 
 class _Rest:
-    """A line that is not played to its end. A job in it starts when those ahead that ask for no more than it have begun,
-    at the pace at which such jobs began so far, or else when all have."""
+    """A line that is not played to its end. A job in it starts when those ahead that ask for no more have begun, at the
+    pace at which such jobs began so far, or else when all have."""
 
     def __init__(self, system: Cluster, begun: Sequence[Load], took_s: float) -> None:
         """begun: who started; took_s: how long the whole system had to work for that."""

@@ -26,7 +26,7 @@ QUERIES = st.lists(
 
 
 def world(shapes, newcomers=()):
-    """The jobs of ``shapes`` in line at 0, and others that come later, some with a better rank than their submission."""
+    """The jobs of ``shapes`` in line at 0, and others that come later, some of a better rank than that tells."""
     waiting = [
         Load(f"w{n}", cores, asked_s, max(1, round(share * asked_s)), 0.0, float(n))
         for n, (cores, asked_s, share) in enumerate(shapes)
