@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from bench.free_cores import MAX_REPLAYED, FreeCores
 from bench.waits_traces import START, SUBMIT, Job, Trace, in_order
 from placement.features import FEATURES, described
 from placement.queue_state import RUN, SINCE, SIZE, WALLTIME, Floats, JobShape, QueueState
 from placement.recent import RecentWaits
-from placement.replay import MAX_REPLAYED, FreeCores
 from placement.waits import WaitModel
 
 DAY_S = 86_400.0
