@@ -7,7 +7,7 @@ order of the table is the order of trust. What has been seen long ago is believe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -106,7 +106,34 @@ def estimates(
 ) -> Mapping[str, tuple[Estimate, ...]]:
     """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
     evidence = evidence or Evidence.of(problem)
-    return {ask.job_uuid: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for ask in problem.asks}
+    found: dict[Hashable, tuple[Estimate, ...]] = {}
+    expected: dict[str, tuple[Estimate, ...]] = {}
+    for ask in problem.asks:
+        candidates = screenings[ask.job_uuid].candidates
+        asked = likeness(ask), tuple(place.key for place in candidates)
+        if asked not in found:
+            found[asked] = _soonest_first(ask, candidates, evidence)
+        expected[ask.job_uuid] = found[asked]
+    return expected
+
+
+def likeness(ask: Ask) -> Hashable:
+    """All that the estimators read of an ask: those for whom this is equal may expect the same everywhere."""
+    spec = ask.spec
+    return (
+        ask.owner,
+        spec.image,
+        spec.runtime,
+        spec.resources,
+        spec.array,
+        spec.scheduler_options,
+        tuple(each.source_url for each in spec.file_inputs),
+        spec.archive_mode,
+        spec.archive_system_id,
+        spec.deadline_at,
+        spec.usd_per_hour,
+        spec.usd_per_kwh,
+    )
 
 
 def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
