@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
 from placement.estimate import Evidence, estimates, probe_for
-from placement.explain import LONG_WAIT_S, decided
-from placement.filters import screen
+from placement.explain import LONG_WAIT_S, advice, decided
+from placement.filters import Screening, screen
 from placement.gangs import gathered
 from placement.greedy import greedy
 from placement.improve import improve
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
-from placement.sooner import advice_for
+from placement.sooner import Waiting, advice_for
 from scheduler.model.plan import Decision, Estimate
 from scheduler.model.snapshots import StartProbe
 
@@ -48,7 +48,8 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
         for uuid in sorted(screenings)
     }
     gap_share = cost(assignment, answer.counts) / max(1, assignment.lower_bound) - 1
-    return Plan(_advised(decisions, evidence), answer.proven_optimal, gap_share, answer.solved_share)
+    advised = _advised(decisions, screenings, evidence)
+    return Plan(advised, answer.proven_optimal, gap_share, answer.solved_share)
 
 
 def prospects(problem: Problem) -> Mapping[str, Sequence[Estimate]]:
@@ -71,17 +72,21 @@ def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:
     }
 
 
-def _advised(decisions: Mapping[str, Decision], evidence: Evidence) -> Mapping[str, Decision]:
-    """The decisions, with what would start those jobs sooner that wait for long."""
+def _advised(
+    decisions: Mapping[str, Decision], screenings: Mapping[str, Screening], evidence: Evidence
+) -> Mapping[str, Decision]:
+    """The decisions, with what would start those jobs sooner that wait for long: first what a replay has shown."""
     asks = {ask.job_uuid: ask for ask in evidence.problem.asks}
     long = [
-        (asks[uuid], (each.winner, *each.losers))
+        Waiting(asks[uuid], (each.winner, *each.losers), each.rejections)
         for uuid, each in decisions.items()
         if each.winner and each.winner.wait.p50_s >= LONG_WAIT_S
     ]
     found = advice_for(long, evidence)
     return {
-        uuid: replace(each, advice=(*found[uuid], *each.advice)) if found.get(uuid) else each
+        uuid: replace(each, advice=(*found[uuid].words, *advice(screenings[uuid], known=found[uuid].played)))
+        if uuid in found
+        else each
         for uuid, each in decisions.items()
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -46,7 +46,6 @@ def decided(
         proven_optimal=proven_optimal,
         sentence=f"{_expectation(winner)} {_against(winner, losers)}",
         decided_at=decided_at,
-        advice=advice(screening) if winner.wait.p50_s >= LONG_WAIT_S else (),
     )
 
 
@@ -65,10 +64,12 @@ def rejection_sentence(rejection: Rejection) -> str:
     return _SENTENCES[rejection.reason](rejection)
 
 
-def advice(screening: Screening, limit: int = 3) -> tuple[str, ...]:
-    """Changes that would open a place in whose way exactly one thing stands."""
+def advice(screening: Screening, known: Collection[PlaceKey] = (), limit: int = 3) -> tuple[str, ...]:
+    """Changes that would open a place in whose way exactly one thing stands. ``known``: places not to speak of."""
     obstacles: dict[PlaceKey, list[Rejection]] = {}
     for each in screening.rejections:
+        if PlaceKey(each.system_id, each.queue) in known:
+            continue
         obstacles.setdefault(PlaceKey(each.system_id, each.queue), []).append(each)
     alone = [found[0] for found in obstacles.values() if len(found) == 1]
     return tuple(_ADVICE[each.reason](each) for each in alone if _helps(each))[:limit]

@@ -37,6 +37,7 @@ class FakeBerth:
         self.listing: list[dict[str, Any]] | None = None
         self.log = {"stdout": "one\ntwo\u2028still two\nthree\n", "stderr": "careful\n"}
         self.life: tuple[str, ...] = LIFE
+        self.messages: dict[str, str] = {}
         self.ending = "NORMAL_COMPLETION"
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.faults: deque[int] = deque()
@@ -125,6 +126,7 @@ class FakeBerth:
             return
         job["step"] += 1
         job["status"] = self.life[min(job["step"], len(self.life) - 1)]
+        job["lastMessage"] = self.messages.get(job["status"], "")
         if job["status"] == "RUNNING":
             job["remoteSubmitted"], job["remoteStarted"] = NOW.format(1), NOW.format(4)
         if job["status"] in ("FINISHED", "FAILED"):

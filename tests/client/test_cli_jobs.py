@@ -30,6 +30,16 @@ def test_run_follows_a_job_to_its_end_and_keeps_log_and_messages_apart(berth: Be
     assert request["notes"] == {"berth": {"image": "docker://busybox"}}
 
 
+def test_run_follows_an_array_by_the_states_of_its_tasks(berth: Berth, fake: FakeBerth) -> None:
+    fake.messages = {"RUNNING": "running; tasks: 2 queued, 2 running"}
+    done = berth("run", "--array", "0-3", "docker://busybox")
+    assert done.exit_code == 0, done.output
+    assert "RUNNING on cluster/normal: running; tasks: 2 queued, 2 running" in done.stderr
+    assert "berth logs --task INDEX" in done.stderr
+    assert "cannot be shown" not in done.stderr
+    assert not any("/logs" in path for _, path, *_ in fake.requests), "an array has no log of its own"
+
+
 def test_run_ends_with_1_when_the_job_failed_and_says_why(berth: Berth, fake: FakeBerth) -> None:
     fake.life, fake.ending = ("PENDING", "RUNNING", "FAILED"), "SCHEDULER_TIMEOUT"
     done = berth("run", "docker://busybox")

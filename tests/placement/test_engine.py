@@ -21,6 +21,7 @@ from scheduler.model.runs import ArraySpec, JobType, Resources
 from scheduler.model.snapshots import PartitionState, StartProbe
 from tests.placement.worlds import (
     NOW,
+    advised,
     ask,
     cluster,
     finished,
@@ -80,7 +81,8 @@ def test_a_short_walltime_opens_the_short_queue():
     assert won(decision(ask(walltime_s=600), view(system, look))) == ("alder", "debug")
     long = decision(ask(walltime_s=3600), view(system, look))
     assert won(long) == ("alder", "cpu")
-    assert long.advice == ("ask for at most 10 min of walltime to use queue 'debug' of 'alder'",)
+    said = "10 min instead of 1 h of walltime: earlier, in queue 'debug' of 'alder'"
+    assert advised(long) == [said], "and not a second time, without its gain"
 
 
 def test_gpu_jobs_go_where_gpus_are():

@@ -101,6 +101,65 @@ async def test_nothing_is_handed_over_while_nobody_knows_whether_the_lead_began(
     assert len(runs(world)) == 1
 
 
+async def test_people_read_what_a_hand_over_waits_for_until_it_is_known(world):
+    job, lead, copy = await hedged(world)
+    site = system_of(world, lead)
+    site.fail("withdraw", Fault.UNAVAILABLE, times=4)
+    system_of(world, copy).start(copy.marker)
+    await world.run(ticks=2)
+    said = (await world.job(job)).last_message
+    assert said.startswith("not reachable since")
+    assert said.endswith(f"a copy waits to take over from {lead.system_id}")
+    await world.run(ticks=20)
+    assert (await world.job(job)).last_message.startswith("running")
+
+
+async def test_what_a_withdrawn_copy_left_is_cleared_away_and_what_the_job_has_stays(world):
+    job, lead, copy = await hedged(world)
+    left = system_of(world, copy).files
+    assert left.tree(copy.run.exec_dir)
+    system_of(world, lead).start(lead.marker)
+    await finished(world, job)
+    await world.run(ticks=3)
+    assert left.tree(copy.run.exec_dir) == []
+    assert system_of(world, lead).files.tree(lead.run.output_dir)
+
+
+async def test_what_a_copy_left_is_kept_when_the_job_ran_there(world):
+    job, _, copy = await hedged(world)
+    system_of(world, copy).start(copy.marker)
+    await finished(world, job)
+    await world.run(ticks=3)
+    assert system_of(world, copy).files.tree(copy.run.output_dir)
+
+
+async def test_what_a_copy_left_on_a_system_that_does_not_answer_is_cleared_away_when_it_does(world, monkeypatch):
+    job, lead, copy = await hedged(world)
+    system_of(world, lead).start(lead.marker)
+    with monkeypatch.context() as patched:
+        patched.setattr(system_of(world, copy), "storage", no_storage)
+        await finished(world, job)
+        await world.run(ticks=5)
+    assert system_of(world, copy).files.tree(copy.run.exec_dir)
+    await world.run(ticks=40)
+    assert system_of(world, copy).files.tree(copy.run.exec_dir) == []
+    assert [one.next_look_at for one in await world.attempts(job)] == [None, None]
+
+
+async def test_a_copy_s_directories_are_left_when_a_system_does_not_answer_for_a_week(world, monkeypatch):
+    job, lead, copy = await hedged(world)
+    system_of(world, lead).start(lead.marker)
+    monkeypatch.setattr(system_of(world, copy), "storage", no_storage)
+    await finished(world, job)
+    world.later(7 * 86_400)
+    await world.run(ticks=2)
+    assert [one.next_look_at for one in await world.attempts(job)] == [None, None]
+
+
+def no_storage(root="/"):
+    raise BackendUnavailable("no route to host")
+
+
 async def test_a_cancelled_job_takes_its_copies_along(world):
     job, _, copy = await hedged(world)
     system_of(world, copy).fail("cancel", Fault.UNAVAILABLE, times=3)

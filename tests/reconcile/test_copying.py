@@ -12,10 +12,11 @@ from scheduler.model.jobs import Attempt, Job, JobSpec, Role
 from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import ArraySpec, Ending, Observation, RemoteState, RunSpec, Runtime
 from scheduler.model.states import A, AttemptState, Event, S
-from scheduler.reconcile.copying import CopyStep, events_of, next_step, own_directories, takes_over
+from scheduler.reconcile.copying import CopyStep, events_of, next_step, own_directories, own_trees, takes_over
 from scheduler.reconcile.keep_right import wish
 from tests.reconcile.hedging import SECOND
 from tests.reconcile.world import CLUSTER
+from tests.store.things import a_place
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SPEC = JobSpec(
@@ -67,7 +68,8 @@ MOVE = attempt(2, Role.MOVE, A.QUEUED)
         (replace(HEDGE, state=A.CLAIMED), CopyStep.TAKE_OVER),
         (replace(MOVE, state=A.CLAIMED), CopyStep.TAKE_OVER),
         (replace(HEDGE, state=A.CLAIMED, unwanted_at=NOW), CopyStep.WITHDRAW),
-        *[(replace(HEDGE, state=state), CopyStep.NOTHING) for state in (A.WITHDRAWN, A.LOST, A.ENDED)],
+        *[(replace(HEDGE, state=state), CopyStep.CLEAR_AWAY) for state in (A.WITHDRAWN, A.LOST, A.ENDED)],
+        *[(replace(LEAD, number=0, state=state), CopyStep.NOTHING) for state in (A.WITHDRAWN, A.LOST, A.ENDED)],
     ],
 )
 def test_a_copy_of_a_job_that_waits_goes_its_way(copy, step):
@@ -82,6 +84,11 @@ def test_a_copy_of_a_job_that_waits_no_longer_is_withdrawn_in_every_state(job, s
 
 def test_a_copy_of_a_job_whose_end_was_asked_for_is_withdrawn():
     assert next_step(replace(JOB, cancel_requested_at=NOW), HEDGE) is CopyStep.WITHDRAW
+
+
+@pytest.mark.parametrize("state", [A.WITHDRAWN, A.LOST, A.ENDED])
+def test_what_a_job_ended_with_is_never_cleared_away(state):
+    assert next_step(replace(JOB, state=S.FINISHED, attempt=2), replace(HEDGE, state=state)) is CopyStep.NOTHING
 
 
 def test_a_lead_is_left_alone_until_somebody_wants_to_withdraw_it():
@@ -147,6 +154,23 @@ def test_what_a_system_says_of_a_copy_is_news_of_the_copy_alone(state, remote, e
 )
 def test_a_copy_writes_where_no_other_attempt_does(asked, own):
     assert own_directories(replace(SPEC, output_dir=asked), 2).output_dir == own
+
+
+@pytest.mark.parametrize(
+    ("exec_dir", "output_dir", "trees"),
+    [
+        ("w/jobs/u", "w/jobs/u/output", ["w/jobs/u/attempts/2"]),
+        ("w/jobs/u", "results", ["w/jobs/u/attempts/2", "results/attempts/2"]),
+        ("w/attempts/2/mine", "w/attempts/2/mine/out", ["w/attempts/2/mine/attempts/2"]),
+    ],
+)
+def test_of_what_a_copy_leaves_only_its_own_trees_are_cleared_away(exec_dir, output_dir, trees):
+    asked = {"exec_dir": exec_dir, "input_dir": f"{exec_dir}/in", "output_dir": output_dir}
+    own = own_directories(replace(SPEC, **asked), 2)
+    directories = {"exec_dir": own.exec_dir, "input_dir": own.input_dir, "output_dir": own.output_dir}
+    place = a_place(system_id="second", **directories)
+    assert own_trees(replace(HEDGE, place=place)) == trees
+    assert own_trees(replace(HEDGE, place=replace(place, **asked))) == [], "directories that are not a copy's"
 
 
 # -- which copy a job should have ------------------------------------------------------------------------------------
