@@ -59,6 +59,10 @@ NO_IMAGE = Term(0, 0, "no image to bring")
 NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
 
 
+CROWD = 200
+ROUNDING = 1.5
+"""With more jobs in a plan, walltimes of one such step and memories of a factor of two are asked of a queue as one."""
+
 WaitKey = tuple[PlaceKey, Resources, frozenset[object]]
 
 
@@ -73,12 +77,23 @@ class Evidence:
     waits: dict[WaitKey, Term] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """Of those waits that are summed up from draws."""
+    rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         history, first_uses = History(problem.history, speeds), FirstUses(problem.history)
         return cls(problem, history, first_uses, Failures(problem.history, problem.now))
+
+    def as_asked(self, spec: JobSpec, place: PlaceOption) -> JobSpec:
+        """The job whose wait is asked for: it, or in a crowd one that is rounded up and stands for all like it."""
+        if len(self.problem.asks) <= CROWD:
+            return spec
+        resources = _rounded_up(spec.resources, place)
+        key = place.key, resources, frozenset(spec.scheduler_options)
+        if key not in self.rounded:
+            self.rounded[key] = replace(spec, resources=resources)
+        return self.rounded[key]
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
@@ -152,14 +167,15 @@ class Outlook(NamedTuple):
 
 def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     """The terms of the time to solution, and what they come to."""
-    in_line = queue_wait(ask.spec, place, evidence)
+    asked = evidence.as_asked(ask.spec, place)
+    in_line = queue_wait(asked, place, evidence)
     wait = held(ask.spec, place, evidence.problem.now, in_line)
     stage, run, bring_home = (
         staging(ask.spec, place, evidence),
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    waits_s = evidence.draws_s.get(_wait_key(ask.spec, place)) if wait is in_line else None
+    waits_s = evidence.draws_s.get(_wait_key(asked, place)) if wait is in_line else None
     if waits_s is None:
         waits_s = drawn(wait, DRAWS)
     now_s = evidence.problem.now.timestamp()
@@ -202,6 +218,18 @@ def queue_wait(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
         answers = (estimator(spec, place, evidence) for estimator in WAIT_ESTIMATORS)
         evidence.waits[key] = next((answer for answer in answers if answer is not None), NO_HISTORY)
     return evidence.waits[key]
+
+
+def _rounded_up(resources: Resources, place: PlaceOption) -> Resources:
+    """Walltime and memory to the next step of a coarse scale, memory never beyond the largest node."""
+    largest_mib = max((kind.memory_mib for kind in place.nodes), default=resources.memory_mib)
+    walltime_s = ROUNDING ** math.ceil(math.log(max(60, resources.walltime_s), ROUNDING))
+    memory_mib = 2 ** math.ceil(math.log2(max(1, resources.memory_mib)))
+    return replace(
+        resources,
+        walltime_s=min(round(walltime_s), max(resources.walltime_s, round(LONGEST_RUN_S))),
+        memory_mib=max(resources.memory_mib, min(memory_mib, largest_mib)),
+    )
 
 
 def _wait_key(spec: JobSpec, place: PlaceOption) -> WaitKey:

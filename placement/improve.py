@@ -63,6 +63,7 @@ class _Plan:
         for (g, o, k), number in counts.items():
             self._placed[g][o, k] = number
             self._load.add(g, o, k, number)
+        self._seconds_s: dict[int, int] = {}
         self._lost = {g: self._loss(g) for g in self._placed}
 
     @property
@@ -126,9 +127,16 @@ class _Plan:
         o, k = min(((o, k) for o, k in self._placed[g] if kind.options[o].place in wanted), default=(-1, 0))
         if o < 0:
             return None
-        elsewhere = nsmallest(2, (self._after_s(kind, other, 0) for other in range(len(kind.options))))
-        later_s = (elsewhere[-1] if len(elsewhere) > 1 else UNPLACED_S) - self._after_s(kind, o, k)
+        later_s = self._second_s(g) - self._after_s(kind, o, k)
         return kind.weight * later_s / max(1, kind.options[o].cores * kind.options[o].run_s)
+
+    def _second_s(self, g: int) -> int:
+        """What a kind costs in its second-best place, were it alone."""
+        if g not in self._seconds_s:
+            kind = self._assignment.kinds[g]
+            two = nsmallest(2, (self._after_s(kind, o, 0) for o in range(len(kind.options))))
+            self._seconds_s[g] = two[-1] if len(two) > 1 else UNPLACED_S
+        return self._seconds_s[g]
 
     def _after_s(self, kind: Kind, o: int, k: int) -> int:
         return kind.options[o].after_s(self._assignment.starts_s, k)

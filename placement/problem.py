@@ -214,7 +214,7 @@ class SolveLimits:
 
     deterministic_time: float = 0.5
     """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
-    max_variables: int = 25_000
+    max_variables: int = 5_000
     """Beyond this many the solver is given the worst-placed jobs, part by part."""
 
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.assign import UNPLACED_S, cost
-from placement.engine import _answer, place
+from placement.engine import answer, place
 from placement.estimate import Evidence, estimates
 from placement.filters import screen
 from placement.gangs import gathered
+from placement.greedy import greedy
 from placement.pose import pose
 from placement.problem import Problem, SolveLimits
 from placement.weights import weights
@@ -32,8 +33,8 @@ PATIENT = SolveLimits(deterministic_time=2)
 def answered(asked: Problem, limits=LITTLE):
     screenings, evidence = gathered(asked.asks, screen(asked)), Evidence.of(asked)
     assignment = pose(asked, screenings, estimates(asked, screenings, evidence), evidence.history)
-    answer = _answer(assignment, limits, asked.seed)
-    return assignment, answer.counts, answer.proven_optimal
+    found = answer(assignment, greedy(assignment), limits, asked.seed)
+    return assignment, found.counts, found.proven_optimal
 
 
 def objective(asked: Problem, assignment, counts) -> int:
