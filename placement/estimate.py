@@ -415,8 +415,10 @@ def tasks(spec: JobSpec) -> int:
 
 def tasks_at_once(spec: JobSpec, place: PlaceOption) -> int:
     """How many of them run side by side there: as many as asked, as far as the place has room for us."""
+    if spec.array is None:
+        return 1
     room = slots_for_us(place) // footprint_cores(spec.resources, fitting_nodes(spec, place))
-    asked = (spec.array.limit if spec.array else None) or tasks(spec)
+    asked = spec.array.limit or tasks(spec)
     return max(1, min(tasks(spec), asked, room))
 
 

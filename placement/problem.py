@@ -90,12 +90,12 @@ class SystemView:
         """Its queues, by name."""
         return tuple(PlaceOption(self, queue) for queue in sorted(self.system.queues, key=lambda queue: queue.name))
 
-    @property
+    @cached_property
     def speed_factor(self) -> float:
         """How much faster than the reference this system runs jobs; 1.0 when not (sensibly) said in its notes."""
         return _positive(self.system.berth_notes.get("speedFactor"), 1.0)
 
-    @property
+    @cached_property
     def price_usd_per_core_hour(self) -> float:
         """0.0 when not (sensibly) said in its notes."""
         return _positive(self.system.berth_notes.get("pricePerCoreHour"), 0.0)
