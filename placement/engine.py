@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
-from placement.estimate import Evidence, estimates, probe_for
+from placement.estimate import Evidence, estimates, outlook, probe_for, starts_in_line
 from placement.explain import LONG_WAIT_S, advice, decided
 from placement.filters import Screening, screen
 from placement.gangs import gathered
 from placement.greedy import greedy
 from placement.improve import improve
+from placement.moves import Further, Standing, further, where_it_waits
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
 from placement.sooner import Waiting, advice_for
-from scheduler.model.plan import Decision, Estimate
+from scheduler.model.plan import Decision
 from scheduler.model.snapshots import StartProbe
 
 MAX_PROBES = 8
@@ -52,9 +53,23 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     return Plan(advised, found.proven_optimal, gap_share, found.solved_share)
 
 
-def prospects(problem: Problem) -> Mapping[str, Sequence[Estimate]]:
-    """What each place that may take a job promises it, by the job's uuid; nothing is decided."""
-    return estimates(problem, screen(problem))
+def rethink(problem: Problem, standings: Mapping[str, Standing]) -> Mapping[str, Further]:
+    """Where queued jobs should go besides where they wait, by uuid; those that stay are left out."""
+    evidence, screenings, now_s = Evidence.of(problem), screen(problem), problem.now.timestamp()
+    found: dict[str, Further] = {}
+    for ask in problem.asks:
+        standing = standings[ask.job_uuid]
+        candidates = {place.key: place for place in screenings[ask.job_uuid].candidates}
+        outlooks = {key: outlook(ask, place, evidence) for key, place in candidates.items()}
+        held = [
+            where_it_waits(standing, key, outlooks[key].prospect, starts_in_line(candidates[key], remote_id, evidence))
+            for key, remote_id in standing.in_line.items()
+            if key in outlooks
+        ]
+        best = further(standing, held, list(outlooks.values()), now_s) if standing.lead in outlooks else None
+        if best is not None:
+            found[ask.job_uuid] = best
+    return found
 
 
 def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:

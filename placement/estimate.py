@@ -161,6 +161,7 @@ def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) 
 class Outlook(NamedTuple):
     """What one job may expect in one place, were it alone: for people, and as draws."""
 
+    key: PlaceKey
     estimate: Estimate
     prospect: Prospect
 
@@ -180,10 +181,11 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         waits_s = drawn(wait, DRAWS)
     now_s = evidence.problem.now.timestamp()
     starts_s = tuple(now_s + max(wait_s, stage.p50_s) for wait_s in waits_s)
-    runs_s = drawn(run, DRAWS, stride=3)
+    runs_s = drawn(run, DRAWS, order_step=3)
     ends_s = tuple(at_s + run_s + bring_home.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
     prospect = Prospect(_name(place.key), starts_s, ends_s)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
+    taken_s = crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES)
     deadline_at = ask.spec.deadline_at
     expected = Estimate(
         system_id=place.key.system_id,
@@ -192,12 +194,13 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         staging=stage,
         run=run,
         archive=bring_home,
-        expected_s=prospect.mean_end_s - now_s + crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES),
+        expected_s=prospect.mean_end_s - now_s + taken_s,
         deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
     extra_s = costs(ask, place, expected, evidence.failures)
     noted = notes(ask, place, expected, evidence.failures, extra_s)
-    return Outlook(replace(expected, costs_s=extra_s, notes=noted), prospect)
+    found = replace(expected, costs_s=extra_s, notes=noted)
+    return Outlook(place.key, found, prospect.later_by(found.extra_s))
 
 
 def score_s(estimate: Estimate) -> float:
@@ -255,16 +258,20 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
     """
     age_s = evidence.age_s(place)
     ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_RUN_S) + HOLE_MARGIN_S)
-    line = [job.expected_start_at for job in place.visible_jobs if waits_for_nodes(job)]
-    if age_s > STALE_S or any(start_at is None or start_at < ends_at for start_at in line):
+    if age_s > STALE_S:
         return None
+    line = 0
+    for job in filter(waits_for_nodes, place.visible_jobs):
+        if job.expected_start_at is None or job.expected_start_at < ends_at:
+            return None
+        line += 1
     kinds = fitting_nodes(spec, place)
     taken = committed_cores(place)
     empty = sum(kind.free + (kind.planned_nodes if line else 0) for kind in kinds)
     empty -= math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0
     if empty < spec.resources.nodes:
         return None
-    until = f" until {count(len(line), 'job')} in line may start" if line else " now"
+    until = f" until {count(line, 'job')} in line may start" if line else " now"
     return _aged(Term(5, 60, f"{count(empty, 'node')} free{until}"), age_s)
 
 
@@ -330,6 +337,16 @@ def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term
         return None
     worst_s = max(likely_s, worst_s) + SITE_PAUSE_S
     return _aged(Term(likely_s, worst_s, _replay_of(forecast)), evidence.age_s(place))
+
+
+def starts_in_line(place: PlaceOption, remote_id: str | None, evidence: Evidence) -> tuple[float, ...] | None:
+    """When a job that waits there already will start, a draw each (Unix time); None where it cannot be seen."""
+    forecast = evidence.forecast(place)
+    if forecast is None or not any(job.id == remote_id for job in forecast.look.waiting):
+        return None
+    now_s = evidence.problem.now.timestamp()
+    (starts_s,) = forecast.held_starts_s([remote_id or ""], now_s + LONGEST_S).values()
+    return as_many([max(now_s, start_s) for start_s in starts_s], DRAWS)
 
 
 def _replay_of(forecast: Forecast) -> str:
