@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 NEVER_S = float("inf")
 
@@ -143,6 +143,11 @@ class Cluster:
         index = bisect_left(self._queue, seat)
         del self._queue[index]
         return self._schedule() if index == 0 else []
+
+    def end(self, load_id: str, at_s: float) -> None:
+        """Let a running job end at another instant than after its run time: it was stopped, or had to wait."""
+        self._ends = [(at_s if entry[2].id == load_id else entry[0], *entry[1:]) for entry in self._ends]
+        heapify(self._ends)
 
     def advance(self, to_s: float) -> list[Start]:
         """Let everything happen up to and including an instant; the jobs that started."""
