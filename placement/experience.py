@@ -78,7 +78,7 @@ def _vanished(before: Look, now: Look) -> list[Used]:
     here = {job.id for job in now.running} | {job.id for job in now.ended}
     middle_s = (before.now_s + now.now_s) / 2
     return [
-        Used(job.kin, job.asked_s, max(1.0, min(job.asked_s, middle_s - job.started_s)))
+        Used(job.kin, job.asked_s, max(1.0, min(job.asked_s, middle_s - job.started_s)), job.cores)
         for job in before.running
         if job.id not in here and job.started_s is not None
     ]
@@ -86,7 +86,7 @@ def _vanished(before: Look, now: Look) -> list[Used]:
 
 def _used(job: SeenJob) -> Used:
     began_s, ended_s = job.started_s or 0.0, job.ended_s or 0.0
-    return Used(job.kin, job.asked_s, max(0.0, ended_s - began_s))
+    return Used(job.kin, job.asked_s, max(0.0, ended_s - began_s), job.cores)
 
 
 def _came(job: SeenJob) -> tuple[float, str]:

@@ -73,11 +73,11 @@ class Futures:
 
     def ends_s(self, copy: Copy, starts_s: Sequence[float]) -> tuple[float, ...]:
         """When it would end if it started so."""
-        return tuple(at_s + self._run_s(n, copy.id, copy.kin, copy.asked_s) for n, at_s in enumerate(starts_s))
+        return tuple(at_s + self._run_s(n, copy) for n, at_s in enumerate(starts_s))
 
     def mean_run_s(self, copy: Copy) -> float:
         """How long it would run there, in the mean."""
-        return fmean(self._run_s(n, copy.id, copy.kin, copy.asked_s) for n in range(self._draws))
+        return fmean(self._run_s(n, copy) for n in range(self._draws))
 
     def held_starts_s(self, held: Collection[str], until_s: float) -> Mapping[str, tuple[float, ...]]:
         """When each of these, which are in line already, will start, a draw each; ``until_s`` where later."""
@@ -126,7 +126,7 @@ class Futures:
 
         def drawn(load: Load) -> float:
             begins, kin, age_s = traits[load.id]
-            return max(age_s + 1.0, run_s(kin, load.asked_s, (begins + part) % 1.0, age_s))
+            return max(age_s + 1.0, run_s(kin, load.asked_s, (begins + part) % 1.0, age_s, load.cores))
 
         return drawn
 
@@ -137,8 +137,9 @@ class Futures:
         load = Load(copy.id, max(1, copy.cores), asked_s, asked_s, copy.ready_s, rank_s)
         return draw.start_among_s(load, copy.ready_s, until_s)
 
-    def _run_s(self, n: int, name: str, kin: str, asked_s: float) -> float:
-        return self._predictor.run_s(kin, asked_s, (self._phase(name) + (n + 0.5) / self._draws) % 1.0)
+    def _run_s(self, n: int, copy: Copy) -> float:
+        part = (self._phase(copy.id) + (n + 0.5) / self._draws) % 1.0
+        return self._predictor.run_s(copy.kin, copy.asked_s, part, cores=copy.cores)
 
     def _phase(self, name: str) -> float:
         if name not in self._phases:

@@ -21,8 +21,9 @@ RECENT = 40
 FADING = 0.92
 """What a job counts beside the next one of its user."""
 
-SAME_ASK, OTHER_ASK = 1.1, 0.2
-"""Walltimes that differ by less than this factor are the same; what a job that asked for another one counts."""
+SAME_ASK, OTHER_ASK, OTHER_CORES = 1.1, 0.2, 0.3
+"""Walltimes that differ by less than this factor are the same; what a job counts that asked for another walltime, and
+one that asked for other cores."""
 
 PRIOR, PRIOR_WEIGHT = (0.01, 0.04, 0.12, 0.25, 0.4, 0.6, 0.8, 1.0), 0.5
 """Shares of the walltime that jobs in general use, and what they count beside the latest job of a user."""
@@ -35,6 +36,7 @@ class Used:
     user: str
     asked_s: float
     run_s: float
+    cores: int = 1
 
     @property
     def share(self) -> float:
@@ -43,16 +45,16 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
-    """What is known of run times: by user, the latest (walltime asked in seconds, share used), the last one newest."""
+    """What is known of run times: by user, the latest (walltime asked in seconds, cores, share used), the newest last."""
 
-    by_user: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    by_user: Mapping[str, tuple[tuple[float, int, float], ...]] = field(default_factory=dict)
 
 
 def learn(known: RunTimes, ended: Iterable[Used]) -> RunTimes:
     """What is known once these jobs, too, have ended; in the order in which they did."""
-    news: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    news: dict[str, list[tuple[float, int, float]]] = defaultdict(list)
     for each in ended:
-        news[each.user].append((each.asked_s, each.share))
+        news[each.user].append((each.asked_s, each.cores, each.share))
     if not news:
         return known
     latest = {user: (*known.by_user.get(user, ()), *shares)[-RECENT:] for user, shares in news.items()}
@@ -64,13 +66,13 @@ class Predictor:
 
     def __init__(self, known: RunTimes) -> None:
         self._known = known
-        self._alike: dict[tuple[str, float], tuple[Sequence[float], Sequence[float]]] = {}
+        self._alike: dict[tuple[str, float, int], tuple[Sequence[float], Sequence[float]]] = {}
 
-    def run_s(self, user: str, asked_s: float, quantile: float, age_s: float = 0.0) -> float:
+    def run_s(self, user: str, asked_s: float, quantile: float, age_s: float = 0.0, cores: int = 1) -> float:
         """A quantile of the run time, for a job that has run for ``age_s`` already; more than that."""
-        key = (user, asked_s)
+        key = (user, asked_s, cores)
         if key not in self._alike:
-            self._alike[key] = _weighed(self._known.by_user.get(user, ()), asked_s)
+            self._alike[key] = _weighed(self._known.by_user.get(user, ()), asked_s, cores)
         shares, weights = self._alike[key]
         first = bisect_right(shares, age_s / asked_s) if age_s > 0 else 0
         if first == len(shares):
@@ -80,12 +82,15 @@ class Predictor:
         return max(age_s, 1.0, shares[min(sought, len(shares) - 1)] * asked_s)
 
 
-def _weighed(own: Sequence[tuple[float, float]], asked_s: float) -> tuple[Sequence[float], Sequence[float]]:
+def _weighed(
+    own: Sequence[tuple[float, int, float]], asked_s: float, cores: int
+) -> tuple[Sequence[float], Sequence[float]]:
     """Shares of the walltime that a job may use, in rising order, and how much they and those before them count."""
     found = [(share, PRIOR_WEIGHT / len(PRIOR)) for share in PRIOR]
-    for n, (asked, share) in enumerate(reversed(own)):
-        same = asked_s / SAME_ASK < asked < asked_s * SAME_ASK
-        found.append((share, FADING**n * (1.0 if same else OTHER_ASK)))
+    for n, (asked, on_cores, share) in enumerate(reversed(own)):
+        same_ask = asked_s / SAME_ASK < asked < asked_s * SAME_ASK
+        likeness = (1.0 if same_ask else OTHER_ASK) * (1.0 if on_cores == cores else OTHER_CORES)
+        found.append((share, FADING**n * likeness))
     found.sort()
     return [share for share, _ in found], list(accumulate(weight for _, weight in found))
 

@@ -106,11 +106,11 @@ def test_a_job_that_waits_is_moved_where_it_starts_at_once():
 def test_a_job_that_vanishes_from_sight_is_taken_to_have_ended():
     before = Look(NOW - 200, 4, (seen("r", started_s=-500),), ())
     known = learn(learn(Experience(), {"a": before}), {"a": look()})
-    assert known.run_times.by_user["ann"] == ((1000.0, 0.4),)
+    assert known.run_times.by_user["ann"] == ((1000.0, 4, 0.4),)
 
 
 def test_what_ended_is_learned_once():
     ended = seen("r", started_s=-500, ended_s=-100)
     before = Look(NOW - 200, 4, (seen("r", started_s=-500),), ())
     known = learn(learn(Experience(), {"a": before}), {"a": look(ended=[ended])})
-    assert known.run_times.by_user["ann"] == ((1000.0, 0.4),)
+    assert known.run_times.by_user["ann"] == ((1000.0, 4, 0.4),)

@@ -12,9 +12,9 @@ def known(*shares, user="ann", asked_s=1000.0):
     return learn(RunTimes(), [Used(user, asked_s, share * asked_s) for share in shares])
 
 
-def drawn(known, asked_s=1000.0, age_s=0.0, draws=100):
+def drawn(known, asked_s=1000.0, age_s=0.0, cores=1, draws=100):
     predictor = Predictor(known)
-    return [predictor.run_s("ann", asked_s, (n + 0.5) / draws, age_s) / asked_s for n in range(draws)]
+    return [predictor.run_s("ann", asked_s, (n + 0.5) / draws, age_s, cores) / asked_s for n in range(draws)]
 
 
 def test_nobody_in_particular_uses_the_prior():
@@ -31,6 +31,12 @@ def test_those_that_asked_for_something_else_count_beside_them():
     asked_for_else = known(*[0.3] * 5, asked_s=9000)
     assert drawn(asked_for_else).count(0.3) > 50
     assert drawn(learn(asked_for_else, [Used("ann", 1000, 700)] * 5)).count(0.3) < 20
+
+
+def test_runs_on_other_cores_count_less_than_runs_on_as_many():
+    both = learn(RunTimes(), [Used("ann", 1000, 200, cores=4), Used("ann", 1000, 700, cores=64)] * 5)
+    assert drawn(both, cores=4).count(0.2) > 60 > 40 > drawn(both, cores=4).count(0.7)
+    assert drawn(both, cores=64).count(0.7) > 60
 
 
 def test_a_run_counts_more_than_one_before_it():

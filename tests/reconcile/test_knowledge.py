@@ -79,7 +79,7 @@ async def test_what_was_seen_before_the_start_is_brought_back(world: World, know
     term = asked.watched[PLACE].term(4, 3600, START.timestamp())
     assert term is not None
     assert 300 < term.p50_s < 900
-    assert asked.experience.run_times.by_user["cluster/eve"][-1] == (3600.0, 0.25)
+    assert asked.experience.run_times.by_user["cluster/eve"][-1] == (3600.0, 4, 0.25)
     assert len(asked.experience.places["cluster/fake"].newcomers) == 120
 
 
