@@ -45,7 +45,7 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
-    """What is known of run times: by user, the latest (walltime asked in seconds, cores, share used), the newest last."""
+    """What is known of run times: by user, the latest (walltime asked in seconds, cores, share used), newest last."""
 
     by_user: Mapping[str, tuple[tuple[float, int, float], ...]] = field(default_factory=dict)
 
