@@ -15,14 +15,14 @@ _NORMAL = NormalDist()
 _P90 = _NORMAL.inv_cdf(0.9)
 
 
-def drawn(term: Term, draws: int, stride: int = 1) -> tuple[float, ...]:
+def drawn(term: Term, draw_count: int, order_step: int = 1) -> tuple[float, ...]:
     """So many draws of a duration in seconds, spread evenly over its quantiles.
 
-    stride: every how many of them comes next; durations that have nothing to do with each other take different ones.
+    order_step: which of them comes next, counted from the last; other durations, to be drawn beside, take another one.
     """
     middle = max(0.0, term.p50_s) ** (1 / ROOT)
     spread = (max(term.p90_s, term.p50_s, 0.0) ** (1 / ROOT) - middle) / _P90
-    return tuple(max(0.0, middle + spread * sigma) ** ROOT for sigma in _sigmas(draws, stride))
+    return tuple(max(0.0, middle + spread * sigma) ** ROOT for sigma in _sigmas(draw_count, order_step))
 
 
 def summed_up(draws_s: Sequence[float]) -> tuple[float, float]:
@@ -33,11 +33,11 @@ def summed_up(draws_s: Sequence[float]) -> tuple[float, float]:
     return tenths[4], tenths[8]
 
 
-def as_many(draws_s: Sequence[float], draws: int) -> tuple[float, ...]:
+def as_many(draws_s: Sequence[float], draw_count: int) -> tuple[float, ...]:
     """The same draws, some of them more than once where there are too few."""
-    return tuple(draws_s[n * len(draws_s) // draws] for n in range(draws))
+    return tuple(draws_s[n * len(draws_s) // draw_count] for n in range(draw_count))
 
 
 @cache
-def _sigmas(draws: int, stride: int) -> tuple[float, ...]:
-    return tuple(_NORMAL.inv_cdf((n * stride % draws + 0.5) / draws) for n in range(draws))
+def _sigmas(count: int, every: int) -> tuple[float, ...]:
+    return tuple(_NORMAL.inv_cdf((n * every % count + 0.5) / count) for n in range(count))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
-from placement.estimate import Evidence, estimates, probe_for
+from placement.estimate import Evidence, estimates, outlook, probe_for, starts_in_line
 from placement.explain import LONG_WAIT_S, advice, decided
 from placement.filters import Screening, screen
 from placement.gangs import gathered
 from placement.greedy import greedy
 from placement.improve import improve
+from placement.moves import Further, Standing, further, where_it_waits
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
 from placement.sooner import Waiting, advice_for
-from scheduler.model.plan import Decision, Estimate
+from scheduler.model.plan import Decision
 from scheduler.model.snapshots import StartProbe
 
 MAX_PROBES = 8
@@ -41,20 +42,34 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     evidence = Evidence.of(problem)
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)
-    answer = _answer(assignment, limits, problem.seed)
-    choices = read(assignment, answer.counts)
+    found = answer(assignment, greedy(assignment), limits, problem.seed)
+    choices = read(assignment, found.counts)
     decisions = {
-        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), answer.proven_optimal, problem.now)
+        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), found.proven_optimal, problem.now)
         for uuid in sorted(screenings)
     }
-    gap_share = cost(assignment, answer.counts) / max(1, assignment.lower_bound) - 1
+    gap_share = cost(assignment, found.counts) / max(1, assignment.lower_bound) - 1
     advised = _advised(decisions, screenings, evidence)
-    return Plan(advised, answer.proven_optimal, gap_share, answer.solved_share)
+    return Plan(advised, found.proven_optimal, gap_share, found.solved_share)
 
 
-def prospects(problem: Problem) -> Mapping[str, Sequence[Estimate]]:
-    """What each place that may take a job promises it, by the job's uuid; nothing is decided."""
-    return estimates(problem, screen(problem))
+def rethink(problem: Problem, standings: Mapping[str, Standing]) -> Mapping[str, Further]:
+    """Where queued jobs should go besides where they wait, by uuid; those that stay are left out."""
+    evidence, screenings, now_s = Evidence.of(problem), screen(problem), problem.now.timestamp()
+    found: dict[str, Further] = {}
+    for ask in problem.asks:
+        standing = standings[ask.job_uuid]
+        candidates = {place.key: place for place in screenings[ask.job_uuid].candidates}
+        outlooks = {key: outlook(ask, place, evidence) for key, place in candidates.items()}
+        held = [
+            where_it_waits(standing, key, outlooks[key].prospect, starts_in_line(candidates[key], remote_id, evidence))
+            for key, remote_id in standing.in_line.items()
+            if key in outlooks
+        ]
+        best = further(standing, held, list(outlooks.values()), now_s) if standing.lead in outlooks else None
+        if best is not None:
+            found[ask.job_uuid] = best
+    return found
 
 
 def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:
@@ -91,9 +106,11 @@ def _advised(
     }
 
 
-def _answer(assignment: Assignment, limits: SolveLimits, seed: int) -> Answer:
-    """Greedy where it reaches the lower bound (always so for a single job); else CP-SAT, on all or part by part."""
-    first = greedy(assignment)
+def answer(assignment: Assignment, first: Counts, limits: SolveLimits, seed: int) -> Answer:
+    """The greedy plan where it reaches the lower bound (always so for a single job); else CP-SAT, on all or on parts.
+
+    first: the greedy plan; no worse one is answered.
+    """
     if cost(assignment, first) == assignment.lower_bound:
         return Answer(first, True)
     from placement.solve import solve  # the solver's library takes its time to load; most plans do without

@@ -7,7 +7,7 @@ order of the table is the order of trust. What has been seen long ago is believe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -59,6 +59,10 @@ NO_IMAGE = Term(0, 0, "no image to bring")
 NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
 
 
+CROWD = 200
+ROUNDING = 1.5
+"""With more jobs in a plan, walltimes of one such step and memories of a factor of two are asked of a queue as one."""
+
 WaitKey = tuple[PlaceKey, Resources, frozenset[object]]
 
 
@@ -73,12 +77,23 @@ class Evidence:
     waits: dict[WaitKey, Term] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """Of those waits that are summed up from draws."""
+    rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         history, first_uses = History(problem.history, speeds), FirstUses(problem.history)
         return cls(problem, history, first_uses, Failures(problem.history, problem.now))
+
+    def as_asked(self, spec: JobSpec, place: PlaceOption) -> JobSpec:
+        """The job whose wait is asked for: it, or in a crowd one that is rounded up and stands for all like it."""
+        if len(self.problem.asks) <= CROWD:
+            return spec
+        resources = _rounded_up(spec.resources, place)
+        key = place.key, resources, frozenset(spec.scheduler_options)
+        if key not in self.rounded:
+            self.rounded[key] = replace(spec, resources=resources)
+        return self.rounded[key]
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
@@ -106,7 +121,34 @@ def estimates(
 ) -> Mapping[str, tuple[Estimate, ...]]:
     """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
     evidence = evidence or Evidence.of(problem)
-    return {ask.job_uuid: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for ask in problem.asks}
+    found: dict[Hashable, tuple[Estimate, ...]] = {}
+    expected: dict[str, tuple[Estimate, ...]] = {}
+    for ask in problem.asks:
+        candidates = screenings[ask.job_uuid].candidates
+        asked = likeness(ask), tuple(place.key for place in candidates)
+        if asked not in found:
+            found[asked] = _soonest_first(ask, candidates, evidence)
+        expected[ask.job_uuid] = found[asked]
+    return expected
+
+
+def likeness(ask: Ask) -> Hashable:
+    """All that the estimators read of an ask: those for whom this is equal may expect the same everywhere."""
+    spec = ask.spec
+    return (
+        ask.owner,
+        spec.image,
+        spec.runtime,
+        spec.resources,
+        spec.array,
+        spec.scheduler_options,
+        tuple(each.source_url for each in spec.file_inputs),
+        spec.archive_mode,
+        spec.archive_system_id,
+        spec.deadline_at,
+        spec.usd_per_hour,
+        spec.usd_per_kwh,
+    )
 
 
 def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
@@ -117,30 +159,33 @@ def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) 
 
 
 class Outlook(NamedTuple):
-    """What one job may expect in one place, were it alone: for people, and as draws."""
+    """What one job may expect in one place, were it alone: for people, and as draws, whose ends count all it costs."""
 
+    key: PlaceKey
     estimate: Estimate
     prospect: Prospect
 
 
 def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     """The terms of the time to solution, and what they come to."""
-    in_line = queue_wait(ask.spec, place, evidence)
+    asked = evidence.as_asked(ask.spec, place)
+    in_line = queue_wait(asked, place, evidence)
     wait = held(ask.spec, place, evidence.problem.now, in_line)
     stage, run, bring_home = (
         staging(ask.spec, place, evidence),
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    waits_s = evidence.draws_s.get(_wait_key(ask.spec, place)) if wait is in_line else None
+    waits_s = evidence.draws_s.get(_wait_key(asked, place)) if wait is in_line else None
     if waits_s is None:
         waits_s = drawn(wait, DRAWS)
     now_s = evidence.problem.now.timestamp()
     starts_s = tuple(now_s + max(wait_s, stage.p50_s) for wait_s in waits_s)
-    runs_s = drawn(run, DRAWS, stride=3)
+    runs_s = drawn(run, DRAWS, order_step=3)
     ends_s = tuple(at_s + run_s + bring_home.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
     prospect = Prospect(_name(place.key), starts_s, ends_s)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
+    taken_s = crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES)
     deadline_at = ask.spec.deadline_at
     expected = Estimate(
         system_id=place.key.system_id,
@@ -149,12 +194,13 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         staging=stage,
         run=run,
         archive=bring_home,
-        expected_s=prospect.mean_end_s - now_s + crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES),
+        expected_s=prospect.mean_end_s - now_s + taken_s,
         deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
     extra_s = costs(ask, place, expected, evidence.failures)
     noted = notes(ask, place, expected, evidence.failures, extra_s)
-    return Outlook(replace(expected, costs_s=extra_s, notes=noted), prospect)
+    found = replace(expected, costs_s=extra_s, notes=noted)
+    return Outlook(place.key, found, prospect.later_by(found.extra_s))
 
 
 def score_s(estimate: Estimate) -> float:
@@ -175,6 +221,18 @@ def queue_wait(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
         answers = (estimator(spec, place, evidence) for estimator in WAIT_ESTIMATORS)
         evidence.waits[key] = next((answer for answer in answers if answer is not None), NO_HISTORY)
     return evidence.waits[key]
+
+
+def _rounded_up(resources: Resources, place: PlaceOption) -> Resources:
+    """Walltime and memory to the next step of a coarse scale, memory never beyond the largest node."""
+    largest_mib = max((kind.memory_mib for kind in place.nodes), default=resources.memory_mib)
+    walltime_s = ROUNDING ** math.ceil(math.log(max(60, resources.walltime_s), ROUNDING))
+    memory_mib = 2 ** math.ceil(math.log2(max(1, resources.memory_mib)))
+    return replace(
+        resources,
+        walltime_s=min(round(walltime_s), max(resources.walltime_s, round(LONGEST_RUN_S))),
+        memory_mib=max(resources.memory_mib, min(memory_mib, largest_mib)),
+    )
 
 
 def _wait_key(spec: JobSpec, place: PlaceOption) -> WaitKey:
@@ -198,22 +256,21 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
     Then also those are free that the site keeps for such jobs. What it says of a job that is only asked about
     (``site_says``) is that it starts after them; what it does is start it.
     """
-    age_s = evidence.age_s(place)
-    ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_RUN_S) + HOLE_MARGIN_S)
-    if age_s > STALE_S:
+    age_s, kinds = evidence.age_s(place), fitting_nodes(spec, place)
+    if age_s > STALE_S or sum(kind.free + kind.planned_nodes for kind in kinds) < spec.resources.nodes:
         return None
-    line = 0
+    ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_RUN_S) + HOLE_MARGIN_S)
+    line_count = 0
     for job in filter(waits_for_nodes, place.visible_jobs):
         if job.expected_start_at is None or job.expected_start_at < ends_at:
             return None
-        line += 1
-    kinds = fitting_nodes(spec, place)
+        line_count += 1
     taken = committed_cores(place)
-    empty = sum(kind.free + (kind.planned_nodes if line else 0) for kind in kinds)
+    empty = sum(kind.free + (kind.planned_nodes if line_count else 0) for kind in kinds)
     empty -= math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0
     if empty < spec.resources.nodes:
         return None
-    until = f" until {count(line, 'job')} in line may start" if line else " now"
+    until = f" until {count(line_count, 'job')} in line may start" if line_count else " now"
     return _aged(Term(5, 60, f"{count(empty, 'node')} free{until}"), age_s)
 
 
@@ -279,6 +336,16 @@ def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term
         return None
     worst_s = max(likely_s, worst_s) + SITE_PAUSE_S
     return _aged(Term(likely_s, worst_s, _replay_of(forecast)), evidence.age_s(place))
+
+
+def starts_in_line(place: PlaceOption, remote_id: str | None, evidence: Evidence) -> tuple[float, ...] | None:
+    """When a job that waits there already will start, a draw each (Unix time); None where it cannot be seen."""
+    forecast = evidence.forecast(place)
+    if forecast is None or not any(job.id == remote_id for job in forecast.look.waiting):
+        return None
+    now_s = evidence.problem.now.timestamp()
+    (starts_s,) = forecast.held_starts_s([remote_id or ""], now_s + LONGEST_S).values()
+    return as_many([max(now_s, start_s) for start_s in starts_s], DRAWS)
 
 
 def _replay_of(forecast: Forecast) -> str:
@@ -364,8 +431,10 @@ def tasks(spec: JobSpec) -> int:
 
 def tasks_at_once(spec: JobSpec, place: PlaceOption) -> int:
     """How many of them run side by side there: as many as asked, as far as the place has room for us."""
+    if spec.array is None:
+        return 1
     room = slots_for_us(place) // footprint_cores(spec.resources, fitting_nodes(spec, place))
-    asked = (spec.array.limit if spec.array else None) or tasks(spec)
+    asked = spec.array.limit or tasks(spec)
     return max(1, min(tasks(spec), asked, room))
 
 

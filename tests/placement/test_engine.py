@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.engine import MAX_PROBES, place, probes_for
+from placement.engine import MAX_PROBES, place, probes_for, rethink
 from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
+from placement.moves import Standing
 from placement.problem import PlaceKey, Problem, SolveLimits
 from scheduler.model.jobs import Gang
 from scheduler.model.plan import Reason
@@ -352,3 +353,21 @@ def test_the_same_problem_gets_the_same_plan(seed):
     asks = tuple(ask(f"job-{n}", nodes=1 + n % 4, walltime_s=600 * (1 + n % 5)) for n in range(12))
     asked = problem(asks, IDLE, BUSY, seed=seed)
     assert place(asked, LITTLE) == place(asked, LITTLE)
+
+
+# -- jobs that wait ---------------------------------------------------------------------------------------------------
+
+
+def test_a_queued_job_moves_to_an_idle_cluster_and_stays_where_it_will_start_soon():
+    ours, waits = replace(waiting(remote_id="7", walltime_s=600), submitted_at=NOW - timedelta(hours=2)), 9 * 3600
+    holders = tuple(running(remote_id=str(n), walltime_s=100 * 3600, since_s=60) for n in range(4))
+    ahead = waiting(cores=16, walltime_s=100 * 3600, remote_id="9", priority=9.0)
+    full = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=(*holders, ahead, ours)))
+    key = PlaceKey("alder", "cpu")
+    stands = Standing(in_line={key: "7"}, lead=key, waited_s=waits, moves_to={"alder", "birch"})
+    asked = problem(ask(walltime_s=36_000), full, IDLE)
+    moved = rethink(asked, {"job-1": stands})["job-1"]
+    assert (moved.place.system_id, moved.is_move) == ("birch", True)
+    assert moved.sooner_s > 3600
+    soon = replace(stands, start_at_s=NOW.timestamp() + 60)
+    assert rethink(asked, {"job-1": soon}) == {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from placement.moves import Further
 from scheduler.model.apps import FileInput
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.jobs import Role
@@ -206,11 +207,10 @@ async def test_a_job_is_moved_while_it_waits_and_keeps_its_old_place_until_it_ha
     [lead] = await world.attempts(job)
     there = "second" if lead.system_id == "cluster" else "cluster"
 
-    def prospector(problem):
-        found = [promised(lead.system_id, 36_000.0), promised(there, 60.0)]
-        return {ask.job_uuid: found for ask in problem.asks}
+    def elsewhere(problem, standings):
+        return {uuid: Further(promised(there, 60.0), True, 36_000.0) for uuid in standings}
 
-    world.loops.keep_right = KeepRight(world.ports(), prospector, review_s=60.0)
+    world.loops.keep_right = KeepRight(world.ports(), elsewhere, review_s=60.0)
     world.later(1000)
     await world.run(ticks=12)
     now = await world.job(job)
