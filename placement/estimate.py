@@ -159,7 +159,7 @@ def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) 
 
 
 class Outlook(NamedTuple):
-    """What one job may expect in one place, were it alone: for people, and as draws."""
+    """What one job may expect in one place, were it alone: for people, and as draws, whose ends count all it costs."""
 
     key: PlaceKey
     estimate: Estimate
@@ -256,22 +256,21 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
     Then also those are free that the site keeps for such jobs. What it says of a job that is only asked about
     (``site_says``) is that it starts after them; what it does is start it.
     """
-    age_s = evidence.age_s(place)
-    ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_RUN_S) + HOLE_MARGIN_S)
-    if age_s > STALE_S:
+    age_s, kinds = evidence.age_s(place), fitting_nodes(spec, place)
+    if age_s > STALE_S or sum(kind.free + kind.planned_nodes for kind in kinds) < spec.resources.nodes:
         return None
-    line = 0
+    ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_RUN_S) + HOLE_MARGIN_S)
+    line_count = 0
     for job in filter(waits_for_nodes, place.visible_jobs):
         if job.expected_start_at is None or job.expected_start_at < ends_at:
             return None
-        line += 1
-    kinds = fitting_nodes(spec, place)
+        line_count += 1
     taken = committed_cores(place)
-    empty = sum(kind.free + (kind.planned_nodes if line else 0) for kind in kinds)
+    empty = sum(kind.free + (kind.planned_nodes if line_count else 0) for kind in kinds)
     empty -= math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0
     if empty < spec.resources.nodes:
         return None
-    until = f" until {count(line, 'job')} in line may start" if line else " now"
+    until = f" until {count(line_count, 'job')} in line may start" if line_count else " now"
     return _aged(Term(5, 60, f"{count(empty, 'node')} free{until}"), age_s)
 
 

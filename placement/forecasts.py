@@ -13,7 +13,7 @@ from placement.predict import Predictor
 DRAWS = 8
 """Draws of a queue's future."""
 
-JOBS_DRAWN = 20_000
+JOBS_DRAWN = 8_000
 """In long queues there are fewer draws, so that no more jobs than this are drawn for one queue."""
 
 FEWEST_DRAWS = 3

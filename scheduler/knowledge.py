@@ -116,6 +116,10 @@ class Knowledge:
             if followed.recalled:
                 self._thread.submit(self._guarded, self._learn, tenant, system_id, followed, snapshot)
 
+    def forget(self, tenant: str, system_id: str) -> None:
+        """Its rows have changed: with the next look they are brought back anew."""
+        self._followed.pop((tenant, system_id), None)
+
     async def settle(self) -> None:
         """Wait until all that was seen so far is learnt."""
         while self._recalling:

@@ -77,6 +77,8 @@ async def learn(ports: Ports, caller: Principal, system_id: str, given: GivenRec
     async with ports.transaction() as db:
         detail = {"format": given.format, "jobs": learnt.kept_jobs}
         await AuditStore(db).add(caller.tenant, caller.username, "system.history", system_id, detail, ports.clock())
+    if ports.knowledge is not None:
+        ports.knowledge.forget(system.tenant, system.id)
     return learnt
 
 

@@ -119,3 +119,15 @@ async def test_a_look_that_cannot_be_learnt_from_costs_nothing_else(world: World
     await knowledge.settle()
     known = (await knowledge.problem("dev", (), world.now)).experience
     assert [job.id for job in known.places["cluster/fake"].newcomers] == ["2"]
+
+
+async def test_records_that_are_imported_are_brought_back_with_the_next_look(world: World, knowledge: Knowledge):
+    knowledge.look(*HERE, look(0))
+    await knowledge.settle()
+    async with world.database.transaction() as db:
+        await SightingStore(db).put(*HERE, [past(number) for number in range(9, 0, -1)])
+    knowledge.forget(*HERE)
+    knowledge.look(*HERE, look(10))
+    await knowledge.settle()
+    known = (await knowledge.problem("dev", (), world.now)).experience
+    assert len(known.places["cluster/fake"].newcomers) == 9
