@@ -121,6 +121,11 @@ class Cluster:
     # -- what it holds -----------------------------------------------------------------------------------------------
 
     @property
+    def in_line(self) -> int:
+        """How many jobs wait."""
+        return len(self._line.entries)
+
+    @property
     def waiting(self) -> list[Load]:
         """Jobs in line, the first in front."""
         return [load for _, _, load in self._line.entries]

@@ -148,6 +148,7 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     ends_s = tuple(at_s + run_s + bring_home.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
     prospect = Prospect(_name(place.key), starts_s, ends_s)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
+    taken_s = crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES)
     deadline_at = ask.spec.deadline_at
     expected = Estimate(
         system_id=place.key.system_id,
@@ -156,15 +157,14 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         staging=stage,
         run=run,
         archive=bring_home,
-        expected_s=prospect.mean_end_s - now_s + crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES),
+        expected_s=prospect.mean_end_s - now_s + taken_s,
         told_waits_s=evidence.told_waits_s.get(_wait_key(ask.spec, place), {}),
         deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
     extra_s = costs(ask, place, expected, evidence.failures)
     noted = notes(ask, place, expected, evidence.failures, extra_s)
-    expected = replace(expected, costs_s=extra_s, notes=noted)
-    later = replace(prospect, ends_s=tuple(end_s + expected.extra_s for end_s in ends_s))
-    return Outlook(place.key, expected, later)
+    found = replace(expected, costs_s=extra_s, notes=noted)
+    return Outlook(place.key, found, prospect.later_by(found.extra_s))
 
 
 def score_s(estimate: Estimate) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import NormalDist, fmean
 from typing import overload
 
@@ -61,6 +61,11 @@ class Futures:
         self._phases: dict[str, float] = {}
         self._traits: dict[str, tuple[float, str, float]] = {}
         """By job: where its draws begin, whose run times are like its own, and how long it has run."""
+
+    @cached_property
+    def backlog_s(self) -> float:
+        """Work in line for each core."""
+        return sum(job.cores * job.asked_s for job in self._look.waiting) / max(1, self._look.cores)
 
     def starts_s(self, copy: Copy, until_s: float) -> tuple[float, ...]:
         """When a copy that is sent now would start, a draw each; ``until_s`` where later."""
@@ -128,7 +133,8 @@ class Futures:
     def _start_s(self, n: int, draw: Played, copy: Copy, until_s: float) -> float:
         rank_s = copy.ready_s + self._order.offset_s.get(copy.user, 0.0) + self._misjudged_s(n, copy.id, copy.user)
         self._traits[copy.id] = self._phase(copy.id), copy.kin, 0.0
-        load = Load(copy.id, copy.cores, copy.asked_s, copy.asked_s, copy.ready_s, rank_s)
+        asked_s = max(1.0, copy.asked_s)
+        load = Load(copy.id, max(1, copy.cores), asked_s, asked_s, copy.ready_s, rank_s)
         return draw.start_among_s(load, copy.ready_s, until_s)
 
     def _run_s(self, n: int, name: str, kin: str, asked_s: float) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SeenJob:
+class SeenJob(NamedTuple):
     """A job as a site shows it. Instants in seconds; ``asked_s`` is its walltime.
 
     user: as whom it stands in line; kin: whose run times are like its own (for our jobs more than the login tells).

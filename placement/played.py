@@ -12,18 +12,13 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from placement.easy import NEVER_S, Cluster, Load, Start
+from placement.pace import Pace
 
-DEPTH = 400
+DEPTH = 150
 """Starts in a draw that are played one by one."""
 
 STRIDE = 16
 """Steps that are played in one go."""
-
-SAMPLED = 200
-"""Jobs that stand for all that wait behind those."""
-
-FEWEST = 8
-"""Starts that tell a pace."""
 
 STATES, STATE_JOBS = 16, 20_000
 """From how many states a draw can be played anew, and how many jobs in line they hold together, at most."""
@@ -40,23 +35,23 @@ class Played:
     def __init__(self, world: Cluster, depth: int = DEPTH) -> None:
         self.world, self._left = world, depth
         self._ahead = world.copy()
-        self._rest: _Rest | None = None
+        self._pace: Pace | None = None
         self._starts: dict[str, float] = {load.id: world.now_s for load, _ in world.running}
-        in_line = len(world.waiting)
+        in_line = world.in_line
         self._most_states = max(2, min(STATES, STATE_JOBS // max(1, in_line)))
         self._every = max(8, in_line // 8)
         self._states = [(0, world)]
         self._steps: list[Step] = []
-        self._begun: dict[int, Sequence[Start]] = {}
+        self._begun: dict[int, tuple[Load, ...]] = {}
         self._note([])
 
     def start_s(self, load_id: str, until_s: float) -> float:
         """When a job that is in line already starts; ``until_s`` where later."""
         while load_id not in self._starts and self._play(until_s):
             pass
-        if load_id not in self._starts and self._rest is not None:
-            in_line = next((load for load in self._rest.in_line if load.id == load_id), None)
-            return until_s if in_line is None else min(self._rest.start_s(in_line), until_s)
+        if load_id not in self._starts and self._pace is not None:
+            behind = next((load for load in self._ahead.waiting if load.id == load_id), None)
+            return until_s if behind is None else _paced_s(self._pace, behind, until_s)
         return min(self._starts.get(load_id, until_s), until_s)
 
     def start_among_s(self, load: Load, ready_s: float, until_s: float) -> float:
@@ -80,7 +75,7 @@ class Played:
                     return self._anew_s(step, load, ready_s, until_s)
             first = len(self._steps)
             if not self._play(until_s) and first == len(self._steps):
-                return until_s if self._rest is None else min(max(self._rest.start_s(load), ready_s), until_s)
+                return until_s if self._pace is None else max(_paced_s(self._pace, load, until_s), ready_s)
 
     # -- looking for a start -----------------------------------------------------------------------------------------
 
@@ -88,7 +83,7 @@ class Played:
         """Whether the job starts in or after a step, when its turn comes; later ranks have theirs behind it."""
         since_s, free, shadow_s, spare, first_s, latest_s = self._steps[step]
         if ready_s <= since_s and latest_s > load.rank_s:
-            for later in (start.load for start in self._begun[step] if start.load.rank_s > load.rank_s):
+            for later in (each for each in self._begun[step] if each.rank_s > load.rank_s):
                 free += later.cores
                 spare += 0 if since_s + later.asked_s <= shadow_s else later.cores
         if load.cores > free:
@@ -128,15 +123,16 @@ class Played:
         """Some steps; False where there is none before that instant, or none that is worth it."""
         world = self.world
         for _ in range(STRIDE):
-            if self._rest is not None or self._ahead.next_s >= until_s:
+            if self._pace is not None or self._ahead.next_s >= until_s:
                 return False
             starts = self._ahead.step()
+            self._ahead.ended.clear()
             self._note(starts)
             self._left -= len(starts)
             if self._left <= 0:
-                began = [start.load for starts in self._begun.values() for start in starts]
+                begun = [load for loads in self._begun.values() for load in loads]
                 took_s = self._ahead.now_s - world.now_s + (self._ahead.left_s - world.left_s) / world.cores
-                self._rest = _Rest(self._ahead, began, took_s)
+                self._pace = Pace(self._ahead.now_s, took_s, begun, self._ahead.waiting)
             elif len(self._steps) % self._every == 0:
                 self._states.append((len(self._steps) - 1, self._ahead.copy()))
                 if len(self._states) > self._most_states:
@@ -147,7 +143,7 @@ class Played:
     def _note(self, starts: Sequence[Start]) -> None:
         latest_s = -NEVER_S
         if starts:
-            self._begun[len(self._steps)] = starts
+            self._begun[len(self._steps)] = tuple([start.load for start in starts])
             for load, at_s in starts:
                 self._starts[load.id] = at_s
                 if load.rank_s > latest_s:
@@ -156,42 +152,9 @@ class Played:
         self._steps.append((ahead.now_s, *ahead.room, latest_s))
 
 
-class _Rest:
-    """A line that is not played to its end. A job in it starts when those ahead that ask for no more have begun, at the
-    pace at which such jobs began so far, or else when all have."""
-
-    def __init__(self, system: Cluster, begun: Sequence[Load], took_s: float) -> None:
-        """begun: who started; took_s: how long the whole system had to work for that."""
-        self.in_line = [load for load in system.waiting if load.cores <= system.cores]
-        self._now_s, self._took_s, self._most_cores = system.now_s, max(0.0, took_s), system.cores
-        self._begun, self._begun_weight = _some(begun)
-        self._waiting, self._waiting_weight = _some(self.in_line)
-
-    def start_s(self, load: Load) -> float:
-        """When a job starts, whether it is in line already or joins it."""
-        ahead = [each for each in self._waiting if each.rank_s < load.rank_s]
-        cores, asked_s = load.cores, load.asked_s
-        while cores < self._most_cores and len(_within(self._begun, cores, asked_s)) < FEWEST:
-            cores, asked_s = 2 * cores, 2 * asked_s
-        alike_s = self._begin_s(_within(ahead, cores, asked_s), _within(self._begun, cores, asked_s))
-        return self._now_s + min(alike_s, self._begin_s(ahead, self._begun))
-
-    def _begin_s(self, ahead: Sequence[Load], begun: Sequence[Load]) -> float:
-        """How long it takes until these have begun as those did."""
-        work, done = (sum(each.cores * each.asked_s for each in some) for some in (ahead, begun))
-        return self._took_s * (work * self._waiting_weight) / (done * self._begun_weight) if done else NEVER_S
-
-
-def _some(loads: Sequence[Load]) -> tuple[Sequence[Load], float]:
-    """Some that stand for all, and for how many each of them does."""
-    some = loads[:: len(loads) // SAMPLED + 1]
-    return some, len(loads) / max(1, len(some))
-
-
-def _within(loads: Sequence[Load], cores: int, asked_s: float) -> Sequence[Load]:
-    """Those that ask for no more."""
-    return [load for load in loads if load.cores <= cores and load.asked_s <= asked_s]
-
-
 def _since_s(step: Step) -> float:
     return step[0]
+
+
+def _paced_s(pace: Pace, load: Load, until_s: float) -> float:
+    return min(pace.start_s(load.cores, load.asked_s, load.rank_s), until_s)

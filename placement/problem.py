@@ -159,8 +159,9 @@ class PlaceOption:
         """Anyone's jobs that the snapshot shows in this place."""
         if self.view.snapshot is None or (self.queue is None and self.view.system.can_run_batch):
             return ()
-        wanted = self.queue.partition if self.queue else None
-        return tuple(job for job in self.view.snapshot.jobs if wanted in (None, job.partition))
+        if self.queue is None:
+            return self.view.snapshot.jobs
+        return self.view.snapshot.jobs_by_partition.get(self.queue.partition, ())
 
     @cached_property
     def unseen(self) -> tuple[Committed, ...]:

@@ -115,8 +115,7 @@ class Scene:
 
     def visible(self) -> frozenset[PlaceKey]:
         """Those of the places whose queues can be replayed."""
-        least = replace(self.ask.spec, resources=Resources())
-        return frozenset(each.key for each in self.all() if visible_queue(least, each, self.evidence) is not None)
+        return frozenset(each.key for each in self.all() if self.evidence.forecast(each) is not None)
 
     def open_to(self, specs: Sequence[JobSpec]) -> list[list[PlaceOption]]:
         """For each spec those of the places that can take it."""

@@ -93,8 +93,8 @@ class Steering:
         return copy.ready_s - self._now_s + self._futures[copy.place].mean_run_s(copy)
 
     def _backlog_s(self, name: str) -> float:
-        """Work in line for each core: a first guess of the wait."""
-        return sum(job.cores * job.asked_s for job in self._looks[name].waiting) / self._looks[name].cores
+        """A first guess of the wait."""
+        return self._futures[name].backlog_s
 
     def _ends(self, copy: Copy, starts_s: tuple[float, ...]) -> Prospect:
         return Prospect(copy.place, starts_s, self._futures[copy.place].ends_s(copy, starts_s))

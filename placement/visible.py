@@ -44,7 +44,7 @@ def waits_for_nodes(job: VisibleJob) -> bool:
 def look_of(snapshot: SystemSnapshot, system_id: str, partition: str) -> Look:
     """One partition as a snapshot shows it: what learning is done from."""
     now_s = snapshot.taken_at.timestamp()
-    jobs = [job for job in snapshot.jobs if job.partition == partition]
+    jobs = snapshot.jobs_by_partition.get(partition, ())
     return Look(
         now_s,
         max(1, total_cores(tuple(kind for kind in snapshot.nodes if kind.partition == partition))),
@@ -126,7 +126,7 @@ def _rank(job: VisibleJob) -> tuple[float, float, str]:
 def _cut(running: Sequence[SeenJob], share: float) -> Iterable[SeenJob]:
     if share >= 1.0:
         return running
-    return (replace(job, cores=int(job.cores * share)) for job in running if int(job.cores * share) > 0)
+    return (job._replace(cores=int(job.cores * share)) for job in running if int(job.cores * share) > 0)
 
 
 def _coming(place: PlaceOption, look: Look) -> Iterable[SeenJob]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.schemas.base import View
+from placement.explain import rejection_sentence
 from scheduler.model.jobs import Attempt, Job
 from scheduler.model.plan import Decision, Estimate, Rejection, Term
 from scheduler.model.units import zulu
@@ -88,6 +89,7 @@ def rejection_view(rejection: Rejection) -> dict[str, Any]:
         "reason": rejection.reason,
         "asked": rejection.asked,
         "limit": rejection.limit,
+        "sentence": rejection_sentence(rejection),
     }
 
 
