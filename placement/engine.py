@@ -42,15 +42,15 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     evidence = Evidence.of(problem)
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)
-    answer = _answer(assignment, limits, problem.seed)
-    choices = read(assignment, answer.counts)
+    found = answer(assignment, greedy(assignment), limits, problem.seed)
+    choices = read(assignment, found.counts)
     decisions = {
-        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), answer.proven_optimal, problem.now)
+        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), found.proven_optimal, problem.now)
         for uuid in sorted(screenings)
     }
-    gap_share = cost(assignment, answer.counts) / max(1, assignment.lower_bound) - 1
+    gap_share = cost(assignment, found.counts) / max(1, assignment.lower_bound) - 1
     advised = _advised(decisions, screenings, evidence)
-    return Plan(advised, answer.proven_optimal, gap_share, answer.solved_share)
+    return Plan(advised, found.proven_optimal, gap_share, found.solved_share)
 
 
 def rethink(problem: Problem, standings: Mapping[str, Standing]) -> Mapping[str, Further]:
@@ -106,9 +106,11 @@ def _advised(
     }
 
 
-def _answer(assignment: Assignment, limits: SolveLimits, seed: int) -> Answer:
-    """Greedy where it reaches the lower bound (always so for a single job); else CP-SAT, on all or part by part."""
-    first = greedy(assignment)
+def answer(assignment: Assignment, first: Counts, limits: SolveLimits, seed: int) -> Answer:
+    """The greedy plan where it reaches the lower bound (always so for a single job); else CP-SAT, on all or on parts.
+
+    first: the greedy plan; no worse one is answered.
+    """
     if cost(assignment, first) == assignment.lower_bound:
         return Answer(first, True)
     from placement.solve import solve  # the solver's library takes its time to load; most plans do without

@@ -8,7 +8,7 @@ is believed less, and after an hour not at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -62,6 +62,10 @@ NO_IMAGE = Term(0, 0, "no image to bring")
 NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
 
 
+CROWD = 200
+ROUNDING = 1.5
+"""With more jobs in a plan, walltimes of one such step and memories of a factor of two are asked of a queue as one."""
+
 WaitKey = tuple[PlaceKey, Resources, frozenset[object]]
 
 
@@ -79,12 +83,23 @@ class Evidence:
     """Of those waits that are summed up from draws."""
     told_waits_s: dict[WaitKey, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     """Median and 90th percentile by every estimator that had an answer."""
+    rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         history, first_uses = History(problem.history, speeds), FirstUses(problem.history)
         return cls(problem, history, first_uses, Failures(problem.history, problem.now), Scores(problem.history))
+
+    def as_asked(self, spec: JobSpec, place: PlaceOption) -> JobSpec:
+        """The job whose wait is asked for: it, or in a crowd one that is rounded up and stands for all like it."""
+        if len(self.problem.asks) <= CROWD:
+            return spec
+        resources = _rounded_up(spec.resources, place)
+        key = place.key, resources, frozenset(spec.scheduler_options)
+        if key not in self.rounded:
+            self.rounded[key] = replace(spec, resources=resources)
+        return self.rounded[key]
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
@@ -112,7 +127,34 @@ def estimates(
 ) -> Mapping[str, tuple[Estimate, ...]]:
     """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
     evidence = evidence or Evidence.of(problem)
-    return {ask.job_uuid: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for ask in problem.asks}
+    found: dict[Hashable, tuple[Estimate, ...]] = {}
+    expected: dict[str, tuple[Estimate, ...]] = {}
+    for ask in problem.asks:
+        candidates = screenings[ask.job_uuid].candidates
+        asked = likeness(ask), tuple(place.key for place in candidates)
+        if asked not in found:
+            found[asked] = _soonest_first(ask, candidates, evidence)
+        expected[ask.job_uuid] = found[asked]
+    return expected
+
+
+def likeness(ask: Ask) -> Hashable:
+    """All that the estimators read of an ask: those for whom this is equal may expect the same everywhere."""
+    spec = ask.spec
+    return (
+        ask.owner,
+        spec.image,
+        spec.runtime,
+        spec.resources,
+        spec.array,
+        spec.scheduler_options,
+        tuple(each.source_url for each in spec.file_inputs),
+        spec.archive_mode,
+        spec.archive_system_id,
+        spec.deadline_at,
+        spec.usd_per_hour,
+        spec.usd_per_kwh,
+    )
 
 
 def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
@@ -132,14 +174,15 @@ class Outlook(NamedTuple):
 
 def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     """The terms of the time to solution, and what they come to."""
-    in_line = queue_wait(ask.spec, place, evidence)
+    asked = evidence.as_asked(ask.spec, place)
+    in_line = queue_wait(asked, place, evidence)
     wait = held(ask.spec, place, evidence.problem.now, in_line)
     stage, run, bring_home = (
         staging(ask.spec, place, evidence),
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    waits_s = evidence.draws_s.get(_wait_key(ask.spec, place)) if wait is in_line else None
+    waits_s = evidence.draws_s.get(_wait_key(asked, place)) if wait is in_line else None
     if waits_s is None:
         waits_s = drawn(wait, DRAWS)
     now_s = evidence.problem.now.timestamp()
@@ -158,7 +201,7 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         run=run,
         archive=bring_home,
         expected_s=prospect.mean_end_s - now_s + taken_s,
-        told_waits_s=evidence.told_waits_s.get(_wait_key(ask.spec, place), {}),
+        told_waits_s=evidence.told_waits_s.get(_wait_key(asked, place), {}),
         deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
     extra_s = costs(ask, place, expected, evidence.failures)
@@ -202,6 +245,18 @@ def _guessed(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
         return term
     held_p90 = f"{score.coverage_share:.0%} of its last {score.start_count} p90 held for jobs of ours"
     return Term(term.p50_s, term.p90_s, f"{term.source}; {held_p90}")
+
+
+def _rounded_up(resources: Resources, place: PlaceOption) -> Resources:
+    """Walltime and memory to the next step of a coarse scale, memory never beyond the largest node."""
+    largest_mib = max((kind.memory_mib for kind in place.nodes), default=resources.memory_mib)
+    walltime_s = ROUNDING ** math.ceil(math.log(max(60, resources.walltime_s), ROUNDING))
+    memory_mib = 2 ** math.ceil(math.log2(max(1, resources.memory_mib)))
+    return replace(
+        resources,
+        walltime_s=min(round(walltime_s), max(resources.walltime_s, round(LONGEST_RUN_S))),
+        memory_mib=max(resources.memory_mib, min(memory_mib, largest_mib)),
+    )
 
 
 def _wait_key(spec: JobSpec, place: PlaceOption) -> WaitKey:
@@ -400,8 +455,10 @@ def tasks(spec: JobSpec) -> int:
 
 def tasks_at_once(spec: JobSpec, place: PlaceOption) -> int:
     """How many of them run side by side there: as many as asked, as far as the place has room for us."""
+    if spec.array is None:
+        return 1
     room = slots_for_us(place) // footprint_cores(spec.resources, fitting_nodes(spec, place))
-    asked = (spec.array.limit if spec.array else None) or tasks(spec)
+    asked = spec.array.limit or tasks(spec)
     return max(1, min(tasks(spec), asked, room))
 
 

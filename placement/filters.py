@@ -60,7 +60,14 @@ class Screening:
 def screen(problem: Problem) -> Mapping[str, Screening]:
     """Judge every ask of the problem against every system; by job uuid, places in a stable order."""
     views = sorted(problem.systems, key=lambda view: view.system.id)
-    return {ask.job_uuid: _screened(ask, views) for ask in problem.asks}
+    found: dict[Hashable, Screening] = {}
+    screenings: dict[str, Screening] = {}
+    for ask in problem.asks:
+        asked = ask.owner, question(ask.spec)
+        if asked not in found:
+            found[asked] = _screened(ask, views)
+        screenings[ask.job_uuid] = found[asked]
+    return screenings
 
 
 def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:

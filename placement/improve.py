@@ -17,8 +17,15 @@ from placement.problem import PlaceKey, SolveLimits
 Solver = Callable[[Assignment, Counts, SolveLimits, int], tuple[Counts, bool]]
 
 MOST_ROUNDS = 12
+
+MOST_IN_VAIN = 4
+"""Rounds one after the other that find nothing better; then the rest is left alone."""
+
 ROUND_VARIABLES = 700
 """Variables of one round: few enough that the solver mostly proves a round's best answer in a tenth of a second."""
+
+ROUND_SHARE = 0.04
+"""Of the time for the whole problem, what one round may take."""
 
 WORST_SHARE = 0.2
 """Of a round's kinds, those taken for what they lose; the others are in their way."""
@@ -38,15 +45,17 @@ class Improved:
 def improve(assignment: Assignment, first: Counts, solver: Solver, limits: SolveLimits, seed: int) -> Improved:
     """Place the worst-placed parts of ``first`` anew, one after the other, within the limits. Deterministic."""
     plan = _Plan(assignment, first)
-    slice_ = replace(limits, deterministic_time=limits.deterministic_time / MOST_ROUNDS)
+    slice_ = replace(limits, deterministic_time=limits.deterministic_time * ROUND_SHARE)
     most_kinds = max(2, ROUND_VARIABLES // (FEW_OPTIONS * len(assignment.starts_s)))
     tried: set[int] = set()
+    in_vain = 0
     for _ in range(MOST_ROUNDS):
         chosen = plan.neighbourhood(tried, most_kinds)
-        if not chosen:
+        if not chosen or in_vain == MOST_IN_VAIN:
             break
         tried.update(chosen)
-        plan.place_anew(chosen, lambda part, hint: solver(part, hint, slice_, seed)[0])
+        is_better = plan.place_anew(chosen, lambda part, hint: solver(part, hint, slice_, seed)[0])
+        in_vain = 0 if is_better else in_vain + 1
     return Improved(plan.counts, len(tried))
 
 
@@ -63,6 +72,7 @@ class _Plan:
         for (g, o, k), number in counts.items():
             self._placed[g][o, k] = number
             self._load.add(g, o, k, number)
+        self._seconds_s: dict[int, int] = {}
         self._lost = {g: self._loss(g) for g in self._placed}
 
     @property
@@ -80,8 +90,8 @@ class _Plan:
         in_the_way = nsmallest(most_kinds - len(worst), others, key=lambda g: (g in tried, prices[g], g))
         return sorted([*worst, *in_the_way]) if worst else ()
 
-    def place_anew(self, chosen: Sequence[int], solver: Callable[[Assignment, Counts], Counts]) -> None:
-        """Let the solver place some kinds while all others stay; taken where it is cheaper."""
+    def place_anew(self, chosen: Sequence[int], solver: Callable[[Assignment, Counts], Counts]) -> bool:
+        """Let the solver place some kinds while all others stay; taken, and True, where it is cheaper."""
         kinds: list[Kind] = []
         options: list[Sequence[int]] = []
         hint: dict[tuple[int, int, int], int] = {}
@@ -102,6 +112,7 @@ class _Plan:
         for g in chosen:
             self._take(g, self._placed[g], 1)
             self._lost[g] = self._loss(g)
+        return found is not hint
 
     def _take(self, g: int, starts: Starts, sign: int) -> None:
         for (o, k), number in starts.items():
@@ -126,9 +137,16 @@ class _Plan:
         o, k = min(((o, k) for o, k in self._placed[g] if kind.options[o].place in wanted), default=(-1, 0))
         if o < 0:
             return None
-        elsewhere = nsmallest(2, (self._after_s(kind, other, 0) for other in range(len(kind.options))))
-        later_s = (elsewhere[-1] if len(elsewhere) > 1 else UNPLACED_S) - self._after_s(kind, o, k)
+        later_s = self._second_s(g) - self._after_s(kind, o, k)
         return kind.weight * later_s / max(1, kind.options[o].cores * kind.options[o].run_s)
+
+    def _second_s(self, g: int) -> int:
+        """What a kind costs in its second-best place, were it alone."""
+        if g not in self._seconds_s:
+            kind = self._assignment.kinds[g]
+            two = nsmallest(2, (self._after_s(kind, o, 0) for o in range(len(kind.options))))
+            self._seconds_s[g] = two[-1] if len(two) > 1 else UNPLACED_S
+        return self._seconds_s[g]
 
     def _after_s(self, kind: Kind, o: int, k: int) -> int:
         return kind.options[o].after_s(self._assignment.starts_s, k)

@@ -14,7 +14,7 @@ SAMPLED = 60
 """Jobs that stand for all in a line."""
 
 FEWEST = 8
-"""Starts that tell a pace; where fewer asked for no more than the job, those that asked for the least more count too."""
+"""Starts that tell a pace; where fewer asked for no more than the job, those count too that asked for little more."""
 
 GOLDEN = 0.618034
 """Its multiples, the whole taken off, repeat no pattern."""

@@ -33,17 +33,21 @@ def pose(
     """The problem in whole numbers; alike jobs become one kind, in an order that does not depend on the input's."""
     places = {place.key: place for screening in screenings.values() for place in screening.candidates}
     alike: dict[_Alike, list[Ask]] = defaultdict(list)
+    posed: dict[tuple[int, PlaceKey | None], int] = {}
+    choices: dict[tuple[Option, ...], int] = {}
     weight = weights(problem.asks)
     for ask in problem.asks:
-        stays = problem.last_plan.get(ask.job_uuid)
-        options = [_option(ask, places[_key(each)], each, stays) for each in expected[ask.job_uuid]]
-        if options:
-            options.sort(key=lambda option: option.cost_s)  # of equal ones the order of the estimates stays
-            what = _Alike(ask.owner, weight[ask.job_uuid], tuple(options), ask.spec.deadline_at, gang_of(ask))
+        stays, estimates = problem.last_plan.get(ask.job_uuid), expected[ask.job_uuid]
+        same = id(estimates), stays  # who is estimated alike shares them
+        if same not in posed:
+            posed[same] = choices.setdefault(_options(ask, places, estimates, stays), len(choices))
+        if estimates:
+            what = _Alike(ask.owner, weight[ask.job_uuid], posed[same], ask.spec.deadline_at, gang_of(ask))
             alike[what].append(ask)
-    kinds = [_kind(each, asks) for each, asks in alike.items() if each.gang is None]
+    options = list(choices)
+    kinds = [_kind(each, asks, options[each.choice]) for each, asks in alike.items() if each.gang is None]
     gangs = {each.gang: [one for one in alike if one.gang == each.gang] for each in alike if each.gang}
-    kinds += [_gang({one: alike[one] for one in members}) for members in gangs.values()]
+    kinds += [_gang([(one, alike[one], options[one.choice]) for one in members]) for members in gangs.values()]
     kinds.sort(key=lambda kind: kind.jobs)
     slots = {key: min(slots_for_us(places[key]), MOST_CORES) for key in sorted(places, key=_named)}
     limits = tuple(_limits(problem, slots, {ask.owner for ask in problem.asks}))
@@ -59,24 +63,24 @@ class _Alike(NamedTuple):
 
     owner: str
     weight: int
-    options: tuple[Option, ...]
+    choice: int
+    """Number of the options that they have."""
     deadline_at: datetime | None
     gang: GangKey | None
 
 
-def _kind(each: _Alike, asks: Iterable[Ask]) -> Kind:
-    return Kind(
-        tuple(ask.job_uuid for ask in sorted(asks, key=_longest_waiting)), each.owner, each.weight, each.options
-    )
+def _kind(each: _Alike, asks: Iterable[Ask], options: tuple[Option, ...]) -> Kind:
+    jobs = tuple(ask.job_uuid for ask in sorted(asks, key=_longest_waiting))
+    return Kind(jobs, each.owner, each.weight, options)
 
 
-def _gang(members: Mapping[_Alike, Sequence[Ask]]) -> Kind:
+def _gang(members: Sequence[tuple[_Alike, Sequence[Ask], tuple[Option, ...]]]) -> Kind:
     """All of a gang as one: the cores of all, as long as the longest, at their mean cost by weight."""
-    jobs = tuple(sorted(ask.job_uuid for asks in members.values() for ask in asks))
-    weight = sum(each.weight * len(asks) for each, asks in members.items())
+    jobs = tuple(sorted(ask.job_uuid for _, asks, _ in members for ask in asks))
+    weight = sum(each.weight * len(asks) for each, asks, _ in members)
     here: dict[PlaceKey, list[tuple[Option, int, int]]] = defaultdict(list)
-    for each, asks in members.items():
-        for option in each.options:
+    for each, asks, its_options in members:
+        for option in its_options:
             here[option.place].append((option, len(asks), each.weight * len(asks)))
     options = [
         Option(
@@ -89,7 +93,7 @@ def _gang(members: Mapping[_Alike, Sequence[Ask]]) -> Kind:
         if len(found) == len(members)
     ]
     options.sort(key=lambda option: (option.cost_s, _named(option.place)))
-    return Kind(jobs, min(each.owner for each in members), weight, tuple(options), together=True)
+    return Kind(jobs, members[0][0].owner, weight, tuple(options), together=True)
 
 
 def _due(kind: Kind, due: Mapping[str, Sequence[Estimate]], starts_s: Sequence[int]) -> Kind:
@@ -123,6 +127,14 @@ def read(assignment: Assignment, counts: Counts) -> Mapping[str, Choice]:
         places = [Choice(kind.options[o].place, assignment.starts_s[k]) for _, o, k in sorted(taken)]
         choices |= zip(kind.jobs, places, strict=False)  # fewer places than jobs: the others keep waiting
     return choices
+
+
+def _options(
+    ask: Ask, places: Mapping[PlaceKey, PlaceOption], estimates: Iterable[Estimate], stays: PlaceKey | None
+) -> tuple[Option, ...]:
+    """Cheapest first; of equal ones the order of the estimates stays."""
+    options = [_option(ask, places[_key(each)], each, stays) for each in estimates]
+    return tuple(sorted(options, key=lambda option: option.cost_s))
 
 
 def _option(ask: Ask, place: PlaceOption, estimate: Estimate, stays: PlaceKey | None) -> Option:

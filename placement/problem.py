@@ -90,12 +90,12 @@ class SystemView:
         """Its queues, by name."""
         return tuple(PlaceOption(self, queue) for queue in sorted(self.system.queues, key=lambda queue: queue.name))
 
-    @property
+    @cached_property
     def speed_factor(self) -> float:
         """How much faster than the reference this system runs jobs; 1.0 when not (sensibly) said in its notes."""
         return _positive(self.system.berth_notes.get("speedFactor"), 1.0)
 
-    @property
+    @cached_property
     def price_usd_per_core_hour(self) -> float:
         """0.0 when not (sensibly) said in its notes."""
         return _positive(self.system.berth_notes.get("pricePerCoreHour"), 0.0)
@@ -215,7 +215,7 @@ class SolveLimits:
 
     deterministic_time: float = 0.5
     """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
-    max_variables: int = 25_000
+    max_variables: int = 5_000
     """Beyond this many the solver is given the worst-placed jobs, part by part."""
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from placement.estimate import NO_HISTORY, Evidence, outlook, queue_wait, score_s
+from placement.estimate import NO_HISTORY, Evidence, likeness, outlook, queue_wait, score_s
 from placement.problem import Committed, PlaceOption
 from scheduler.model.apps import FileInput
 from scheduler.model.jobs import ArchiveMode
@@ -243,3 +243,26 @@ def test_staging_hides_behind_the_wait_and_spread_has_a_price():
     result = whole(place(snapshot()), walltime_s=1000)
     assert result.total_p50_s == max(5, 20) + 400 + 2
     assert result.total_p50_s < score_s(result) < result.total_p90_s
+
+
+class Recording:
+    """A spec that keeps what was read of it."""
+
+    def __init__(self, spec):
+        self._spec, self.read = spec, set()
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(self._spec, name)
+
+
+def test_estimators_read_nothing_of_a_spec_that_is_not_in_its_likeness():
+    asked = ask(deadline_at=NOW + timedelta(hours=1), usd_per_hour=1.0, usd_per_kwh=1.0, gpus_per_node=1)
+    priced = view(cluster(notes={"berth": {"pricePerCoreHour": 1, "wattsPerCore": 1}}), snapshot(nodes(gpus=1)))
+    whole, judged = Recording(asked.spec), Recording(asked.spec)
+    likeness(replace(asked, spec=whole))
+    told = problem(replace(asked, spec=judged), priced, view(host()))
+    for its_view in told.systems:
+        for option in (its_view.host_place, *its_view.queue_places):
+            outlook(told.asks[0], option, Evidence.of(told))
+    assert judged.read <= whole.read

@@ -169,7 +169,11 @@ def test_of_what_a_copy_leaves_only_its_own_trees_are_cleared_away(exec_dir, out
     directories = {"exec_dir": own.exec_dir, "input_dir": own.input_dir, "output_dir": own.output_dir}
     place = a_place(system_id="second", **directories)
     assert own_trees(replace(HEDGE, place=place)) == trees
-    assert own_trees(replace(HEDGE, place=replace(place, **asked))) == [], "directories that are not a copy's"
+
+
+def test_directories_that_are_not_a_copys_are_not_cleared_away():
+    asked = {"exec_dir": "w/jobs/u", "input_dir": "w/jobs/u/in", "output_dir": "results"}
+    assert own_trees(replace(HEDGE, place=a_place(system_id="second", **asked))) == []
 
 
 # -- which copy a job should have ------------------------------------------------------------------------------------
