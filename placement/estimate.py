@@ -378,13 +378,14 @@ def _replay_of(forecast: Forecast) -> str:
 
 def _copy(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Copy:
     """A job as it would be sent there now. Whose runs its own are like does not change when it starts."""
+    system = place.view.system
     return Copy(
         id="ours",
         place=place_name(place),
         cores=footprint_cores(spec.resources, fitting_nodes(spec, place)),
         asked_s=min(max(1.0, float(spec.resources.walltime_s)), LONGEST_RUN_S),
         ready_s=evidence.problem.now.timestamp(),
-        user="",
+        user="" if system.is_dynamic_user else system.effective_user_id,  # a login that all share has its rank
         kin="",
     )
 
