@@ -26,7 +26,7 @@ SHORT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """What a broker is allowed: mean submissions a job, copies at once, moves; and what it is told."""
+    """What a broker is allowed: mean submissions a job, copies at once, moves; what it is told, and how late."""
 
     name: str
     submissions_per_job: float = 1.0
@@ -34,6 +34,7 @@ class Regime:
     moves: bool = False
     overlap: bool = False
     history: str = "full"
+    notice_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -44,6 +45,7 @@ class Score:
     slowdowns: list[float] = field(default_factory=list)
     submissions_per_job: float = 0.0
     others_wait_s: float = 0.0
+    lost_core_s: float = 0.0
     decision_s: list[float] = field(default_factory=list)
 
     @property
@@ -56,7 +58,7 @@ class Arena:
 
     def __init__(self, scenario: Scenario, regime: Regime) -> None:
         self.scenario, self.regime = scenario, regime
-        self.world = World(scenario.systems, scenario.truths, overlap=regime.overlap)
+        self.world = World(scenario.systems, scenario.truths, overlap=regime.overlap, notice_s=regime.notice_s)
         self.jobs = {job.id: job for job in scenario.jobs}
         self.sent: dict[str, int] = dict.fromkeys(self.jobs, 0)
         self.others: list[End] = []
@@ -211,6 +213,7 @@ class Arena:
             score.times_s.append(time_s)
             score.slowdowns.append(max(1.0, time_s / max(job.run_s, SHORT_S)))
         score.submissions_per_job = fmean(self.sent.values())
+        score.lost_core_s = self.world.lost_core_s
         until_s = WARM_UP_S + self._span_s - 5 * 86_400.0
         score.others_wait_s = fmean(
             e.started_s - e.load.submitted_s for e in self.others if WARM_UP_S <= e.load.submitted_s < until_s

@@ -188,6 +188,11 @@ class Cluster:
         self._line.remove(entry)
         return self._schedule() if was_first else []
 
+    def end(self, load_id: str, at_s: float) -> None:
+        """Let a running job end at another instant than after its run time: it was stopped, or had to wait."""
+        self._ends = [(at_s if entry[2].id == load_id else entry[0], *entry[1:]) for entry in self._ends]
+        heapify(self._ends)
+
     def advance(self, to_s: float) -> list[Start]:
         """Let everything happen up to and including an instant; the jobs that started."""
         starts: list[Start] = []

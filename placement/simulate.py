@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from placement.easy import NEVER_S, Cluster, Load, Start
 
@@ -62,15 +63,29 @@ class Outcome:
 class World:
     """The systems, our jobs in them, and the clock."""
 
-    def __init__(self, systems: Iterable[SimSystem], truths: Truths | None = None, *, overlap: bool = False) -> None:
-        """overlap: a job is ranked by its submission, also while it is staged; else only once it is there."""
+    def __init__(
+        self,
+        systems: Iterable[SimSystem],
+        truths: Truths | None = None,
+        *,
+        overlap: bool = False,
+        notice_s: float = 0.0,
+    ) -> None:
+        """overlap: a job is ranked by its submission, also while it is staged; else only once it is there.
+
+        notice_s: how late a start is noticed. So long a job with copies elsewhere holds its cores before it may begin,
+        and so long its copies may start in vain.
+        """
         self.systems = {each.name: each for each in systems}
         self.clusters = {name: Cluster(each.cores, 0.0, each.arrivals) for name, each in self.systems.items()}
-        self.truths, self.overlap, self.now_s = truths or Truths(), overlap, 0.0
+        self.truths, self.overlap, self.notice_s, self.now_s = truths or Truths(), overlap, notice_s, 0.0
         self.copies: dict[str, set[str]] = {}
         """Systems in which our waiting jobs stand in line or will, by job id."""
         self.outcomes: dict[str, Outcome] = {}
         """Our jobs that have started, by id; what is not over yet has its end in the future."""
+        self.lost_core_s = 0.0
+        """What our jobs held without running: by waiting to be noticed, and by second copies that started."""
+        self._unnoticed: list[tuple[float, str, tuple[str, ...]]] = []
         self._images: dict[tuple[str, str], float] = {}
 
     # -- our jobs ----------------------------------------------------------------------------------------------------
@@ -123,6 +138,9 @@ class World:
         clusters = list(self.clusters.items())
         while True:
             at_s, index = min((cluster.next_s, n) for n, (_, cluster) in enumerate(clusters))
+            if self._unnoticed and self._unnoticed[0][0] <= min(at_s, to_s):
+                self._notice()
+                continue
             if at_s > to_s:
                 break
             self._to(at_s)
@@ -147,12 +165,35 @@ class World:
     def _follow(self, name: str, starts: Sequence[Start]) -> None:
         """First come, first run: what the start of a job means for its other copies."""
         for start in starts:
-            copies = self.copies.pop(start.load.id, None) if start.load.user == OURS else None
+            load = start.load
+            copies = self.copies.pop(load.id, None) if load.user == OURS else None
             if copies is None:
                 continue
-            self.outcomes[start.load.id] = Outcome(name, start.at_s, start.at_s + start.load.run_s)
-            for other in sorted(copies - {name}):
-                self._follow(other, self.clusters[other].withdraw(start.load.id))
+            others = tuple(sorted(copies - {name}))
+            held_s = self.notice_s if others else 0.0
+            ended_s = start.at_s + min(load.run_s + held_s, load.asked_s)
+            self.outcomes[load.id] = Outcome(name, start.at_s, ended_s)
+            if held_s:
+                self.lost_core_s += load.cores * held_s
+                self.clusters[name].end(load.id, ended_s)
+                heappush(self._unnoticed, (start.at_s + held_s, load.id, others))
+            else:
+                self._withdraw(load.id, others)
+
+    def _notice(self) -> None:
+        """Take back the copies of the job whose start is the next to be noticed; those that started are stopped."""
+        at_s, job_id, others = heappop(self._unnoticed)
+        self._to(at_s)
+        for name in others:
+            for load, started_s in self.clusters[name].running:
+                if load.id == job_id:
+                    self.lost_core_s += load.cores * (at_s - started_s)
+                    self.clusters[name].end(job_id, at_s)
+        self._withdraw(job_id, others)
+
+    def _withdraw(self, job_id: str, names: Iterable[str]) -> None:
+        for name in names:
+            self._follow(name, self.clusters[name].withdraw(job_id))
 
 
 OURS = "us"

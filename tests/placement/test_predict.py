@@ -12,18 +12,30 @@ def known(*shares, user="ann", asked_s=1000.0):
     return learn(RunTimes(), [Used(user, asked_s, share * asked_s) for share in shares])
 
 
-def test_jobs_that_asked_for_the_same_stand_for_themselves():
-    both = learn(known(0.1, 0.2, 0.3), [Used("ann", 9000, 9000)] * 3)
-    assert Predictor(both).shares("ann", 1000) == [0.1, 0.2, 0.3]
-    assert Predictor(both).shares("ann", 9000) == [1.0, 1.0, 1.0]
+def drawn(known, asked_s=1000.0, age_s=0.0, draws=100):
+    predictor = Predictor(known)
+    return [predictor.run_s("ann", asked_s, (n + 0.5) / draws, age_s) / asked_s for n in range(draws)]
 
 
 def test_nobody_in_particular_uses_the_prior():
-    assert Predictor(known()).shares("ann", 1000) == list(PRIOR)
+    assert set(drawn(known())) == set(PRIOR)
 
 
-def test_few_runs_are_joined_by_the_prior():
-    assert set(Predictor(known(0.5)).shares("ann", 1000)) == {0.5, *PRIOR}
+def test_most_draws_of_a_job_are_the_shares_of_those_that_asked_for_the_same():
+    both = learn(known(*[0.2] * 5), [Used("ann", 9000, 9000)] * 5)
+    assert drawn(both).count(0.2) > 60
+    assert drawn(both, asked_s=9000).count(1.0) > 60
+
+
+def test_those_that_asked_for_something_else_count_beside_them():
+    asked_for_else = known(*[0.3] * 5, asked_s=9000)
+    assert drawn(asked_for_else).count(0.3) > 50
+    assert drawn(learn(asked_for_else, [Used("ann", 1000, 700)] * 5)).count(0.3) < 20
+
+
+def test_a_run_counts_more_than_one_before_it():
+    assert drawn(known(*[0.3, 0.7] * 10)).count(0.7) > drawn(known(*[0.3, 0.7] * 10)).count(0.3)
+    assert drawn(known(*[0.3, 0.7] * 10)).count(0.3) > 40
 
 
 def test_only_recent_runs_are_remembered():
@@ -37,16 +49,17 @@ def test_learning_leaves_what_was_known_as_it_was():
 
 
 def test_a_job_outlives_the_shares_below_its_age():
-    predictor = Predictor(known(0.1, 0.2, 0.8))
-    assert predictor.run_s("ann", 1000, 0.0) == 100
-    assert predictor.run_s("ann", 1000, 0.0, age_s=150) == 200
-    assert predictor.run_s("ann", 1000, 0.99, age_s=300) == 800
+    aged = drawn(known(*[0.1, 0.2, 0.8] * 5), age_s=300)
+    assert min(aged) == 0.4
+    assert aged.count(0.8) > 80
 
 
-def test_a_job_that_outlived_all_its_like_is_given_a_part_of_what_it_has_left():
-    predictor = Predictor(known(0.1, 0.2, 0.3))
-    assert predictor.run_s("ann", 1000, 0.0, age_s=900) == 910
-    assert predictor.run_s("ann", 1000, 0.99, age_s=900) == 1000
+def test_a_job_that_outlived_all_its_like_is_judged_by_what_jobs_in_general_do():
+    assert set(drawn(known(*[0.1, 0.2, 0.3] * 5), age_s=500)) == {0.6, 0.8, 1.0}
+
+
+def test_a_job_beyond_its_walltime_is_about_to_end():
+    assert drawn(known(0.1), age_s=1000) == [1.001] * 100
 
 
 def test_a_walltime_of_nothing_is_all_used():

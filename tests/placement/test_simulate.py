@@ -17,8 +17,8 @@ def job(name="j", cores=4, asked_s=1000.0, run_s=100.0, at_s=0.0, **changes):
     return SimJob(id=name, cores=cores, asked_s=asked_s, run_s=run_s, submitted_s=at_s, **changes)
 
 
-def world(*systems, truths=None, overlap=False):
-    made = World(systems, truths, overlap=overlap)
+def world(*systems, truths=None, overlap=False, notice_s=0.0):
+    made = World(systems, truths, overlap=overlap, notice_s=notice_s)
     made.advance(0.0)
     return made
 
@@ -37,6 +37,29 @@ def test_a_job_that_would_start_everywhere_at_once_runs_once():
     w.submit(job(), ["a", "b"])
     assert w.outcomes["j"].system == "a"
     assert w.clusters["b"].free == 4
+
+
+def test_a_start_that_is_noticed_late_holds_its_cores_and_lets_a_second_copy_start_in_vain():
+    w = world(SimSystem("a", 4, arrivals=[busy(300)]), SimSystem("b", 4, arrivals=[busy(310)]), notice_s=15.0)
+    w.submit(job(), ["a", "b"])
+    w.finish()
+    assert w.outcomes["j"].ended_s == 300 + 15 + 100
+    w.advance(500)
+    assert [(end.load.id, end.at_s) for end in w.clusters["a"].ended] == [("busy", 300), ("j", 415)]
+    assert [(end.load.id, end.at_s) for end in w.clusters["b"].ended] == [("busy", 310), ("j", 315)]
+    assert w.lost_core_s == 4 * 15 + 4 * 5
+
+
+def test_a_late_notice_takes_back_the_copies_that_still_wait_and_costs_a_single_copy_nothing():
+    w = world(SimSystem("a", 4), SimSystem("b", 4, arrivals=[busy(900)]), notice_s=15.0)
+    w.submit(job("one"), ["a"])
+    w.submit(job("two"), ["a", "b"])
+    w.advance(114)
+    assert (w.outcomes["one"].ended_s, w.outcomes["two"].ended_s) == (100, 215)
+    assert len(w.clusters["b"].waiting) == 1
+    w.advance(115)
+    assert w.clusters["b"].waiting == []
+    assert w.lost_core_s == 4 * 15
 
 
 def test_a_move_leaves_the_old_line():
