@@ -28,7 +28,7 @@ class History:
         self._runs: dict[tuple[str, str | None], list[float]] = defaultdict(list)
         used: list[Used] = []
         self._learnt: dict[tuple[str, str], Term | None] = {}
-        for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.wait_s, run.run_s)):
+        for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.submitted_at)):
             if run.broken:
                 continue
             self._waits[PlaceKey(run.system_id, run.queue)].append(run.wait_s)

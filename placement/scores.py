@@ -35,9 +35,8 @@ class Scores:
 
     def __init__(self, runs: Iterable[FinishedRun]) -> None:
         told: dict[tuple[PlaceKey, str], list[tuple[float, bool]]] = defaultdict(list)
-        for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.wait_s)):
-            if run.broken:
-                continue  # it may never have started
+        scored = [run for run in runs if run.told_waits_s and not run.broken]  # what was broken may never have started
+        for run in sorted(scored, key=lambda run: (run.ended_at, run.owner, run.submitted_at)):
             for name, quantiles_s in run.told_waits_s.items():
                 loss_s = sum(
                     _pinball_s(run.wait_s - said_s, q) for q, said_s in zip(QUANTILES, quantiles_s, strict=True)
