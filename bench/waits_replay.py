@@ -110,8 +110,8 @@ def replayed(state: QueueState, job: JobShape, at_s: float, runs: int) -> float:
         size, walltime_s = int(waiting[SIZE, row]), float(waiting[WALLTIME, row])
         cluster.enter(Load(f"waiting {row}", size, walltime_s, float(waiting[runs, row]), since_s, since_s), at_s)
     cluster.advance(at_s)
-    newcomer = Load("newcomer", int(job.size), job.walltime_s, job.walltime_s, at_s, at_s)
-    return Played(cluster).start_among_s(newcomer, at_s, at_s + LONGEST_S) - at_s
+    asked = Load("asked", int(job.size), job.walltime_s, job.walltime_s, at_s, at_s)
+    return Played(cluster, depth=cluster.in_line + 1).start_among_s(asked, at_s, at_s + LONGEST_S) - at_s
 
 
 def told(model: WaitModel, trace: Trace, found: Seen, counts: Window, refits: Window) -> Said:
