@@ -95,6 +95,8 @@ async def serve(settings: Settings, *, serve_api: bool = True, reconcile_jobs: b
         stack.push_async_callback(database.aclose)
         ports = wiring.ports(database, settings, bell.ring, _process_id(settings))
         stack.push_async_callback(ports.connections.aclose)
+        if ports.knowledge is not None:
+            stack.push_async_callback(ports.knowledge.aclose)
         await _found(ports, settings)
         async with asyncio.TaskGroup() as group:
             if reconcile_jobs:

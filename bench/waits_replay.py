@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.waits_traces import START, SUBMIT, Job, Trace, in_order
+from placement.easy import Cluster, Load
 from placement.features import FEATURES, described
+from placement.futures import LONGEST_S
+from placement.played import Played
 from placement.queue_state import RUN, SINCE, SIZE, WALLTIME, Floats, JobShape, QueueState
 from placement.recent import RecentWaits
-from placement.replay import MAX_REPLAYED, FreeCores
 from placement.waits import WaitModel
 
 DAY_S = 86_400.0
@@ -90,23 +92,26 @@ def _happen(state: QueueState, what: int, index: int, job: Job, at_s: float) -> 
 
 
 def replayed(state: QueueState, job: JobShape, at_s: float, runs: int) -> float:
-    """When the job would start if all waiting jobs were planned in the order of their submits (backfilling that delays
-    nobody planned before), in seconds. ``runs``: WALLTIME or RUN, the column that says how long jobs run."""
+    """When the job would start if nobody came after it and the queue were served by submission (EASY), in seconds.
+
+    runs: WALLTIME or RUN, the column that says how long jobs run; reservations are made from walltimes either way.
+    """
     running, waiting = state.running.columns, state.waiting.columns
+    cluster = Cluster(max(int(state.capacity), int(state.used)), at_s)
     left_s = running[SINCE] + running[runs] - at_s
     late_s = np.minimum(running[SINCE] + running[WALLTIME], at_s + (at_s - running[SINCE])) - at_s
-    left_s = np.maximum(1.0, np.where(left_s > 0, left_s, late_s))
-    plan = FreeCores(
-        int(state.capacity - state.used), zip(left_s.tolist(), running[SIZE].astype(int).tolist(), strict=True)
-    )
-    for row in np.argsort(waiting[SINCE], kind="stable")[:MAX_REPLAYED]:
-        size, run_s = int(waiting[SIZE, row]), float(waiting[runs, row])
-        start_s = plan.earliest_s(size, run_s)
-        if start_s is not None:
-            plan.take(start_s, size, run_s)
-    run_s = job.walltime_s if runs == WALLTIME else state.expected_run_s(job)
-    found = plan.earliest_s(int(job.size), run_s)
-    return np.nan if found is None else found
+    ran_s = at_s - running[SINCE]
+    run_s = ran_s + np.maximum(1.0, np.where(left_s > 0, left_s, late_s))
+    for row, since_s in enumerate(running[SINCE].tolist()):
+        walltime_s = max(float(running[WALLTIME, row]), float(run_s[row]))
+        size = int(running[SIZE, row])
+        cluster.run(Load(f"running {row}", size, walltime_s, float(run_s[row]), since_s, since_s), since_s)
+    for row, since_s in enumerate(waiting[SINCE].tolist()):
+        size, walltime_s = int(waiting[SIZE, row]), float(waiting[WALLTIME, row])
+        cluster.enter(Load(f"waiting {row}", size, walltime_s, float(waiting[runs, row]), since_s, since_s), at_s)
+    cluster.advance(at_s)
+    start_s = Played(cluster).start_behind_all_s(int(job.size), job.walltime_s, at_s, at_s + LONGEST_S)
+    return start_s - at_s
 
 
 def told(model: WaitModel, trace: Trace, found: Seen, counts: Window, refits: Window) -> Said:

@@ -7,15 +7,17 @@ site does not know. A system moves from event to event, for between two events n
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from operator import attrgetter
+from typing import NamedTuple
+
+from placement.line import Entry, Line
 
 NEVER_S = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """A job as a simulated site has it; instants and durations in seconds.
 
     asked_s: walltime, after which the site ends it; run_s: what it really needs, at most ``asked_s``.
@@ -31,16 +33,14 @@ class Load:
     user: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """A job began to run."""
 
     load: Load
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """A job is through."""
 
     load: Load
@@ -48,18 +48,24 @@ class End:
     at_s: float
 
 
+RunTime = Callable[[Load], float]
+"""How long a job runs that begins; the same job always as long."""
+
+
 class Cluster:
     """The cores of one system, the jobs on them, and the jobs in line."""
 
     __slots__ = (
         "_arrivals",
+        "_arrives_s",
         "_claims",
+        "_due",
         "_ends",
         "_entering",
+        "_line",
         "_next",
         "_number",
-        "_queue",
-        "_seats",
+        "_run_s",
         "_shadow_s",
         "_spare",
         "cores",
@@ -68,14 +74,26 @@ class Cluster:
         "now_s",
     )
 
-    def __init__(self, cores: int, now_s: float = 0.0, arrivals: Sequence[Load] = ()) -> None:
-        """``arrivals``: jobs that enter by themselves, in order of their ``submitted_s``, none before ``now_s``."""
+    def __init__(
+        self,
+        cores: int,
+        now_s: float = 0.0,
+        arrivals: Sequence[Load] = (),
+        waiting: Iterable[Load] = (),
+        run_s: RunTime = attrgetter("run_s"),
+    ) -> None:
+        """arrivals: jobs that enter by themselves, in order of their ``submitted_s``, none before ``now_s``.
+
+        waiting: jobs in line from the beginning on; those that may start do so with the first step, at ``now_s``.
+        """
         self.cores, self.free, self.now_s = cores, cores, now_s
         self.ended: list[End] = []
-        self._arrivals, self._next, self._number = arrivals, 0, 0
+        self._run_s, self._arrivals, self._next = run_s, arrivals, 0
+        self._arrives_s = self._next_arrival_s()
         self._entering: list[tuple[float, int, Load]] = []
-        self._queue: list[tuple[float, int, Load]] = []
-        self._seats: dict[str, tuple[float, int]] = {}
+        self._line = Line((load.rank_s, number, load) for number, load in enumerate(waiting))
+        self._number = len(self._line.entries)
+        self._due = self._number > 0
         self._ends: list[tuple[float, int, Load, float]] = []
         self._claims: list[tuple[float, int, int]] = []  # until when the site must count with a running job, by its ask
         self._shadow_s, self._spare = NEVER_S, 0  # when the first in line starts at the latest; cores it then leaves
@@ -84,18 +102,33 @@ class Cluster:
         """The same system at the same instant, free to go another way. What has ended is forgotten."""
         twin = Cluster.__new__(Cluster)
         twin.cores, twin.free, twin.now_s, twin.ended = self.cores, self.free, self.now_s, []
-        twin._arrivals, twin._next, twin._number = self._arrivals, self._next, self._number
-        twin._entering, twin._queue, twin._seats = self._entering[:], self._queue[:], self._seats.copy()
+        twin._run_s, twin._number = self._run_s, self._number
+        twin._arrivals, twin._next, twin._arrives_s = self._arrivals, self._next, self._arrives_s
+        twin._entering, twin._line, twin._due = self._entering[:], self._line.copy(), self._due
         twin._ends, twin._claims = self._ends[:], self._claims[:]
         twin._shadow_s, twin._spare = self._shadow_s, self._spare
+        return twin
+
+    def drawn(self, run_s: RunTime, arrivals: Sequence[Load] = ()) -> Cluster:
+        """The same system at the same instant in a world where jobs run so long and these arrive."""
+        twin = self.copy()
+        twin._run_s, twin._arrivals, twin._next = run_s, arrivals, 0
+        twin._arrives_s = twin._next_arrival_s()
+        twin._ends = [(started_s + run_s(load), number, load, started_s) for _, number, load, started_s in self._ends]
+        heapify(twin._ends)
         return twin
 
     # -- what it holds -----------------------------------------------------------------------------------------------
 
     @property
+    def in_line(self) -> int:
+        """How many jobs wait."""
+        return len(self._line.entries)
+
+    @property
     def waiting(self) -> list[Load]:
         """Jobs in line, the first in front."""
-        return [load for _, _, load in self._queue]
+        return [load for _, _, load in self._line.entries]
 
     @property
     def running(self) -> list[tuple[Load, float]]:
@@ -108,18 +141,29 @@ class Cluster:
         return [(at_s, load) for at_s, _, load in self._entering]
 
     @property
-    def room(self) -> tuple[int, float, int]:
-        """Free cores; until when a newcomer may use all of them; how many it may use for longer."""
-        return (self.free, self._shadow_s, self._spare) if self._queue else (self.free, NEVER_S, self.free)
+    def left_s(self) -> float:
+        """Core-seconds until all jobs on the cores are through."""
+        return sum(load.cores * (end_s - self.now_s) for end_s, _, load, _ in self._ends)
+
+    @property
+    def room(self) -> tuple[int, float, int, float]:
+        """Free cores; until when one that is last in line may use all of them, and how many for longer; the rank of the
+        first in line, NEVER_S where nobody waits."""
+        entries = self._line.entries
+        if entries:
+            return self.free, self._shadow_s, self._spare, entries[0][0]
+        return self.free, NEVER_S, self.free, NEVER_S
 
     @property
     def next_s(self) -> float:
         """When something happens next."""
-        at_s = self._ends[0][0] if self._ends else NEVER_S
-        if self._next < len(self._arrivals):
-            at_s = min(at_s, self._arrivals[self._next].submitted_s)
-        if self._entering:
-            at_s = min(at_s, self._entering[0][0])
+        if self._due:
+            return self.now_s
+        at_s = self._arrives_s
+        if self._ends and self._ends[0][0] < at_s:
+            at_s = self._ends[0][0]
+        if self._entering and self._entering[0][0] < at_s:
+            at_s = self._entering[0][0]
         return at_s
 
     # -- what can be done to it --------------------------------------------------------------------------------------
@@ -136,13 +180,13 @@ class Cluster:
 
     def withdraw(self, load_id: str) -> list[Start]:
         """Take a job out of the line, or out of those that will be; what may start then, starts."""
-        seat = self._seats.pop(load_id, None)
-        if seat is None:
+        entry = next((entry for entry in self._line.entries if entry[2].id == load_id), None)
+        if entry is None:
             self._entering = sorted(entry for entry in self._entering if entry[2].id != load_id)
             return []
-        index = bisect_left(self._queue, seat)
-        del self._queue[index]
-        return self._schedule() if index == 0 else []
+        was_first = entry is self._line.entries[0]
+        self._line.remove(entry)
+        return self._schedule() if was_first else []
 
     def advance(self, to_s: float) -> list[Start]:
         """Let everything happen up to and including an instant; the jobs that started."""
@@ -155,75 +199,72 @@ class Cluster:
     def step(self) -> list[Start]:
         """Go to the next instant at which something happens; the jobs that started then."""
         self.now_s = now_s = self.next_s
-        crowded = self._end(now_s)
-        newcomers = self._arrive(now_s)
-        if crowded or any(entry == self._queue[0] for entry in newcomers):
+        crowded = self._end(now_s) or self._due
+        newcomers = self._arrive(now_s) if self._entering or self._arrives_s <= now_s else []
+        self._due = False
+        if crowded or any(entry is self._line.entries[0] for entry in newcomers):
             return self._schedule()
-        return [Start(load, now_s) for _, _, load in sorted(newcomers) if self._squeezed(load)]
+        return [Start(entry[2], now_s) for entry in sorted(newcomers) if self._squeezed(entry)]
 
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _end(self, now_s: float) -> bool:
-        ends, any_ended = self._ends, False
+        ends, claims, any_ended = self._ends, self._claims, False
         while ends and ends[0][0] <= now_s:
             _, number, load, started_s = heappop(ends)
-            del self._claims[bisect_left(self._claims, (started_s + load.asked_s, number))]
+            del claims[bisect_left(claims, (started_s + load.asked_s, number))]
             self.free += load.cores
             self.ended.append(End(load, started_s, now_s))
             any_ended = True
         return any_ended
 
-    def _arrive(self, now_s: float) -> list[tuple[float, int, Load]]:
-        newcomers = []
-        arrivals = self._arrivals
-        while self._next < len(arrivals) and arrivals[self._next].submitted_s <= now_s:
-            newcomers.append(self._line_up(arrivals[self._next]))
+    def _arrive(self, now_s: float) -> list[Entry]:
+        newcomers: list[Entry] = []
+        while self._arrives_s <= now_s:
+            newcomers.append(self._line_up(self._arrivals[self._next]))
             self._next += 1
+            self._arrives_s = self._next_arrival_s()
         while self._entering and self._entering[0][0] <= now_s:
             newcomers.append(self._line_up(heappop(self._entering)[2]))
         return newcomers
 
-    def _line_up(self, load: Load) -> tuple[float, int, Load]:
+    def _next_arrival_s(self) -> float:
+        return self._arrivals[self._next].submitted_s if self._next < len(self._arrivals) else NEVER_S
+
+    def _line_up(self, load: Load) -> Entry:
         self._number += 1
         entry = (load.rank_s, self._number, load)
-        insort(self._queue, entry)
-        self._seats[load.id] = entry[:2]
+        self._line.add(entry)
         return entry
 
     # -- scheduling --------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> list[Start]:
         """One pass over the line: the first ones start in order, later ones in the holes."""
-        queue, starts = self._queue, []
-        while queue and queue[0][2].cores <= self.free:
-            starts.append(self._start(0))
-        if not queue:
+        line, entries, now_s = self._line, self._line.entries, self.now_s
+        starts: list[Start] = []
+        while entries and entries[0][2].cores <= self.free:
+            starts.append(self._start(entries[0]))
+        if not entries:
             return starts
-        self._shadow_s, self._spare = self._reservation(queue[0][2].cores)
-        index = 1
-        while self.free and index < len(queue):
-            load = queue[index][2]
-            if load.cores <= self.free and self._harmless(load):
-                starts.append(self._start(index))
-            else:
-                index += 1
+        self._shadow_s, self._spare = self._reservation(entries[0][2].cores)
+        while self.free and (entry := line.first_fitting(self.free, self._spare, now_s, self._shadow_s)):
+            self._spare -= self._taken(entry[2])
+            starts.append(self._start(entry))
         return starts
 
-    def _squeezed(self, load: Load) -> bool:
+    def _squeezed(self, entry: Entry) -> bool:
         """Start a newcomer at once where that harms nobody; the reservation of the first in line still holds."""
-        if load.cores > self.free or not self._harmless(load):
+        load = entry[2]
+        if load.cores > self.free or (taken := self._taken(load)) > self._spare:
             return False
-        self._start(bisect_left(self._queue, self._seats[load.id]))
+        self._spare -= taken
+        self._start(entry)
         return True
 
-    def _harmless(self, load: Load) -> bool:
-        """Whether a start now leaves the first in line its reservation; what it takes of the spare cores is noted."""
-        if self.now_s + load.asked_s <= self._shadow_s:
-            return True
-        if load.cores > self._spare:
-            return False
-        self._spare -= load.cores
-        return True
+    def _taken(self, load: Load) -> int:
+        """Of the cores that the first in line leaves when it starts, how many are gone then if this one starts now."""
+        return 0 if self.now_s + load.asked_s <= self._shadow_s else load.cores
 
     def _reservation(self, cores: int) -> tuple[float, int]:
         """When so many cores are free at the latest, and how many more there are then."""
@@ -235,13 +276,13 @@ class Cluster:
             at_s = claim_s
         return (at_s, free - cores) if free >= cores else (NEVER_S, 0)
 
-    def _start(self, index: int) -> Start:
-        _, number, load = self._queue.pop(index)
-        del self._seats[load.id]
+    def _start(self, entry: Entry) -> Start:
+        self._line.remove(entry)
+        _, number, load = entry
         self._occupy(load, self.now_s, number)
         return Start(load, self.now_s)
 
     def _occupy(self, load: Load, started_s: float, number: int) -> None:
         self.free -= load.cores
-        heappush(self._ends, (started_s + load.run_s, number, load, started_s))
+        heappush(self._ends, (started_s + self._run_s(load), number, load, started_s))
         insort(self._claims, (started_s + load.asked_s, number, load.cores))

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
-from placement.estimate import Evidence, estimates, probe_for
-from placement.explain import LONG_WAIT_S, decided
-from placement.filters import screen
+from placement.estimate import Evidence, estimates, outlook, probe_for, starts_in_line
+from placement.explain import LONG_WAIT_S, advice, decided
+from placement.filters import Screening, screen
+from placement.gangs import gathered
 from placement.greedy import greedy
+from placement.improve import improve
+from placement.moves import Further, Standing, further, where_it_waits
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
-from placement.sooner import advice_for
-from scheduler.model.plan import Decision, Estimate
+from placement.sooner import Waiting, advice_for
+from scheduler.model.plan import Decision
 from scheduler.model.snapshots import StartProbe
 
 MAX_PROBES = 8
 """Most questions asked of one site's scheduler for one snapshot."""
+
+
+class Answer(NamedTuple):
+    """What greedy and solver came to, whether nothing is better, and the share of kinds that the solver looked at."""
+
+    counts: Counts
+    proven_optimal: bool
+    solved_share: float = 1.0
 
 
 def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
@@ -26,22 +38,38 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
 
     Every ask gets a decision, however strange the facts; none of them can keep the others from theirs.
     """
-    screenings = screen(problem)
+    screenings = gathered(problem.asks, screen(problem))
     evidence = Evidence.of(problem)
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)
-    counts, proven_optimal = _answer(assignment, limits, problem.seed)
-    choices = read(assignment, counts)
+    answer = _answer(assignment, limits, problem.seed)
+    choices = read(assignment, answer.counts)
     decisions = {
-        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), proven_optimal, problem.now)
+        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), answer.proven_optimal, problem.now)
         for uuid in sorted(screenings)
     }
-    return Plan(_advised(decisions, evidence), proven_optimal)
+    gap_share = cost(assignment, answer.counts) / max(1, assignment.lower_bound) - 1
+    advised = _advised(decisions, screenings, evidence)
+    return Plan(advised, answer.proven_optimal, gap_share, answer.solved_share)
 
 
-def prospects(problem: Problem) -> Mapping[str, Sequence[Estimate]]:
-    """What each place that may take a job promises it, by the job's uuid; nothing is decided."""
-    return estimates(problem, screen(problem))
+def rethink(problem: Problem, standings: Mapping[str, Standing]) -> Mapping[str, Further]:
+    """Where queued jobs should go besides where they wait, by uuid; those that stay are left out."""
+    evidence, screenings, now_s = Evidence.of(problem), screen(problem), problem.now.timestamp()
+    found: dict[str, Further] = {}
+    for ask in problem.asks:
+        standing = standings[ask.job_uuid]
+        candidates = {place.key: place for place in screenings[ask.job_uuid].candidates}
+        outlooks = {key: outlook(ask, place, evidence) for key, place in candidates.items()}
+        held = [
+            where_it_waits(standing, key, outlooks[key].prospect, starts_in_line(candidates[key], remote_id, evidence))
+            for key, remote_id in standing.in_line.items()
+            if key in outlooks
+        ]
+        best = further(standing, held, list(outlooks.values()), now_s) if standing.lead in outlooks else None
+        if best is not None:
+            found[ask.job_uuid] = best
+    return found
 
 
 def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:
@@ -59,30 +87,35 @@ def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:
     }
 
 
-def _advised(decisions: Mapping[str, Decision], evidence: Evidence) -> Mapping[str, Decision]:
-    """The decisions, with what would start those jobs sooner that wait for long."""
+def _advised(
+    decisions: Mapping[str, Decision], screenings: Mapping[str, Screening], evidence: Evidence
+) -> Mapping[str, Decision]:
+    """The decisions, with what would start those jobs sooner that wait for long: first what a replay has shown."""
     asks = {ask.job_uuid: ask for ask in evidence.problem.asks}
     long = [
-        (asks[uuid], (each.winner, *each.losers))
+        Waiting(asks[uuid], (each.winner, *each.losers), each.rejections)
         for uuid, each in decisions.items()
         if each.winner and each.winner.wait.p50_s >= LONG_WAIT_S
     ]
     found = advice_for(long, evidence)
     return {
-        uuid: replace(each, advice=(*found[uuid], *each.advice)) if found.get(uuid) else each
+        uuid: replace(each, advice=(*found[uuid].words, *advice(screenings[uuid], known=found[uuid].played)))
+        if uuid in found
+        else each
         for uuid, each in decisions.items()
     }
 
 
-def _answer(assignment: Assignment, limits: SolveLimits, seed: int) -> tuple[Counts, bool]:
-    """Greedy where it reaches the lower bound (always so for a single job) or the problem is too large; else CP-SAT."""
+def _answer(assignment: Assignment, limits: SolveLimits, seed: int) -> Answer:
+    """Greedy where it reaches the lower bound (always so for a single job); else CP-SAT, on all or part by part."""
     first = greedy(assignment)
     if cost(assignment, first) == assignment.lower_bound:
-        return first, True
-    variables = sum(len(kind.options) for kind in assignment.kinds) * len(assignment.starts_s)
-    if variables > limits.max_variables:
-        return first, False
+        return Answer(first, True)
     from placement.solve import solve  # the solver's library takes its time to load; most plans do without
 
-    better, proven_optimal = solve(assignment, first, limits, seed)
-    return min((better, first), key=lambda counts: cost(assignment, counts)), proven_optimal
+    kinds = len(assignment.kinds)
+    if sum(len(kind.options) for kind in assignment.kinds) * len(assignment.starts_s) > limits.max_variables:
+        better = improve(assignment, first, solve, limits, seed)
+        return Answer(better.counts, False, better.solved_count / kinds)
+    counts, proven_optimal = solve(assignment, first, limits, seed)
+    return Answer(min((counts, first), key=lambda each: cost(assignment, each)), proven_optimal)

@@ -8,25 +8,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import NamedTuple
 
+from placement.draws import as_many, drawn, summed_up
+from placement.failures import Failures
 from placement.filters import Screening
 from placement.first_use import FirstUses
-from placement.history import OVER_ASK, History
+from placement.forecasts import DRAWS, Forecast
+from placement.futures import LONGEST_S, Copy
+from placement.history import History
 from placement.holds import held
+from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.replay import LONGEST_S, Forecast, forecast, waits_for_nodes
-from placement.slots import committed_cores, fitting_nodes, footprint_cores, free_cores, slots_for_us, total_cores
+from placement.race import Prospect
+from placement.slots import (
+    UNSEEN_CORES,
+    committed_cores,
+    fitting_nodes,
+    footprint_cores,
+    free_cores,
+    slots_for_us,
+    total_cores,
+)
+from placement.steer import crowding_s
+from placement.utility import costs, kwh
+from placement.visible import LONGEST_RUN_S, foreseeable, place_name, waits_for_nodes
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import Resources, Runtime
 from scheduler.model.snapshots import StartProbe
 from scheduler.model.systems import BackendKind
-
-RISK = 0.25
-"""Weight of the spread (p90 - p50) in the figure by which places are compared."""
 
 STALE_S = 3600
 """A look at a system that is older says nothing of its queue."""
@@ -37,9 +51,15 @@ FRESH_S = 120
 HOLE_MARGIN_S = 60
 """How much earlier than the next in line a job must end to be sure to fit before it."""
 
+SITE_PAUSE_S = 300
+"""How long a site may take, at worst, to start what has room."""
+
 NO_IMAGE = Term(0, 0, "no image to bring")
 
 NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything from 0 to 6 h")
+
+
+WaitKey = tuple[PlaceKey, Resources, frozenset[object]]
 
 
 @dataclass(slots=True)
@@ -49,25 +69,33 @@ class Evidence:
     problem: Problem
     history: History
     first_uses: FirstUses
-    forecasts: dict[tuple[PlaceKey, float], Forecast | None] = field(default_factory=dict)
-    waits: dict[tuple[PlaceKey, Resources, frozenset[object]], Term] = field(default_factory=dict)
+    failures: Failures
+    waits: dict[WaitKey, Term] = field(default_factory=dict)
+    draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
+    """Of those waits that are summed up from draws."""
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
-        return cls(problem, History(problem.history, speeds), FirstUses(problem.history))
+        history, first_uses = History(problem.history, speeds), FirstUses(problem.history)
+        return cls(problem, history, first_uses, Failures(problem.history, problem.now))
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
         snapshot = place.view.snapshot
         return math.inf if snapshot is None else max(0.0, (self.problem.now - snapshot.taken_at).total_seconds())
 
-    def forecast(self, place: PlaceOption, run_share: float) -> Forecast | None:
-        """The replay of the place's queue, made once."""
-        key = (place.key, run_share)
-        if key not in self.forecasts:
-            self.forecasts[key] = forecast(place, self.problem.now.timestamp(), run_share)
-        return self.forecasts[key]
+    def forecast(self, place: PlaceOption) -> Forecast | None:
+        """What is foreseen of the place's queue; None where too little of it is visible, or that was long ago."""
+        if self.age_s(place) > STALE_S:
+            return None
+        name = place_name(place)
+
+        def make() -> Forecast | None:
+            look = foreseeable(place)
+            return None if look is None else Forecast(look, self.problem.experience, name)
+
+        return self.problem.forecasts.of(name, (place.view.snapshot, place.unseen), make)
 
 
 WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
@@ -83,27 +111,61 @@ def estimates(
 
 def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
     """To the second; of places that are as soon, the cheaper one first, then by name."""
-    found = [(estimate(ask, place, evidence), place.view.price_usd_per_core_hour) for place in places]
+    found = [(outlook(ask, place, evidence).estimate, place.view.price_usd_per_core_hour) for place in places]
     found.sort(key=lambda each: (round(score_s(each[0])), each[1], each[0].system_id, each[0].queue or ""))
     return tuple(each for each, _ in found)
 
 
-def estimate(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
-    """What one job may expect in one place, were it alone."""
-    return Estimate(
+class Outlook(NamedTuple):
+    """What one job may expect in one place, were it alone: for people, and as draws."""
+
+    key: PlaceKey
+    estimate: Estimate
+    prospect: Prospect
+
+
+def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
+    """The terms of the time to solution, and what they come to."""
+    in_line = queue_wait(ask.spec, place, evidence)
+    wait = held(ask.spec, place, evidence.problem.now, in_line)
+    stage, run, bring_home = (
+        staging(ask.spec, place, evidence),
+        run_time(ask, place, evidence),
+        archive(ask.spec, place),
+    )
+    waits_s = evidence.draws_s.get(_wait_key(ask.spec, place)) if wait is in_line else None
+    if waits_s is None:
+        waits_s = drawn(wait, DRAWS)
+    now_s = evidence.problem.now.timestamp()
+    starts_s = tuple(now_s + max(wait_s, stage.p50_s) for wait_s in waits_s)
+    runs_s = drawn(run, DRAWS, order_step=3)
+    ends_s = tuple(at_s + run_s + bring_home.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
+    prospect = Prospect(_name(place.key), starts_s, ends_s)
+    cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
+    taken_s = crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES)
+    deadline_at = ask.spec.deadline_at
+    expected = Estimate(
         system_id=place.key.system_id,
         queue=place.key.queue,
-        wait=held(ask.spec, place, evidence.problem.now, queue_wait(ask.spec, place, evidence)),
-        staging=staging(ask.spec, place, evidence),
-        run=run_time(ask, place, evidence),
-        archive=archive(ask.spec, place),
-        notes=notes(ask.spec, place),
+        wait=wait,
+        staging=stage,
+        run=run,
+        archive=bring_home,
+        expected_s=prospect.mean_end_s - now_s + taken_s,
+        deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
+    extra_s = costs(ask, place, expected, evidence.failures)
+    noted = notes(ask, place, expected, evidence.failures, extra_s)
+    found = replace(expected, costs_s=extra_s, notes=noted)
+    return Outlook(place.key, found, prospect.later_by(found.extra_s))
 
 
 def score_s(estimate: Estimate) -> float:
-    """The figure by which places are compared: expected time to solution with a price on its spread, in seconds."""
-    return estimate.total_p50_s + RISK * (estimate.total_p90_s - estimate.total_p50_s)
+    """The figure by which places are compared: the mean time to solution, and what others of ours lose, in seconds.
+
+    What else counts comes on top (``placement.utility``).
+    """
+    return estimate.expected_s + estimate.extra_s
 
 
 # -- queue wait --------------------------------------------------------------------------------------------------
@@ -111,11 +173,15 @@ def score_s(estimate: Estimate) -> float:
 
 def queue_wait(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
     """The answer of the most trusted estimator that has one."""
-    key = (place.key, spec.resources, frozenset(spec.scheduler_options))
+    key = _wait_key(spec, place)
     if key not in evidence.waits:
         answers = (estimator(spec, place, evidence) for estimator in WAIT_ESTIMATORS)
         evidence.waits[key] = next((answer for answer in answers if answer is not None), NO_HISTORY)
     return evidence.waits[key]
+
+
+def _wait_key(spec: JobSpec, place: PlaceOption) -> WaitKey:
+    return place.key, spec.resources, frozenset(spec.scheduler_options)
 
 
 def host_starts_at_once(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
@@ -136,17 +202,21 @@ def free_nodes(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | 
     (``site_says``) is that it starts after them; what it does is start it.
     """
     age_s = evidence.age_s(place)
-    ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_S) + HOLE_MARGIN_S)
-    line = [job.expected_start_at for job in place.visible_jobs if waits_for_nodes(job)]
-    if age_s > STALE_S or any(start_at is None or start_at < ends_at for start_at in line):
+    ends_at = evidence.problem.now + timedelta(seconds=min(spec.resources.walltime_s, LONGEST_RUN_S) + HOLE_MARGIN_S)
+    if age_s > STALE_S:
         return None
+    line = 0
+    for job in filter(waits_for_nodes, place.visible_jobs):
+        if job.expected_start_at is None or job.expected_start_at < ends_at:
+            return None
+        line += 1
     kinds = fitting_nodes(spec, place)
     taken = committed_cores(place)
     empty = sum(kind.free + (kind.planned_nodes if line else 0) for kind in kinds)
     empty -= math.ceil(taken / kinds[0].cores) if kinds and kinds[0].cores else 0
     if empty < spec.resources.nodes:
         return None
-    until = f" until {count(len(line), 'job')} in line may start" if line else " now"
+    until = f" until {count(line, 'job')} in line may start" if line else " now"
     return _aged(Term(5, 60, f"{count(empty, 'node')} free{until}"), age_s)
 
 
@@ -183,18 +253,62 @@ def site_says(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | N
     return _aged(Term(wait_s + own_s / 2, 2 * wait_s + own_s + 300, source), age_s)
 
 
+def foreseen(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
+    """The queue as far as we see it, played forward: the median of some futures, and their 90th percentile."""
+    forecast, copy = evidence.forecast(place), _copy(spec, place, evidence)
+    if forecast is None:
+        return None
+    until_s = copy.ready_s + LONGEST_S
+    starts_s = forecast.starts_s(copy, until_s)
+    if min(starts_s) >= until_s:
+        return None
+    waits_s = tuple(start_s - copy.ready_s for start_s in starts_s)
+    evidence.draws_s[_wait_key(spec, place)] = as_many(waits_s, DRAWS)
+    p50_s, p90_s = summed_up(waits_s)
+    return _aged(
+        Term(p50_s, p90_s, f"a replay of {count(forecast.visible_jobs, 'visible job')}"), evidence.age_s(place)
+    )
+
+
 def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
-    """A replay of the queue as far as we see it: jobs end early for p50, and use all they asked for p90."""
-    age_s = evidence.age_s(place)
-    soon, late = (None, None) if age_s > STALE_S else (evidence.forecast(place, share) for share in (OVER_ASK, 1.0))
-    if soon is None or late is None:
+    """The likely start in the same futures, and the one if everybody used all of the walltime (as p90)."""
+    forecast, copy = evidence.forecast(place), _copy(spec, place, evidence)
+    if forecast is None:
         return None
-    cores, walltime_s = footprint_cores(spec.resources, fitting_nodes(spec, place)), spec.resources.walltime_s
-    p50_s, p90_s = soon.start_s(cores, walltime_s), late.start_s(cores, walltime_s)
-    if p50_s is None or p90_s is None:
+    until_s = copy.ready_s + LONGEST_S
+    likely_s = summed_up(forecast.starts_s(copy, until_s))[0] - copy.ready_s
+    worst_s = forecast.latest_start_s(copy, until_s) - copy.ready_s
+    if min(likely_s, worst_s) >= LONGEST_S:
         return None
-    p90_s = max(p50_s, p90_s) + late.behind_s + 300
-    return _aged(Term(p50_s + soon.behind_s, p90_s, f"a replay of {count(soon.replayed, 'visible job')}"), age_s)
+    worst_s = max(likely_s, worst_s) + SITE_PAUSE_S
+    return _aged(Term(likely_s, worst_s, _replay_of(forecast)), evidence.age_s(place))
+
+
+def starts_in_line(place: PlaceOption, remote_id: str | None, evidence: Evidence) -> tuple[float, ...] | None:
+    """When a job that waits there already will start, a draw each (Unix time); None where it cannot be seen."""
+    forecast = evidence.forecast(place)
+    if forecast is None or not any(job.id == remote_id for job in forecast.look.waiting):
+        return None
+    now_s = evidence.problem.now.timestamp()
+    (starts_s,) = forecast.held_starts_s([remote_id or ""], now_s + LONGEST_S).values()
+    return as_many([max(now_s, start_s) for start_s in starts_s], DRAWS)
+
+
+def _replay_of(forecast: Forecast) -> str:
+    return f"a replay of {count(forecast.visible_jobs, 'visible job')}"
+
+
+def _copy(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Copy:
+    """A job as it would be sent there now. Whose runs its own are like does not change when it starts."""
+    return Copy(
+        id="ours",
+        place=place_name(place),
+        cores=footprint_cores(spec.resources, fitting_nodes(spec, place)),
+        asked_s=min(max(1.0, float(spec.resources.walltime_s)), LONGEST_RUN_S),
+        ready_s=evidence.problem.now.timestamp(),
+        user="",
+        kin="",
+    )
 
 
 def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
@@ -207,7 +321,7 @@ WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (
     free_nodes,
     learnt_waits,
     site_says,
-    visible_queue,
+    foreseen,
     own_history,
 )
 
@@ -268,6 +382,10 @@ def tasks_at_once(spec: JobSpec, place: PlaceOption) -> int:
     return max(1, min(tasks(spec), asked, room))
 
 
+def _name(key: PlaceKey) -> str:
+    return f"{key.system_id}/{key.queue or ''}"
+
+
 # -- staging, archive and what else is worth saying --------------------------------------------------------------
 
 
@@ -291,8 +409,15 @@ def archive(spec: JobSpec, place: PlaceOption) -> Term:
     return Term(10, 120, "a guess for outputs that move, nothing measured yet")
 
 
-def notes(spec: JobSpec, place: PlaceOption) -> tuple[str, ...]:
+def notes(
+    ask: Ask, place: PlaceOption, expected: Estimate, failures: Failures, extra_s: Mapping[str, float]
+) -> tuple[str, ...]:
     """Facts that people want to see beside the figures."""
-    price = place.view.price_usd_per_core_hour
-    hours = spec.resources.walltime_s / 3600 * tasks(spec)
-    return (f"at most {price * spec.resources.cores * hours:.2f} USD",) if price else ()
+    price, energy = price_usd(ask.spec, place.view.system), kwh(ask, place, expected)
+    kept = expected.kept_probability
+    return (
+        *((f"at most {price:.2f} USD",) if price else ()),
+        *((f"about {energy:.2g} kWh",) if energy else ()),
+        *failures.note(place.key, extra_s.get("failures", 0.0)),
+        *((f"the deadline is kept with {kept:.0%}",) if kept is not None else ()),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from placement import order, predict
 from placement.looks import Look, SeenJob
@@ -12,6 +12,9 @@ from placement.predict import RunTimes, Used
 
 KEPT_S = 30 * 86_400.0
 """How long those who came are remembered; a forecast looks back four weeks at most."""
+
+RECALLED = 5000
+"""Of a past that is brought back at once, so many of the last ends tell of run times and of the order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,23 @@ def learn(known: Experience, looks: Mapping[str, Look]) -> Experience:
     for name, look in sorted(looks.items()):
         before = known.places.get(name)
         used += [(job.ended_s or 0.0, _used(job)) for job in look.ended]
-        if before is not None:
+        if before is not None and look.whole:
             used += [(look.now_s, each) for each in _vanished(before.look, look)]
         places[name] = _after(before, look)
     used.sort(key=lambda each: (each[0], each[1].user, each[1].asked_s, each[1].run_s))
     return Experience(predict.learn(known.run_times, [each for _, each in used]), places)
+
+
+def recall(known: Experience, pasts: Mapping[str, Look]) -> Experience:
+    """What is known once the past of some places is brought back, of each as one look that shows all of it."""
+    newest = {
+        name: replace(past, ended=sorted(past.ended, key=lambda job: (job.ended_s or 0.0, job.id))[-RECALLED:])
+        for name, past in pasts.items()
+    }
+    learnt = learn(known, newest)
+    came = {name: tuple(sorted((*past.ended, *past.running, *past.waiting), key=_came)) for name, past in pasts.items()}
+    places = {name: replace(learnt.places[name], newcomers=jobs) for name, jobs in came.items()}
+    return Experience(learnt.run_times, {**learnt.places, **places})
 
 
 def _after(before: Place | None, look: Look) -> Place:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from placement.filters import Screening
-from placement.problem import Choice, PlaceKey
+from placement.filters import Screening, failing
+from placement.problem import Choice, PlaceKey, PlaceOption
+from placement.rejections import of_place
 from placement.words import about, listed
 from scheduler.model.plan import Decision, Estimate, Reason, Rejection, Term
 
@@ -25,7 +26,8 @@ def decided(
     """The decision on one job as it is stored and shown. ``expected``: its estimates, soonest first."""
     rejections = (*screening.rejections, *screening.later)
     if choice is None:
-        full = tuple(_used_up(each) for each in expected)
+        places = {each.key: each for each in screening.candidates}
+        full = tuple(_used_up(places[_key(each)]) for each in expected)
         return Decision(
             winner=None,
             rejections=(*rejections, *full),
@@ -44,7 +46,6 @@ def decided(
         proven_optimal=proven_optimal,
         sentence=f"{_expectation(winner)} {_against(winner, losers)}",
         decided_at=decided_at,
-        advice=advice(screening) if winner.wait.p50_s >= LONG_WAIT_S else (),
     )
 
 
@@ -63,10 +64,12 @@ def rejection_sentence(rejection: Rejection) -> str:
     return _SENTENCES[rejection.reason](rejection)
 
 
-def advice(screening: Screening, limit: int = 3) -> tuple[str, ...]:
-    """Changes that would open a place in whose way exactly one thing stands."""
+def advice(screening: Screening, known: Collection[PlaceKey] = (), limit: int = 3) -> tuple[str, ...]:
+    """Changes that would open a place in whose way exactly one thing stands. ``known``: places not to speak of."""
     obstacles: dict[PlaceKey, list[Rejection]] = {}
     for each in screening.rejections:
+        if PlaceKey(each.system_id, each.queue) in known:
+            continue
         obstacles.setdefault(PlaceKey(each.system_id, each.queue), []).append(each)
     alone = [found[0] for found in obstacles.values() if len(found) == 1]
     return tuple(_ADVICE[each.reason](each) for each in alone if _helps(each))[:limit]
@@ -99,7 +102,13 @@ def _expectation(winner: Estimate) -> str:
     return (
         f"{name[0].upper()}{name[1:]} should have the result in about {about(winner.total_p50_s)}, "
         f"9 times in 10 within {about(winner.total_p90_s)}: {parts}."
+        f"{_deadline(winner)}"
     )
+
+
+def _deadline(winner: Estimate) -> str:
+    kept = winner.kept_probability
+    return "" if kept is None else f" The deadline is kept with a probability of {kept:.0%}."
 
 
 def _range(term: Term) -> str:
@@ -114,6 +123,8 @@ def _against(winner: Estimate, losers: Sequence[Estimate]) -> str:
     name, later_s = place_name(*_key(best)), best.total_p50_s - winner.total_p50_s
     if later_s >= 1:
         return f"Next best is {name}, about {about(later_s)} later."
+    if best.extra_s - winner.extra_s > -later_s:
+        return f"Next best is {name}, {_DEARER[_dearest(best, winner)]}."
     if best.total_p90_s > winner.total_p90_s:
         return f"Next best is {name}, no later in the median but less sure."
     if later_s > -1:
@@ -121,10 +132,24 @@ def _against(winner: Estimate, losers: Sequence[Estimate]) -> str:
     return f"Alone it would be about {about(-later_s)} sooner in {name}; all waiting jobs together are sooner this way."
 
 
-def _used_up(estimate: Estimate) -> Rejection:
+_DEARER: Mapping[str, str] = {
+    "failures": "which loses more time to failures of the system",
+    "lateness": "which is less likely to keep the deadline",
+    "price": "which costs more",
+    "energy": "which uses more energy",
+}
+"""What else than time may decide, by reason."""
+
+
+def _dearest(loser: Estimate, winner: Estimate) -> str:
+    return max(_DEARER, key=lambda reason: loser.costs_s.get(reason, 0.0) - winner.costs_s.get(reason, 0.0))
+
+
+def _used_up(place: PlaceOption) -> Rejection:
     """A candidate is only left out where a limit on numbers of jobs was used up by others of the same plan."""
-    limit = "jobs, with those placed just now"
-    return Rejection(system_id=estimate.system_id, queue=estimate.queue, reason=Reason.JOB_LIMIT, limit=limit)
+    if place.breakers:
+        return failing(place, place.breakers[0])
+    return of_place(place, Reason.JOB_LIMIT, limit="jobs, with those placed just now")
 
 
 # -- rejections and advice ---------------------------------------------------------------------------------------
@@ -170,6 +195,12 @@ _SENTENCES: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.BUDGET: lambda r: f"{_where(r)} may cost {r.limit} ({r.asked} allowed)",
     Reason.NETWORK: lambda r: f"{_where(r)} lets jobs reach no outside network",
     Reason.STORAGE: lambda r: f"{_where(r)} has room for {r.limit} of files ({r.asked} asked)",
+    Reason.FAILING: lambda r: f"{_where(r)} broke our last {r.asked} at once; it may have the next {r.limit}",
+    Reason.GANG: lambda r: (
+        f"{_where(r)} waits for the rest of the gang: {r.asked} are there"
+        if r.asked
+        else f"{_where(r)} cannot take all jobs of the gang now"
+    ),
     Reason.POLICY: lambda r: f"{_where(r)} runs only the images {r.limit} ({r.asked} asked)",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import NormalDist, fmean
 from typing import overload
 
@@ -25,6 +25,9 @@ LONGEST_S = 10 * 86_400.0
 
 COMING_S = 3 * 86_400.0
 """How far ahead newcomers are drawn."""
+
+UNLIMITED_S = 365 * 86_400.0
+"""No walltime is taken to be longer."""
 
 DAY_S = 86_400.0
 
@@ -56,6 +59,13 @@ class Futures:
         self._newcomers, self._draws = newcomers, draws
         self._played: list[Played] = []
         self._phases: dict[str, float] = {}
+        self._traits: dict[str, tuple[float, str, float]] = {}
+        """By job: where its draws begin, whose run times are like its own, and how long it has run."""
+
+    @cached_property
+    def backlog_s(self) -> float:
+        """Work in line for each core."""
+        return sum(job.cores * job.asked_s for job in self._look.waiting) / max(1, self._look.cores)
 
     def starts_s(self, copy: Copy, until_s: float) -> tuple[float, ...]:
         """When a copy that is sent now would start, a draw each; ``until_s`` where later."""
@@ -78,43 +88,62 @@ class Futures:
     def _all(self) -> Sequence[Played]:
         if not self._played:
             ranks_s = self._order.ranks_s(self._look.waiting)
-            self._played = [Played(self._world(n, ranks_s)) for n in range(self._draws)]
+            shown = self._shown(ranks_s)
+            for n in range(self._draws):
+                if not self._order.believed:
+                    pairs = zip(ranks_s, self._look.waiting, strict=True)
+                    shown = self._shown([rank_s + self._misjudged_s(n, job.id, job.user) for rank_s, job in pairs])
+                self._played.append(Played(self._world(n, shown)))
         return self._played
 
-    def _world(self, n: int, ranks_s: Sequence[float]) -> Cluster:
+    def _shown(self, ranks_s: Sequence[float]) -> Cluster:
+        """The system as the look has it, its jobs in line at these ranks."""
         look = self._look
-        cluster = Cluster(look.cores, look.now_s, self._coming(n))
+        waiting = [self._load(job, rank_s) for job, rank_s in zip(look.waiting, ranks_s, strict=True)]
+        cluster = Cluster(look.cores, look.now_s, waiting=waiting)
         for job in look.running:
             began_s = look.now_s if job.started_s is None else min(job.started_s, look.now_s)
-            age_s = look.now_s - began_s
-            run_s = max(age_s + 1.0, self._run_s(n, job.id, job.kin, job.asked_s, age_s))
-            cluster.run(Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, 0.0), began_s)
-        sure = self._order.believed
-        for job, shown_s in zip(look.waiting, ranks_s, strict=True):
-            rank_s = shown_s if sure else shown_s + self._misjudged_s(n, job.id, job.user)
-            run_s = self._run_s(n, job.id, job.kin, job.asked_s)
-            cluster.enter(Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, rank_s), look.now_s)
-        for job in look.coming:
-            rank_s = self._order.rank_s(job) + self._misjudged_s(n, job.id, job.user)
-            run_s = self._run_s(n, job.id, job.kin, job.asked_s)
-            load = Load(job.id, job.cores, job.asked_s, run_s, job.submitted_s, rank_s)
-            cluster.enter(load, job.submitted_s)
-        cluster.advance(look.now_s)
+            cluster.run(self._load(job, 0.0, look.now_s - began_s), began_s)
         return cluster
+
+    def _world(self, n: int, shown: Cluster) -> Cluster:
+        world = shown.drawn(self._run_times(n), self._coming(n))
+        for job in self._look.coming:
+            rank_s = self._order.rank_s(job) + self._misjudged_s(n, job.id, job.user)
+            world.enter(self._load(job, rank_s), job.submitted_s)
+        world.advance(self._look.now_s)
+        return world
+
+    def _load(self, job: SeenJob, rank_s: float, age_s: float = 0.0) -> Load:
+        """A job of the look; how long it runs is drawn when it begins."""
+        asked_s = min(max(1.0, job.asked_s), UNLIMITED_S)
+        self._traits[job.id] = self._phase(job.id), job.kin, age_s
+        return Load(job.id, max(1, job.cores), asked_s, asked_s, job.submitted_s, rank_s)
+
+    def _run_times(self, n: int) -> Callable[[Load], float]:
+        """How long jobs run in one draw."""
+        traits, run_s, part = self._traits, self._predictor.run_s, (n + 0.5) / self._draws
+
+        def drawn(load: Load) -> float:
+            begins, kin, age_s = traits[load.id]
+            return max(age_s + 1.0, run_s(kin, load.asked_s, (begins + part) % 1.0, age_s))
+
+        return drawn
 
     def _start_s(self, n: int, draw: Played, copy: Copy, until_s: float) -> float:
         rank_s = copy.ready_s + self._order.offset_s.get(copy.user, 0.0) + self._misjudged_s(n, copy.id, copy.user)
-        if rank_s >= draw.last_rank_s and not self._newcomers:
-            return draw.start_behind_all_s(copy.cores, copy.asked_s, copy.ready_s, until_s)
-        run_s = self._run_s(n, copy.id, copy.kin, copy.asked_s)
-        load = Load(copy.id, copy.cores, copy.asked_s, run_s, copy.ready_s, rank_s)
+        self._traits[copy.id] = self._phase(copy.id), copy.kin, 0.0
+        asked_s = max(1.0, copy.asked_s)
+        load = Load(copy.id, max(1, copy.cores), asked_s, asked_s, copy.ready_s, rank_s)
         return draw.start_among_s(load, copy.ready_s, until_s)
 
-    def _run_s(self, n: int, name: str, kin: str, asked_s: float, age_s: float = 0.0) -> float:
-        begins = self._phases.get(name)
-        if begins is None:
-            begins = self._phases[name] = phase(name)
-        return self._predictor.run_s(kin, asked_s, (begins + (n + 0.5) / self._draws) % 1.0, age_s)
+    def _run_s(self, n: int, name: str, kin: str, asked_s: float) -> float:
+        return self._predictor.run_s(kin, asked_s, (self._phase(name) + (n + 0.5) / self._draws) % 1.0)
+
+    def _phase(self, name: str) -> float:
+        if name not in self._phases:
+            self._phases[name] = phase(name)
+        return self._phases[name]
 
     def _misjudged_s(self, n: int, name: str, user: str) -> float:
         """By how much a draw ranks a job other than what is known says: as its user, and as the one job it is."""
@@ -134,9 +163,9 @@ class Futures:
 
     def _again(self, n: int, job: SeenJob, at_s: float) -> Load:
         rank_s = at_s + self._order.offset_s.get(job.user, 0.0) + self._misjudged_s(n, job.id, job.user)
-        return Load(
-            f"+{job.id}@{at_s}", job.cores, job.asked_s, self._run_s(n, job.id, job.kin, job.asked_s), at_s, rank_s
-        )
+        name = f"+{job.id}"
+        self._traits[name] = self._phase(job.id), job.kin, 0.0
+        return Load(name, job.cores, job.asked_s, job.asked_s, at_s, rank_s)
 
 
 class _Again(Sequence[Load]):

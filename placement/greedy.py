@@ -4,39 +4,41 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from placement.assign import Assignment, Counts, Kind, Limit, Option
-from placement.problem import PlaceKey
 
 
-@dataclass(slots=True)
 class Books:
     """What greedy has given away so far."""
 
-    assignment: Assignment
-    work: dict[tuple[PlaceKey, int], int] = field(default_factory=lambda: defaultdict(int))
-    jobs: dict[Limit, int] = field(default_factory=lambda: defaultdict(int))
+    def __init__(self, assignment: Assignment) -> None:
+        periods = assignment.ended_periods
+        self._assignment, self._starts_s = assignment, assignment.starts_s
+        self._room = {place: [assignment.room(place, k) for k in periods] for place in assignment.slots}
+        self._jobs: dict[Limit, int] = defaultdict(int)
 
     def start(self, option: Option, earliest: int) -> int:
         """The first period from ``earliest`` on in which one more job fits."""
-        last = len(self.assignment.starts_s) - 1
-        return next((k for k in range(earliest, last) if self._fits(option, k)), last)
+        cores, run_s = self._assignment.cores(option), option.run_s
+        room, starts_s = self._room[option.place], self._starts_s
+        last = len(room)
+        for start in range(earliest, last):
+            from_s = starts_s[start]
+            if all(cores * min(run_s, starts_s[k + 1] - from_s) <= room[k] for k in range(start, last)):
+                return start
+        return last
 
-    def _fits(self, option: Option, start: int) -> bool:
-        return all(
-            self.work[option.place, k] + self.assignment.work(option, start, k) <= self.assignment.room(option.place, k)
-            for k in self.assignment.ended_periods[start:]
-        )
+    def allowed(self, limits: Iterable[Limit], jobs: int) -> bool:
+        """Whether so many more jobs stay within limits."""
+        return all(self._jobs[limit] + jobs <= limit.left for limit in limits)
 
-    def allowed(self, limits: Iterable[Limit]) -> bool:
-        return all(self.jobs[limit] < limit.left for limit in limits)
-
-    def enter(self, option: Option, start: int, limits: Iterable[Limit]) -> None:
-        for k in self.assignment.ended_periods[start:]:
-            self.work[option.place, k] += self.assignment.work(option, start, k)
+    def enter(self, option: Option, start: int, limits: Iterable[Limit], jobs: int) -> None:
+        """Write down that they start there."""
+        room = self._room[option.place]
+        for k in range(start, len(room)):
+            room[k] -= self._assignment.work(option, start, k)
         for limit in limits:
-            self.jobs[limit] += 1
+            self._jobs[limit] += jobs
 
 
 def greedy(assignment: Assignment) -> Counts:
@@ -44,18 +46,39 @@ def greedy(assignment: Assignment) -> Counts:
     books, counts = Books(assignment), defaultdict[tuple[int, int, int], int](int)
     for g in sorted(range(len(assignment.kinds)), key=lambda g: (_work_for_weight(assignment.kinds[g]), g)):
         kind = assignment.kinds[g]
-        limits = [[limit for limit in assignment.limits if limit.counts(kind, each)] for each in kind.options]
-        starts = [0] * len(kind.options)  # a period that was too full for one of them is too full for the next
-        for _ in kind.jobs:
-            open_options = [o for o in range(len(kind.options)) if books.allowed(limits[o])]
-            for o in open_options:
-                starts[o] = books.start(kind.options[o], starts[o])
-            if not open_options:
+        search = _Search(assignment, kind, books)
+        for _ in range(kind.number):
+            found = search.cheapest()
+            if found is None:
                 break
-            best = min(open_options, key=lambda o: (kind.options[o].cost_s + assignment.starts_s[starts[o]], o))
-            books.enter(kind.options[best], starts[best], limits[best])
-            counts[g, best, starts[best]] += 1
+            o, k = found
+            books.enter(kind.options[o], k, assignment.limits_of(kind, kind.options[o]), kind.jobs_each)
+            counts[g, o, k] += 1
     return counts
+
+
+class _Search:
+    """The cheapest place for the next job of a kind. A period that was too full for one is too full for the next."""
+
+    def __init__(self, assignment: Assignment, kind: Kind, books: Books) -> None:
+        self._assignment, self._kind, self._books = assignment, kind, books
+        self._starts = [0] * len(kind.options)
+        self._by_cost = sorted(range(len(kind.options)), key=lambda o: (kind.options[o].cost_s, o))
+
+    def cheapest(self) -> tuple[int, int] | None:
+        """The option and its period; None when all are closed. Who is dearer when alone is not looked at."""
+        best: tuple[int, int] | None = None
+        for o in self._by_cost:
+            option = self._kind.options[o]
+            if best is not None and option.cost_s > best[0]:
+                break
+            limits = self._assignment.limits_of(self._kind, option)
+            if limits and not self._books.allowed(limits, self._kind.jobs_each):
+                continue
+            self._starts[o] = self._books.start(option, self._starts[o])
+            found = option.after_s(self._assignment.starts_s, self._starts[o]), o
+            best = min(best or found, found)
+        return None if best is None else (best[1], self._starts[best[1]])
 
 
 def _work_for_weight(kind: Kind) -> float:

@@ -32,6 +32,8 @@ class History:
         self._shares: dict[str, list[float]] = defaultdict(list)
         self._learnt: dict[tuple[str, str], Term | None] = {}
         for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.wait_s, run.run_s)):
+            if run.broken:
+                continue
             self._waits[PlaceKey(run.system_id, run.queue)].append(run.wait_s)
             if not run.completed:
                 continue

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from statistics import median
 
-from placement.filters import licences_asked
 from placement.problem import PlaceOption
+from placement.seen import licences_asked
 from placement.slots import fitting_nodes
 from placement.words import about, duration
 from scheduler.model.jobs import JobSpec

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SeenJob:
+class SeenJob(NamedTuple):
     """A job as a site shows it. Instants in seconds; ``asked_s`` is its walltime.
 
     user: as whom it stands in line; kin: whose run times are like its own (for our jobs more than the login tells).
@@ -29,6 +29,7 @@ class Look:
     """A queue at one instant. waiting: in the order that the site shows; ended: since the look before, where shown.
 
     coming: jobs of ours that were sent and are not in line yet; they will be from their ``submitted_s`` on.
+    whole: False where it was cut short: who is missing may be there still.
     """
 
     now_s: float
@@ -37,3 +38,4 @@ class Look:
     waiting: Sequence[SeenJob]
     ended: Sequence[SeenJob] = ()
     coming: Sequence[SeenJob] = ()
+    whole: bool = True

@@ -1,55 +1,86 @@
-"""Whether a job that waits should wait elsewhere, or in a further place too. Pure."""
+"""Whether a job that waits should wait elsewhere, or in a further place too: what ``race`` may do as things stand."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+from placement.easy import NEVER_S
+from placement.estimate import Outlook
 from placement.problem import PlaceKey
+from placement.race import Prospect, Rules, first_ends_s, reconsidered
 from scheduler.model.plan import Estimate
-
-LEAST_GAIN_S = 1800
-LEAST_GAIN_SHARE = 0.25
-"""A move must bring the result sooner by more than both: that many seconds, and that share of what remains."""
 
 MOST_MOVES = 4
 SETTLE_S = 900
-"""How long a job stays where it was put before it may be moved: estimates swing, and time in a queue counts."""
+"""How long a job stays where it was put before it may be moved: forecasts swing, and time in a queue counts."""
+
+MOVE_PRICE_S = 1800.0
+"""What a move must save at least, beside the share that ``race`` asks for: it is work for two sites."""
+
+ASKED_FOR_S = -NEVER_S
+"""The price of a copy that the user asked for: it is made in the best place there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a queued job stands: ``remaining_s`` until its result is expected there, ``waited_s`` since it came."""
+    """How a queued job stands. in_line: where it waits, with its number on the site; lead: which of them it is in.
 
-    places: Collection[PlaceKey]
-    """Where it waits already, its lead and its copies."""
-    remaining_s: float
-    waited_s: float
-    move_count: int = 0
-    """Moves made or under way."""
-
-
-def remaining_s(here: Estimate, promised_s: float | None) -> float:
-    """Seconds until the result where the job waits: the sooner of what a new job could expect and what was promised.
-
-    here: what a job that came only now would expect in this place. promised_s: until the start that the site expects.
+    start_at_s: Unix time at which the site expects to start it there, None where it says nothing. hedges_to, moves_to:
+    systems to which it may be copied, or moved.
     """
-    wait_s = here.wait.p50_s if promised_s is None else min(here.wait.p50_s, max(0.0, promised_s))
-    return max(wait_s, here.staging.p50_s) + here.run.p50_s + here.archive.p50_s
+
+    in_line: Mapping[PlaceKey, str | None]
+    lead: PlaceKey
+    waited_s: float
+    start_at_s: float | None = None
+    move_count: int = 0
+    hedge_count: int = 1
+    hedges_to: Collection[str] = frozenset()
+    moves_to: Collection[str] = frozenset()
+
+    @property
+    def may_move(self) -> bool:
+        return len(self.in_line) == 1 and self.waited_s >= SETTLE_S and self.move_count < MOST_MOVES
 
 
-def better_place(standing: Standing, prospects: Sequence[Estimate]) -> Estimate | None:
-    """Where to move the job, on evidence only; None: it stays. prospects: places that may take it, in any order."""
-    if standing.move_count >= MOST_MOVES or standing.waited_s < SETTLE_S:
+@dataclass(frozen=True, slots=True)
+class Further:
+    """A place to which a job should go as well, or instead; sooner_s: what that saves in the mean, as a move."""
+
+    place: Estimate
+    is_move: bool
+    sooner_s: float
+
+
+def further(standing: Standing, held: Sequence[Prospect], outlooks: Sequence[Outlook], now_s: float) -> Further | None:
+    """Where the job should go besides; None: it stays. held: what is foreseen where it waits; outlooks: of all places.
+
+    A copy that the user asked for comes first; a move is made where no copy is owed.
+    """
+    free = [each for each in outlooks if each.key not in standing.in_line]
+    owed = len(standing.in_line) < standing.hedge_count
+    copies = [each for each in free if owed and each.key.system_id in standing.hedges_to]
+    offered = copies or [each for each in free if standing.may_move and each.key.system_id in standing.moves_to]
+    rules = Rules(copies=len(held) + 1 if copies else len(held), moves=not copies)
+    price_s = ASKED_FOR_S if copies else MOVE_PRICE_S
+    if not held or not offered:
         return None
-    best = further_place(standing.places, prospects)
+    change = reconsidered(held, [each.prospect for each in offered], rules, price_s, now_s)
+    best = next((each for each in offered if each.prospect.place in change.submit), None)
     if best is None:
         return None
-    gain_s = standing.remaining_s - best.total_p50_s
-    return best if gain_s > max(LEAST_GAIN_S, LEAST_GAIN_SHARE * standing.remaining_s) else None
+    return Further(best.estimate, not copies, fmean(first_ends_s(held)) - best.prospect.mean_end_s)
 
 
-def further_place(taken: Collection[PlaceKey], prospects: Sequence[Estimate]) -> Estimate | None:
-    """Where a further copy would have its result soonest; None: there is no other place."""
-    free = [each for each in prospects if PlaceKey(each.system_id, each.queue) not in taken]
-    return min(free, key=lambda each: (each.total_p50_s, each.system_id, each.queue or ""), default=None)
+def where_it_waits(standing: Standing, key: PlaceKey, prospect: Prospect, starts_s: Sequence[float] | None) -> Prospect:
+    """What is foreseen of the job in a place where it is in line. starts_s: of it in the queue, where that is visible.
+
+    Else it starts as a job would that comes only now; the lead starts when the site expects it, if that is sooner.
+    """
+    runs_s = [end_s - start_s for start_s, end_s in zip(prospect.starts_s, prospect.ends_s, strict=True)]
+    promised_s = standing.start_at_s if key == standing.lead else None
+    latest_s = NEVER_S if promised_s is None else promised_s
+    begins_s = [min(start_s, latest_s) for start_s in starts_s or prospect.starts_s]
+    return Prospect(prospect.place, begins_s, [at_s + run_s for at_s, run_s in zip(begins_s, runs_s, strict=True)])

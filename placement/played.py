@@ -1,75 +1,160 @@
-"""One draw of a queue's future, played on as far as anybody asks: who starts when, and what room is left when."""
+"""One draw of a queue's future, played once and as far as anybody asks, and when a job sent there would start in it.
+
+A job in line changes nothing for the others until it starts or is the first, so that until then the draw tells, as it
+was played without the job, whether it fits. Only from the moment at which it is the first and has to wait, the draw is
+played anew, with the job. What is left after ``depth`` starts is not played: it is work, done by all cores together.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Sequence
+from operator import itemgetter
 
-from placement.easy import NEVER_S, Cluster, Load
+from placement.easy import NEVER_S, Cluster, Load, Start
+from placement.pace import Pace
+
+DEPTH = 150
+"""Starts in a draw that are played one by one."""
+
+STRIDE = 16
+"""Steps that are played in one go."""
+
+STATES, STATE_JOBS = 16, 20_000
+"""From how many states a draw can be played anew, and how many jobs in line they hold together, at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What is free from an instant on, until the next: cores, and what a job that is last in line may do with them.
-
-    shadow_s: until then all of them may be used, for the first in line cannot start sooner; spare: so many for longer.
-    """
-
-    since_s: float
-    cores: int
-    shadow_s: float
-    spare: int
+Step = tuple[float, int, float, int, float, float]
+"""What is left after a step, and at which instant: free cores; until when one that is last in line may use all of them,
+and how many for longer; rank of the first in line; the greatest rank of those that started in the step."""
 
 
 class Played:
-    """A system as one draw has it. ``world`` stays at the instant of the look; copies of it are played."""
+    """A system as one draw has it. ``world`` stays at the instant of the look; a copy of it is played."""
 
-    def __init__(self, world: Cluster) -> None:
-        self.world = world
-        in_line = [*world.waiting, *(load for _, load in world.entering)]
-        self.last_rank_s = max((load.rank_s for load in in_line), default=-NEVER_S)
+    def __init__(self, world: Cluster, depth: int = DEPTH) -> None:
+        self.world, self._left = world, depth
         self._ahead = world.copy()
-        self._rooms = [self._room()]
+        self._pace: Pace | None = None
         self._starts: dict[str, float] = {load.id: world.now_s for load, _ in world.running}
+        in_line = world.in_line
+        self._most_states = max(2, min(STATES, STATE_JOBS // max(1, in_line)))
+        self._every = max(8, in_line // 8)
+        self._states = [(0, world)]
+        self._steps: list[Step] = []
+        self._begun: dict[int, tuple[Load, ...]] = {}
+        self._note([])
 
     def start_s(self, load_id: str, until_s: float) -> float:
         """When a job that is in line already starts; ``until_s`` where later."""
-        while load_id not in self._starts and self._ahead.next_s < until_s:
-            self._step()
+        while load_id not in self._starts and self._play(until_s):
+            pass
+        if load_id not in self._starts and self._pace is not None:
+            behind = next((load for load in self._ahead.waiting if load.id == load_id), None)
+            return until_s if behind is None else _paced_s(self._pace, behind, until_s)
         return min(self._starts.get(load_id, until_s), until_s)
 
-    def start_behind_all_s(self, cores: int, asked_s: float, ready_s: float, until_s: float) -> float:
-        """When a job would start that gets in line at ``ready_s`` and stays the last; ``until_s`` where later.
-
-        It delays nobody before it starts, so that the draw goes on as it would without it.
-        """
-        index = 0
-        while True:
-            if index == len(self._rooms):
-                if self._ahead.next_s >= until_s:
-                    return until_s
-                self._step()
-            room = self._rooms[index]
-            closes_s = self._rooms[index + 1].since_s if index + 1 < len(self._rooms) else self._ahead.next_s
-            at_s = max(room.since_s, ready_s)
-            if at_s < closes_s and cores <= room.cores and (at_s + asked_s <= room.shadow_s or cores <= room.spare):
-                return min(at_s, until_s)
-            index += 1
-
     def start_among_s(self, load: Load, ready_s: float, until_s: float) -> float:
-        """When a job starts that has its own rank among those in line; ``until_s`` where later."""
-        twin = self.world.copy()
+        """When a job starts that gets in line at ``ready_s``, at its own rank; ``until_s`` where later."""
+        ready_s, rank_s = max(ready_s, self.world.now_s), load.rank_s
+        if load.cores > self.world.cores or ready_s >= until_s:
+            return until_s
+        while self._steps[-1][0] <= ready_s and self._play(until_s):
+            pass
+        first = bisect_right(self._steps, ready_s, key=_since_s) - 1
+        while True:
+            for step in range(first, len(self._steps)):
+                since_s, free, _, _, first_s, latest_s = self._steps[step]
+                if free < load.cores and first_s <= rank_s and latest_s <= rank_s:
+                    continue
+                if since_s >= until_s:
+                    return until_s
+                if self._fits(step, load, ready_s):
+                    return max(since_s, ready_s)
+                if first_s > rank_s:
+                    return self._anew_s(step, load, ready_s, until_s)
+            first = len(self._steps)
+            if not self._play(until_s) and first == len(self._steps):
+                return until_s if self._pace is None else max(_paced_s(self._pace, load, until_s), ready_s)
+
+    # -- looking for a start -----------------------------------------------------------------------------------------
+
+    def _fits(self, step: int, load: Load, ready_s: float) -> bool:
+        """Whether the job starts in or after a step, when its turn comes; later ranks have theirs behind it."""
+        since_s, free, shadow_s, spare, first_s, latest_s = self._steps[step]
+        if ready_s <= since_s and latest_s > load.rank_s:
+            for later in (each for each in self._begun[step] if each.rank_s > load.rank_s):
+                free += later.cores
+                spare += 0 if since_s + later.asked_s <= shadow_s else later.cores
+        if load.cores > free:
+            return False
+        is_first = first_s > load.rank_s
+        return is_first or load.cores <= spare or max(since_s, ready_s) + load.asked_s <= shadow_s
+
+    def _anew_s(self, step: int, load: Load, ready_s: float, until_s: float) -> float:
+        """Play on from before the step at which the job is the first in line and does not fit."""
+        twin = self._state(step if ready_s > self._steps[step][0] else max(0, step - 1)).copy()
         twin.enter(load, ready_s)
         while twin.next_s < until_s:
             for start in twin.step():
-                if start.load.id == load.id:
+                if start.load is load:
                     return start.at_s
         return until_s
 
-    def _step(self) -> None:
-        for start in self._ahead.step():
-            self._starts[start.load.id] = start.at_s
-        self._rooms.append(self._room())
+    def _state(self, step: int) -> Cluster:
+        """The draw after a step, kept for others who want to go on from there."""
+        index = bisect_right(self._states, step, key=itemgetter(0))
+        known, state = self._states[index - 1]
+        if known < step:
+            state = state.copy()
+            for _ in range(step - known):
+                state.step()
+            self._states.insert(index, (step, state))
+            self._thin(2 * self._most_states)
+        return state
 
-    def _room(self) -> Room:
-        free, shadow_s, spare = self._ahead.room
-        return Room(self._ahead.now_s, free, shadow_s, spare)
+    def _thin(self, most: int) -> None:
+        if len(self._states) > most:
+            self._states = self._states[::2]
+
+    # -- playing -----------------------------------------------------------------------------------------------------
+
+    def _play(self, until_s: float) -> bool:
+        """Some steps; False where there is none before that instant, or none that is worth it."""
+        world = self.world
+        for _ in range(STRIDE):
+            if self._pace is not None or self._ahead.next_s >= until_s:
+                return False
+            starts = self._ahead.step()
+            self._ahead.ended.clear()
+            self._note(starts)
+            self._left -= len(starts)
+            if self._left <= 0:
+                begun = [load for loads in self._begun.values() for load in loads]
+                took_s = self._ahead.now_s - world.now_s + (self._ahead.left_s - world.left_s) / world.cores
+                self._pace = Pace(self._ahead.now_s, took_s, begun, self._ahead.waiting)
+            elif len(self._steps) % self._every == 0:
+                self._states.append((len(self._steps) - 1, self._ahead.copy()))
+                if len(self._states) > self._most_states:
+                    self._every *= 2
+                self._thin(self._most_states)
+        return True
+
+    def _note(self, starts: Sequence[Start]) -> None:
+        latest_s = -NEVER_S
+        if starts:
+            self._begun[len(self._steps)] = tuple([start.load for start in starts])
+            for load, at_s in starts:
+                self._starts[load.id] = at_s
+                if load.rank_s > latest_s:
+                    latest_s = load.rank_s
+        ahead = self._ahead
+        self._steps.append((ahead.now_s, *ahead.room, latest_s))
+
+
+def _since_s(step: Step) -> float:
+    return step[0]
+
+
+def _paced_s(pace: Pace, load: Load, until_s: float) -> float:
+    return min(pace.start_s(load.cores, load.asked_s, load.rank_s), until_s)

@@ -27,6 +27,11 @@ def price_usd(spec: JobSpec, system: System) -> float | None:
     return ((per_core or 0.0) * asked.cores + (per_gpu or 0.0) * gpus) * asked.walltime_s / 3600 * tasks
 
 
+def watts_per_core(system: System) -> float | None:
+    """What a busy core draws; None when not (sensibly) said."""
+    return _sensible(system, "wattsPerCore")
+
+
 def outbound_network(system: System) -> bool | None:
     """Whether jobs reach the internet from where they run; None when not said."""
     said = system.berth_notes.get("outboundNetwork")

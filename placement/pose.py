@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
 
 from placement.assign import LONGEST_S, MOST_CORES, Assignment, Counts, Kind, Limit, Option, periods
 from placement.estimate import score_s, tasks_at_once
 from placement.filters import Screening
+from placement.gangs import GangKey, gang_of
 from placement.history import History
 from placement.problem import Ask, Choice, PlaceKey, PlaceOption, Problem
 from placement.slots import fitting_nodes, footprint_cores, slots_for_us
+from placement.utility import later_s
+from placement.weights import weights
 from scheduler.model.plan import Estimate
 from scheduler.model.systems import UNLIMITED
 
@@ -25,26 +31,82 @@ def pose(
     history: History,
 ) -> Assignment:
     """The problem in whole numbers; alike jobs become one kind, in an order that does not depend on the input's."""
-    alike: dict[tuple[str, int, tuple[Option, ...]], list[Ask]] = defaultdict(list)
-    places: dict[PlaceKey, PlaceOption] = {}
+    places = {place.key: place for screening in screenings.values() for place in screening.candidates}
+    alike: dict[_Alike, list[Ask]] = defaultdict(list)
+    weight = weights(problem.asks)
     for ask in problem.asks:
-        here = {each.key: each for each in screenings[ask.job_uuid].candidates}
-        places |= here
         stays = problem.last_plan.get(ask.job_uuid)
-        options = [_option(ask, here[_key(each)], each, stays) for each in expected[ask.job_uuid]]
+        options = [_option(ask, places[_key(each)], each, stays) for each in expected[ask.job_uuid]]
         if options:
             options.sort(key=lambda option: option.cost_s)  # of equal ones the order of the estimates stays
-            alike[ask.owner, _weight(ask), tuple(options)].append(ask)
-    kinds = [
-        Kind(tuple(ask.job_uuid for ask in sorted(asks, key=_longest_waiting)), owner, weight, options)
-        for (owner, weight, options), asks in alike.items()
-    ]
+            what = _Alike(ask.owner, weight[ask.job_uuid], tuple(options), ask.spec.deadline_at, gang_of(ask))
+            alike[what].append(ask)
+    kinds = [_kind(each, asks) for each, asks in alike.items() if each.gang is None]
+    gangs = {each.gang: [one for one in alike if one.gang == each.gang] for each in alike if each.gang}
+    kinds += [_gang({one: alike[one] for one in members}) for members in gangs.values()]
     kinds.sort(key=lambda kind: kind.jobs)
     slots = {key: min(slots_for_us(places[key]), MOST_CORES) for key in sorted(places, key=_named)}
     limits = tuple(_limits(problem, slots, {ask.owner for ask in problem.asks}))
     runs_s = sorted(history.run(ask.spec, ask.owner, 1.0).p50_s for ask in problem.asks if expected[ask.job_uuid])
     typical_s = runs_s[len(runs_s) // 2] if runs_s else 0.0
-    return Assignment(tuple(kinds), slots, limits, periods(kinds, slots, typical_s))
+    starts_s = periods(kinds, slots, typical_s)
+    due = {ask.job_uuid: expected[ask.job_uuid] for ask in problem.asks if ask.spec.deadline_at is not None}
+    return Assignment(tuple(_due(kind, due, starts_s) for kind in kinds), slots, limits, starts_s)
+
+
+class _Alike(NamedTuple):
+    """What the jobs of a kind have in common."""
+
+    owner: str
+    weight: int
+    options: tuple[Option, ...]
+    deadline_at: datetime | None
+    gang: GangKey | None
+
+
+def _kind(each: _Alike, asks: Iterable[Ask]) -> Kind:
+    return Kind(
+        tuple(ask.job_uuid for ask in sorted(asks, key=_longest_waiting)), each.owner, each.weight, each.options
+    )
+
+
+def _gang(members: Mapping[_Alike, Sequence[Ask]]) -> Kind:
+    """All of a gang as one: the cores of all, as long as the longest, at their mean cost by weight."""
+    jobs = tuple(sorted(ask.job_uuid for asks in members.values() for ask in asks))
+    weight = sum(each.weight * len(asks) for each, asks in members.items())
+    here: dict[PlaceKey, list[tuple[Option, int, int]]] = defaultdict(list)
+    for each, asks in members.items():
+        for option in each.options:
+            here[option.place].append((option, len(asks), each.weight * len(asks)))
+    options = [
+        Option(
+            place,
+            sum(option.cost_s * share for option, _, share in found) // weight,
+            min(MOST_CORES, sum(option.cores * number for option, number, _ in found)),
+            max(option.run_s for option, _, _ in found),
+        )
+        for place, found in here.items()
+        if len(found) == len(members)
+    ]
+    options.sort(key=lambda option: (option.cost_s, _named(option.place)))
+    return Kind(jobs, min(each.owner for each in members), weight, tuple(options), together=True)
+
+
+def _due(kind: Kind, due: Mapping[str, Sequence[Estimate]], starts_s: Sequence[int]) -> Kind:
+    """The kind with what each delay costs it by its deadline, of which the jobs of a gang may have several."""
+    late = [due[uuid] for uuid in (kind.jobs if kind.together else sorted(kind.jobs)[:1]) if uuid in due]
+    if not late:
+        return kind
+    at = [{_key(each): each for each in estimates} for estimates in late]
+    return replace(kind, options=tuple(replace(each, late_s=_late_s(each, at, starts_s)) for each in kind.options))
+
+
+def _late_s(option: Option, at: Sequence[Mapping[PlaceKey, Estimate]], starts_s: Sequence[int]) -> tuple[int, ...]:
+    """By period. In a gang the mean over its jobs with a deadline."""
+    here = [each[option.place] for each in at]
+    return tuple(
+        round(min(LONGEST_S, sum(later_s(each, delay_s) for each in here) / len(here))) for delay_s in starts_s
+    )
 
 
 def read(assignment: Assignment, counts: Counts) -> Mapping[str, Choice]:
@@ -56,6 +118,8 @@ def read(assignment: Assignment, counts: Counts) -> Mapping[str, Choice]:
     choices: dict[str, Choice] = {}
     for g, taken in found.items():
         kind = assignment.kinds[g]
+        if kind.together:
+            taken *= len(kind.jobs)
         places = [Choice(kind.options[o].place, assignment.starts_s[k]) for _, o, k in sorted(taken)]
         choices |= zip(kind.jobs, places, strict=False)  # fewer places than jobs: the others keep waiting
     return choices
@@ -72,10 +136,17 @@ def _key(estimate: Estimate) -> PlaceKey:
 
 
 def _limits(problem: Problem, slots: Mapping[PlaceKey, int], owners: Iterable[str]) -> Iterable[Limit]:
-    """What is left of every limit on numbers of jobs, of systems and of queues, for all and for each owner."""
+    """What is left of every limit on numbers of jobs, of systems and of queues, for all and for each owner.
+
+    A place on trial takes one job.
+    """
     for view in problem.systems:
         system = view.system
         whole = frozenset(key for key in slots if key.system_id == system.id)
+        for name, breaker in view.breakers.items():
+            here = whole if name is None else whole & {PlaceKey(system.id, name)}
+            if here:
+                yield Limit(here, breaker.trials_left)
         scopes: list[tuple[str | None, frozenset[PlaceKey], int, int]] = [
             (None, whole, system.max_jobs, system.max_jobs_per_user)
         ]
@@ -89,12 +160,6 @@ def _limits(problem: Problem, slots: Mapping[PlaceKey, int], owners: Iterable[st
             if places and 0 <= most_per_user < UNLIMITED:
                 for owner in sorted(owners):
                     yield Limit(places, max(0, most_per_user - view.active_jobs(name, owner)), owner)
-
-
-def _weight(ask: Ask) -> int:
-    """Weight in hundredths, from 1 to 10,000; what is no number counts as 1.0."""
-    weight = ask.spec.weight
-    return max(1, min(10_000, round(weight * 100))) if -1e6 < weight < 1e6 else 100
 
 
 def _longest_waiting(ask: Ask) -> tuple[float, str]:

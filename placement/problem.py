@@ -10,6 +10,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from placement.experience import Experience
+from placement.forecasts import Forecasts
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
@@ -28,6 +30,8 @@ class Ask:
     owner: str
     spec: JobSpec
     waiting_since: datetime
+    behind_weight: float = 0.0
+    """Weights of the jobs that wait for this one to end."""
 
 
 class PlaceKey(NamedTuple):
@@ -48,12 +52,24 @@ class Committed:
     tasks: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """A place that broke our last jobs at once: it takes one at a time, and that after a pause, until one survives."""
+
+    broken_count: int
+    next_trial_at: datetime
+    on_trial_count: int = 0
+    trials_left: int = 0
+    """Jobs that may be sent there now: one when the pause is over and none is on trial."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SystemView:
     """A system as placement sees it: its definition, the newest look at it, and what is ours there.
 
     may_execute, has_credential: owners who may run jobs here, and who can log in (``ANYONE`` where none is needed).
     active: our jobs that have not ended, by (queue, owner), for the limits on numbers of jobs.
+    breakers: those that are open, by queue; None: of the system as a whole.
     """
 
     system: System
@@ -62,6 +78,7 @@ class SystemView:
     has_credential: frozenset[str] = ANYONE
     active: Mapping[tuple[str | None, str], int] = field(default_factory=dict)
     committed: tuple[Committed, ...] = ()
+    breakers: Mapping[str | None, Breaker] = field(default_factory=dict)
 
     @cached_property
     def host_place(self) -> PlaceOption:
@@ -104,6 +121,12 @@ class PlaceOption:
         return PlaceKey(self.view.system.id, self.queue.name if self.queue else None)
 
     @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Those that stand open here: of the whole system, of this queue."""
+        found = self.view.breakers
+        return tuple(found[name] for name in dict.fromkeys((None, self.key.queue)) if name in found) if found else ()
+
+    @property
     def job_type(self) -> JobType:
         return JobType.BATCH if self.queue else JobType.FORK
 
@@ -136,8 +159,9 @@ class PlaceOption:
         """Anyone's jobs that the snapshot shows in this place."""
         if self.view.snapshot is None or (self.queue is None and self.view.system.can_run_batch):
             return ()
-        wanted = self.queue.partition if self.queue else None
-        return tuple(job for job in self.view.snapshot.jobs if wanted in (None, job.partition))
+        if self.queue is None:
+            return self.view.snapshot.jobs
+        return self.view.snapshot.jobs_by_partition.get(self.queue.partition, ())
 
     @cached_property
     def unseen(self) -> tuple[Committed, ...]:
@@ -170,7 +194,8 @@ class LearntWaits(Protocol):
 class Problem:
     """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
 
-    watched: what the looks at a queue taught; read, and never moved, by planning.
+    watched, experience: what the looks at queues taught; read, and never moved, by planning.
+    forecasts: those of plans before, which save the work and change no answer.
     """
 
     now: datetime
@@ -178,6 +203,8 @@ class Problem:
     systems: tuple[SystemView, ...]
     history: tuple[FinishedRun, ...] = ()
     watched: Mapping[PlaceKey, LearntWaits] = field(default_factory=dict)
+    experience: Experience = field(default_factory=Experience)
+    forecasts: Forecasts = field(default_factory=Forecasts, compare=False, repr=False)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 
@@ -189,7 +216,7 @@ class SolveLimits:
     deterministic_time: float = 0.5
     """The solver's own measure of work, the same on any machine; one unit takes a core one to four seconds."""
     max_variables: int = 25_000
-    """Beyond this many the greedy plan is taken as it is."""
+    """Beyond this many the solver is given the worst-placed jobs, part by part."""
 
 
 DEFAULT_LIMITS = SolveLimits()
@@ -205,10 +232,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decision for every job asked, by uuid. ``proven_optimal``: no better plan exists for these estimates."""
+    """A decision for every job asked, by uuid. ``proven_optimal``: no better plan exists for these estimates.
+
+    gap_share: how much dearer it is than if every job were alone, which no plan can be cheaper than.
+    solved_share: of the kinds of jobs, those that the solver thought over; the others stay as greedy placed them.
+    """
 
     decisions: Mapping[str, Decision] = field(default_factory=lambda: MappingProxyType({}))
     proven_optimal: bool = True
+    gap_share: float = 0.0
+    solved_share: float = 1.0
 
 
 def holds(owners: frozenset[str], owner: str) -> bool:

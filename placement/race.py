@@ -69,6 +69,10 @@ class Prospect:
     def mean_end_s(self) -> float:
         return fmean(self.ends_s)
 
+    def later_by(self, seconds: float) -> Prospect:
+        """The same start, with that much more until the end: what a place costs, in time."""
+        return Prospect(self.place, self.starts_s, tuple(end_s + seconds for end_s in self.ends_s)) if seconds else self
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -6,8 +6,10 @@ for our jobs at once is what is free there now, and in a busy place a share of t
 
 from __future__ import annotations
 
-from placement.filters import node_fits
+import math
+
 from placement.problem import PlaceOption
+from placement.seen import node_fits
 from scheduler.model.jobs import JobSpec
 from scheduler.model.runs import Resources
 from scheduler.model.snapshots import NodeKind
@@ -34,6 +36,20 @@ def footprint_cores(resources: Resources, kinds: tuple[NodeKind, ...]) -> int:
 def fitting_nodes(spec: JobSpec, place: PlaceOption) -> tuple[NodeKind, ...]:
     """The kinds of nodes there that can hold the job's share of a node."""
     return tuple(kind for kind in place.nodes if node_fits(spec, kind, place.job_type))
+
+
+def nodes_free_for(spec: JobSpec, place: PlaceOption) -> int:
+    """Nodes there that can take the job's share of a node now, as far as is sure.
+
+    How free cores lie on nodes that are partly used is not shown: of all ways the worst is taken.
+    """
+    cores, sure = max(1, spec.resources.cores_per_node), 0
+    for kind in fitting_nodes(spec, place):
+        empty = kind.free + kind.planned_nodes
+        partly, spare = kind.total - kind.down - empty, kind.free_cores - empty * kind.cores
+        too_small = max(0, partly) * (cores - 1)
+        sure += empty + (math.ceil((spare - too_small) / (kind.cores - cores)) if spare > too_small else 0)
+    return sure
 
 
 def total_cores(kinds: tuple[NodeKind, ...]) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+
 from ortools.sat.python import cp_model
 
-from placement.assign import UNPLACED_S, Assignment, Counts
-from placement.problem import SolveLimits
+from placement.assign import UNPLACED_S, Assignment, Counts, Limit
+from placement.problem import PlaceKey, SolveLimits
 
 
 def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) -> tuple[Counts, bool]:
@@ -20,23 +22,26 @@ def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) 
     # variables: how many jobs of a kind start in a place in a period, and how many keep waiting
     chosen = {
         (g, o, k): model.new_int_var(
-            0, len(kind.jobs), f"{kind.jobs[0]}@{option.place.system_id}/{option.place.queue}+{k}"
+            0, kind.number, f"{kind.jobs[0]}@{option.place.system_id}/{option.place.queue}+{k}"
         )
         for g, kind in enumerate(kinds)
         for o, option in enumerate(kind.options)
         for k in starts
     }
-    waiting = [model.new_int_var(0, len(kind.jobs), f"{kind.jobs[0]} waits") for kind in kinds]
+    waiting = [model.new_int_var(0, kind.number, f"{kind.jobs[0]} waits") for kind in kinds]
 
     # every job has one place or waits
     for g, kind in enumerate(kinds):
         taken = [chosen[g, o, k] for o in range(len(kind.options)) for k in starts]
-        model.add(sum(taken) + waiting[g] == len(kind.jobs)).with_name(f"{kind.jobs[0]} once")
+        model.add(sum(taken) + waiting[g] == kind.number).with_name(f"{kind.jobs[0]} once")
 
     # no place does more work for us than its slots can
-    for place in assignment.slots:
-        here = [(g, o) for g, kind in enumerate(kinds) for o, each in enumerate(kind.options) if each.place == place]
-        for period in assignment.ended_periods if here else ():
+    options_in = defaultdict[PlaceKey, list[tuple[int, int]]](list)
+    for g, kind in enumerate(kinds):
+        for o, option in enumerate(kind.options):
+            options_in[option.place].append((g, o))
+    for place, here in options_in.items():
+        for period in assignment.ended_periods:
             used = sum(
                 assignment.work(kinds[g].options[o], k, period) * chosen[g, o, k]
                 for g, o in here
@@ -45,19 +50,16 @@ def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) 
             model.add(used <= assignment.room(place, period)).with_name(f"{place.system_id}/{place.queue} by {period}")
 
     # limits on numbers of jobs
-    for limit in assignment.limits:
-        counted = [
-            chosen[g, o, k]
-            for g, kind in enumerate(kinds)
-            for o, option in enumerate(kind.options)
-            if limit.counts(kind, option)
-            for k in starts
-        ]
-        model.add(sum(counted) <= limit.left)
+    counted = defaultdict[Limit, list[cp_model.LinearExprT]](list)
+    for (g, o, _), variable in chosen.items():
+        for limit in assignment.limits_of(kinds[g], kinds[g].options[o]):
+            counted[limit].append(kinds[g].jobs_each * variable)
+    for limit, jobs in counted.items():
+        model.add(sum(jobs) <= limit.left)
 
     # objective: weighted seconds until all results
     placed = sum(
-        kinds[g].weight * (kinds[g].options[o].cost_s + assignment.starts_s[k]) * variable
+        kinds[g].weight * kinds[g].options[o].after_s(assignment.starts_s, k) * variable
         for (g, o, k), variable in chosen.items()
     )
     model.minimize(placed + sum(kind.weight * UNPLACED_S * waiting[g] for g, kind in enumerate(kinds)))
@@ -65,8 +67,11 @@ def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) 
     # solve, from the greedy answer on
     for key, variable in chosen.items():
         model.add_hint(variable, hint.get(key, 0))
+    hinted = Counter[int]()
+    for (g, _, _), number in hint.items():
+        hinted[g] += number
     for g, kind in enumerate(kinds):
-        model.add_hint(waiting[g], len(kind.jobs) - sum(number for key, number in hint.items() if key[0] == g))
+        model.add_hint(waiting[g], kind.number - hinted[g])
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed

@@ -42,9 +42,7 @@ class Steering:
     def place(self, errand: Errand, spent: Spent) -> tuple[str, ...]:
         """Places to send a new job to: the one with the soonest end, and copies as far as they are worth it."""
         offered = self._prospects(errand, errand.copies)
-        first = min(
-            offered, key=lambda name: (offered[name].mean_end_s + self._crowding_s(errand, name, offered), name)
-        )
+        first = min(offered, key=lambda name: (self._cost_s(errand.copies[name], offered[name]), name))
         held = [offered.pop(first)]
         spent = spent.more(jobs=1, submissions=1)
         while len(held) < self._rules.copies and offered:
@@ -95,11 +93,16 @@ class Steering:
         return copy.ready_s - self._now_s + self._futures[copy.place].mean_run_s(copy)
 
     def _backlog_s(self, name: str) -> float:
-        """Work in line for each core: a first guess of the wait."""
-        return sum(job.cores * job.asked_s for job in self._looks[name].waiting) / self._looks[name].cores
+        """A first guess of the wait."""
+        return self._futures[name].backlog_s
 
     def _ends(self, copy: Copy, starts_s: tuple[float, ...]) -> Prospect:
         return Prospect(copy.place, starts_s, self._futures[copy.place].ends_s(copy, starts_s))
 
-    def _crowding_s(self, errand: Errand, name: str, offered: Mapping[str, Prospect]) -> float:
-        return CROWDING * offered[name].run_s * errand.copies[name].cores / self._looks[name].cores
+    def _cost_s(self, copy: Copy, prospect: Prospect) -> float:
+        return prospect.mean_end_s + crowding_s(prospect, copy.cores, self._looks[copy.place].cores)
+
+
+def crowding_s(prospect: Prospect, cores: int, all_cores: int) -> float:
+    """What others of ours lose by a job that takes so many of a place's cores, in seconds."""
+    return CROWDING * prospect.run_s * cores / all_cores

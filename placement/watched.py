@@ -48,7 +48,7 @@ class WatchedQueue:
         if self._looked_at_s is not None and at_s <= self._looked_at_s:
             return
         jobs = {job.remote_id: job for job in snapshot.jobs if job.partition == self._partition}
-        if snapshot.jobs_total is None or snapshot.jobs_total <= len(snapshot.jobs):
+        if snapshot.is_whole:
             self._let_go(jobs, at_s)
         for job in sorted(jobs.values(), key=lambda job: (_seconds(job.submitted_at, at_s), job.remote_id)):
             if job.remote_id not in self._waiting and job.remote_id not in self._running:

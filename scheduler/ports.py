@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from backends.base import Backend, Storage
+from placement.problem import Ask, Problem
+from scheduler.knowledge import Knowledge
 from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import Credential, System
 from scheduler.store.definitions import Definitions
+from scheduler.store.facts import PlacementFacts
 from scheduler.store.group_commit import GroupCommit
 
 
@@ -56,6 +59,7 @@ class Ports:
     ``reads`` opens what only reads and never waits behind a writer; left out, reading is a transaction too.
     ``group`` lets submissions that arrive together share a transaction; left out, each has its own.
     ``definitions`` remembers apps and systems between submissions; left out, nothing is remembered.
+    ``knowledge`` learns from looks at systems; left out, placement is told only what the store says.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -66,10 +70,18 @@ class Ports:
     reads: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     group: GroupCommit | None = None
     definitions: Definitions | None = None
+    knowledge: Knowledge | None = None
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""
         return (self.reads or self.transaction)()
+
+    async def problem(self, tenant: str, asks: Sequence[Ask]) -> Problem:
+        """The question of where these jobs go now, with all that is known of the tenant's systems."""
+        if self.knowledge is not None:
+            return await self.knowledge.problem(tenant, asks, self.clock())
+        async with self.reading() as db:
+            return await PlacementFacts(db).problem(tenant, asks, self.clock())
 
     def submissions(self) -> GroupCommit:
         """Where new jobs are added."""

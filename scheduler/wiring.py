@@ -24,6 +24,7 @@ from backends.slurm.probe import probe
 from backends.ssh.backend import SshBackend
 from backends.ssh.connection import SshConnection, verify
 from backends.ssh.storage import SftpStorage
+from scheduler.knowledge import Knowledge
 from scheduler.model.errors import CredentialRefused, NotAuthorised, NotFound
 from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
@@ -274,6 +275,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         reads=opened.reading,
         group=GroupCommit(opened.transaction),
         definitions=Definitions(opened.reading),
+        knowledge=Knowledge(opened.reading),
         connections=connections,
         wake=wake,
         process_id=process_id,

@@ -9,12 +9,12 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 ROOTS = ("scheduler.model", "placement", "backends.base")
-UNITS = re.compile(r"_(s|ms|mib|bytes|per_hour|per_s|hours|minutes|usd|at)$|^(p\d\d|run|wait)_s$")
+UNITS = re.compile(r"_(s|ms|mib|bytes|per_hour|per_kwh|per_s|hours|minutes|usd|at)$|^(p\d\d|run|wait)_s$")
 COUNTS = re.compile(
     r"nodes|cores|gpus|jobs|indices|limit|offset|version|number|attempt|attempts|port|count|fence|id|skip|seed|order|"
     r"total|free|down|queued|running|completed|failed|restarts|signal|exit_code|mode|precedence|priority|weight|"
     r"factor|speed|quantile|confidence|slots|column|position|index|share|probability|depth|size|workers|rank|"
-    r"first|second|days|line|pairs|contradicted|spare|submissions|copies|slack|deterministic|value|epoch|left|tasks|variables|^mib$"
+    r"first|second|days|draws|line|pairs|contradicted|spare|submissions|copies|slack|deterministic|value|epoch|left|tasks|variables|^mib$"
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -29,7 +30,7 @@ from api.schemas.base import (
     showing,
 )
 from api.schemas.parameters import FileInputArrayBody, FileInputBody, ParameterSetBody, input_view, inputs_of
-from scheduler.model.jobs import After, ArchiveMode, HistoryEvent, Job
+from scheduler.model.jobs import After, ArchiveMode, Gang, HistoryEvent, Job
 from scheduler.model.requests import JobRequest
 from scheduler.model.runs import ArraySpec, FileInfo, FileKind, JobType
 from scheduler.model.units import zulu
@@ -98,11 +99,26 @@ def _array(text: str) -> str:
     return text
 
 
+def _with_zone(text: str) -> str:
+    try:
+        if datetime.fromisoformat(text).tzinfo is not None:
+            return text
+    except ValueError:
+        pass
+    raise ValueError(f"'{text[:40]}' is no instant with its zone; write for example 2026-03-01T18:00:00Z")
+
+
 def _image(text: str) -> str:
     if text.startswith("-") or re.search(r"\s", text):
         raise ValueError(f"'{text[:80]}' is not an image; write for example docker://debian:12")
     return text if _SCHEME.match(text) or text.startswith("/") else f"docker://{text}"
 
+
+Money = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1_000_000_000)]
+"""USD."""
+
+MOST_IN_GANG = 50
+"""They must all wait at once to be placed."""
 
 MOST_PLACES = 3
 """Queues in which one job may wait at once."""
@@ -115,6 +131,13 @@ class AfterBody(Body):
     condition: Literal["ok", "notok", "any"] = "ok"
 
 
+class GangBody(Body):
+    """Jobs that go together: what their owner calls them, and how many they are."""
+
+    name: Annotated[Line, Field(min_length=1, max_length=64)]
+    size: Annotated[StrictInt, Field(ge=2, le=MOST_IN_GANG)]
+
+
 class BerthBody(Body):
     """What Tapis has no word for: ``notes.berth`` of a submit request."""
 
@@ -124,9 +147,13 @@ class BerthBody(Body):
     after: Annotated[list[AfterBody], Field(max_length=100)] | None = None
     weight: Annotated[StrictInt | StrictFloat, Field(gt=0, le=1_000_000)] | None = None
     hedge: Annotated[StrictInt, Field(ge=1, le=MOST_PLACES)] | None = None
-    maxPrice: Annotated[StrictInt | StrictFloat, Field(ge=0, le=1_000_000_000)] | None = None
+    maxPrice: Money | None = None
     outboundNetwork: Flag | None = None
     storageMB: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
+    deadline: Annotated[Line, AfterValidator(_with_zone)] | None = None
+    valuePerHour: Money | None = None
+    pricePerKwh: Money | None = None
+    gang: GangBody | None = None
 
 
 _NO_WORDS, _NO_PARAMETERS = BerthBody(), ParameterSetBody().to_parameters()
@@ -233,6 +260,10 @@ class JobSubmit(Body):
             max_price_usd=None if berth.maxPrice is None else float(berth.maxPrice),
             needs_network=bool(berth.outboundNetwork),
             storage_mib=berth.storageMB or 0,
+            deadline_at=datetime.fromisoformat(berth.deadline) if berth.deadline else None,
+            usd_per_hour=float(berth.valuePerHour or 0),
+            usd_per_kwh=float(berth.pricePerKwh or 0),
+            gang=Gang(berth.gang.name, berth.gang.size) if berth.gang else None,
         )
 
 

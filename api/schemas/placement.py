@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.schemas.base import View
+from placement.explain import rejection_sentence
 from scheduler.model.jobs import Attempt, Job
 from scheduler.model.plan import Decision, Estimate, Rejection, Term
 from scheduler.model.units import zulu
@@ -74,6 +75,8 @@ def estimate_view(estimate: Estimate) -> dict[str, Any]:
         "staging": _term(estimate.staging),
         "run": _term(estimate.run),
         "archive": _term(estimate.archive),
+        "costs": dict(estimate.costs_s),
+        "deadlineKept": estimate.kept_probability,
         "notes": list(estimate.notes),
     }
 
@@ -86,6 +89,7 @@ def rejection_view(rejection: Rejection) -> dict[str, Any]:
         "reason": rejection.reason,
         "asked": rejection.asked,
         "limit": rejection.limit,
+        "sentence": rejection_sentence(rejection),
     }
 
 

@@ -19,6 +19,7 @@ ANYWHERE = "any"
 """As ``system``: let Berth choose, even where the app names one."""
 
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")
 _ARRAY = re.compile(r"\d+(?:-\d+(?::[1-9]\d*)?)?(?:,\d+(?:-\d+(?::[1-9]\d*)?)?)*(?:%[1-9]\d*)?")
 _GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?[1-9]\d*")
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
@@ -417,6 +418,7 @@ FIELDS: Mapping[str, Reader] = {
     "weight": _to("notes.berth.weight", _weight),
     "hedge": _to("notes.berth.hedge", _count),
     "price": _to("notes.berth.maxPrice", _price),
+    "deadline": _to("notes.berth.deadline", _matching(_INSTANT, "2026-03-01T18:00:00Z")),
     "network": _to("notes.berth.outboundNetwork", _yes_or_no),
     "options": _options,
     "tags": _to("tags", _texts),

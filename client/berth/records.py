@@ -81,6 +81,12 @@ class Job:
         return self.status in ENDED
 
     @property
+    def is_array(self) -> bool:
+        """Whether it has tasks, each with a log of its own."""
+        berth = self.notes.get("berth")
+        return isinstance(berth, Mapping) and bool(berth.get("array"))
+
+    @property
     def notes(self) -> Raw:
         """The job's notes; the wire carries them as a JSON text."""
         notes = self.raw.get("notes")

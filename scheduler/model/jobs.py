@@ -31,6 +31,14 @@ class After:
     condition: str = "ok"
 
 
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """Jobs of one owner that are placed together, in one queue, once all of them wait; ``size``: how many they are."""
+
+    name: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """What was asked, with the app's defaults merged in; never changes after submit.
@@ -79,6 +87,12 @@ class JobSpec:
     max_price_usd: float | None = None
     needs_network: bool = False
     storage_mib: int = 0
+    deadline_at: datetime | None = None
+    usd_per_hour: float = 0.0
+    """What an hour sooner is worth to the user, against prices; 0: prices only break ties."""
+    usd_per_kwh: float = 0.0
+    """What a kWh counts beside the price."""
+    gang: Gang | None = None
     tags: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     parameter_set: Mapping[str, Any] = field(default_factory=dict)
@@ -86,8 +100,13 @@ class JobSpec:
 
     @property
     def may_be_copied(self) -> bool:
-        """Whether it may wait in a further place. Tasks of an array begin one by one: no single claim is theirs."""
-        return self.array is None and (self.hedge_count > 1 or self.dynamic or self.exec_system_id is None)
+        """Whether it may wait in a further place. Tasks of an array begin one by one: no single claim is theirs.
+
+        Who belongs to a gang stays with it.
+        """
+        if self.array is not None or self.gang is not None:
+            return False
+        return self.hedge_count > 1 or self.dynamic or self.exec_system_id is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +301,10 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """What an ended attempt teaches the estimators; durations in seconds."""
+    """What an ended attempt teaches the estimators; durations in seconds.
+
+    ``broken``: the system ended it, not the run itself; its start is its end when it never started.
+    """
 
     tenant: str
     owner: str
@@ -295,6 +317,7 @@ class FinishedRun:
     started_at: datetime
     ended_at: datetime
     completed: bool
+    broken: bool = False
 
     @property
     def wait_s(self) -> float:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from math import log
+from statistics import NormalDist
+
+_UNIT = NormalDist()
+_P90 = _UNIT.inv_cdf(0.9)
 
 
 class Reason(StrEnum):
@@ -37,6 +43,8 @@ class Reason(StrEnum):
     NETWORK = "NETWORK"
     STORAGE = "STORAGE"
     POLICY = "POLICY"
+    FAILING = "FAILING"
+    GANG = "GANG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,12 @@ class Estimate:
     staging: Term
     run: Term
     archive: Term
+    expected_s: float = 0.0
+    """Mean of the time to solution, and what the job takes of others of ours: by this places are compared."""
+    costs_s: Mapping[str, float] = field(default_factory=dict)
+    """What else counts when places are compared, by reason: failures of the system, lateness, price, energy."""
+    deadline_s: float | None = None
+    """Seconds until the job's deadline, when this was estimated."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -81,6 +95,27 @@ class Estimate:
     @property
     def total_p90_s(self) -> float:
         return max(self.wait.p90_s, self.staging.p90_s) + self.run.p90_s + self.archive.p90_s
+
+    @property
+    def extra_s(self) -> float:
+        """All that counts beside the quantiles."""
+        return sum(self.costs_s.values())
+
+    @property
+    def log_normal(self) -> tuple[float, float]:
+        """Mean and deviation of the logarithm of the time to the result, through both quantiles."""
+        p50_s, p90_s = max(1.0, self.total_p50_s), max(1.0, self.total_p90_s)
+        return log(p50_s), max(0.0, log(p90_s / p50_s)) / _P90
+
+    @property
+    def kept_probability(self) -> float | None:
+        """Of the result being there by the deadline; None without one."""
+        if self.deadline_s is None:
+            return None
+        middle, spread = self.log_normal
+        if self.deadline_s <= 0 or spread <= 0:
+            return 1.0 if self.deadline_s >= self.total_p50_s else 0.0
+        return _UNIT.cdf((log(self.deadline_s) - middle) / spread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

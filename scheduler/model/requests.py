@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from scheduler.model.apps import FileInput, ParameterSet
-from scheduler.model.jobs import After, ArchiveMode
+from scheduler.model.jobs import After, ArchiveMode, Gang
 from scheduler.model.runs import ArraySpec, JobType
 
 
@@ -58,3 +59,7 @@ class JobRequest:
     max_price_usd: float | None = None
     needs_network: bool = False
     storage_mib: int = 0
+    deadline_at: datetime | None = None
+    usd_per_hour: float = 0.0
+    usd_per_kwh: float = 0.0
+    gang: Gang | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from scheduler.model.runs import Resources
 
@@ -130,7 +132,7 @@ class StartProbe:
     resources: Resources
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SystemSnapshot:
     """One look at a system. ``starts`` answers the probes asked; a probe without an answer is left out.
 
@@ -151,3 +153,16 @@ class SystemSnapshot:
     associations: tuple[Association, ...] | None = None
     qos: tuple[QosLimit, ...] | None = None
     seen_by: str = ""
+
+    @cached_property
+    def jobs_by_partition(self) -> Mapping[str, tuple[VisibleJob, ...]]:
+        """The jobs of each partition that shows any, in the order of ``jobs``."""
+        found: dict[str, list[VisibleJob]] = {}
+        for job in self.jobs:
+            found.setdefault(job.partition, []).append(job)
+        return {partition: tuple(jobs) for partition, jobs in found.items()}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every job is in ``jobs``, so that one that is missing is gone."""
+        return self.jobs_total is None or self.jobs_total <= len(self.jobs)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from scheduler.model.units import zulu
+
 
 class Permission(StrEnum):
     """What a user may be granted on a system or an app."""
@@ -29,6 +31,11 @@ class User:
     enabled: bool = True
     created_at: datetime | None = None
 
+    @property
+    def account(self) -> str:
+        """Tells this user from an earlier one of the same name."""
+        return zulu(self.created_at) if self.created_at else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
@@ -39,6 +46,8 @@ class Principal:
     is_admin: bool = False
     token_type: str = "access"  # noqa: S105 - the wire's word, not a secret
     account_type: str = "user"
+    account: str = ""
+    """Of the user to whom the token was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,14 +17,23 @@ import structlog
 
 from backends.base import Backend
 from backends.paths import gate_path
-from scheduler.model.errors import FileRefused, NothingLearnt, StaleJob, SubmitError, SubmitRejected
+from scheduler.model.errors import (
+    FileMissing,
+    FileRefused,
+    NotFound,
+    NothingLearnt,
+    StaleJob,
+    SubmitError,
+    SubmitRejected,
+)
 from scheduler.model.ids import Marker, RemoteId
 from scheduler.model.jobs import Attempt, Fact, Job, Role
 from scheduler.model.runs import SubmitIntent
 from scheduler.model.states import LIVE_ATTEMPTS, A, Event, S
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import REFUSALS
-from scheduler.reconcile.copying import CopyStep, at_copy, cost_in_words, named, next_step, takes_over
+from scheduler.reconcile.copying import CopyStep, at_copy, cost_in_words, named, next_step, own_trees, takes_over
+from scheduler.reconcile.differences import UNREACHABLE
 from scheduler.reconcile.fetch import WebRules
 from scheduler.reconcile.inputs import bring_inputs, list_inputs
 from scheduler.reconcile.loop import Crew
@@ -38,7 +47,10 @@ log = structlog.get_logger()
 
 AGAIN_S = 3.0
 LONGEST_WAIT_S = 60.0
-CLEAR_S = 15.0
+CLEARED_FOR = timedelta(days=7)
+"""How long it is tried to clear away what a copy left on a system that does not answer."""
+
+SETTLED_S = 15.0
 """Until somebody else brings a hand-over to its end, when who began it does not."""
 
 
@@ -59,6 +71,7 @@ class Copies:
             CopyStep.WITHDRAW: self._withdraw,
             CopyStep.DECIDE: self._decide,
             CopyStep.LET_GO: self._let_go,
+            CopyStep.CLEAR_AWAY: self._clear_away,
             CopyStep.NOTHING: self._leave,
         }
 
@@ -173,6 +186,19 @@ class Copies:
             await (await self._backend(copy)).cancel(remote_id, copy.marker)
         await self._move(copy, Event.WITHDRAWN, f"{named(copy)} is withdrawn{cost_in_words(copy, at)}")
 
+    async def _clear_away(self, _: Job, copy: Attempt) -> None:
+        """Delete what was made for it alone. Its marker stays: that is what keeps a stray from running."""
+        try:
+            storage = await (await self._side(copy)).storage(self._ports)
+            for directory in own_trees(copy):
+                with contextlib.suppress(FileMissing):
+                    await storage.delete(directory)
+        except (NothingLearnt, FileRefused, NotFound) as error:
+            if copy.ended_at is not None and self._ports.clock() - copy.ended_at < CLEARED_FOR:
+                raise NothingLearnt(f"what {named(copy)} left cannot be cleared away: {error}") from error
+            log.warning("left behind", marker=copy.marker, why=str(error))
+        await self._note(copy, next_look_at=None)
+
     # -- the hand-over --------------------------------------------------------------------------------------------
 
     async def _take_over(self, job: Job, _: Attempt) -> None:
@@ -184,16 +210,20 @@ class Copies:
                 raise StaleJob(f"job {job.uuid} waits no longer")
             if lead.unwanted_at is None:
                 store = CopyStore(db)
-                lead = await store.note(lead, unwanted_at=at, next_look_at=at + timedelta(seconds=CLEAR_S))
+                lead = await store.note(lead, unwanted_at=at, next_look_at=at + timedelta(seconds=SETTLED_S))
         await self._decide(job, lead)
 
     async def _decide(self, job: Job, lead: Attempt) -> None:
         """The lead never begins: the job is handed over. It has, or may have, begun: those who wanted it go."""
-        side = await self._side(lead)
-        backend = await side.backend(self._ports, place_of_job(job).job_type)
         if lead.remote_id is None:
             raise StaleJob(f"attempt {lead.marker} has no remote job")
-        never_begins = await backend.withdraw(lead.remote_id, lead.marker)
+        side = await self._side(lead)
+        try:
+            backend = await side.backend(self._ports, place_of_job(job).job_type)
+            never_begins = await backend.withdraw(lead.remote_id, lead.marker)
+        except NothingLearnt as error:
+            await self._tell(job, lead, error)
+            raise
         at = self._ports.clock()
         async with self._ports.transaction() as db:
             jobs, copies = JobStore(db), CopyStore(db)
@@ -212,6 +242,16 @@ class Copies:
             else:
                 await self._go_on(jobs, copies, job, now, takes_over(attempts, now), at)
         self._ports.wake()
+
+    async def _tell(self, job: Job, lead: Attempt, error: NothingLearnt) -> None:
+        """Say, once, what a hand-over waits for; the lead itself is not watched meanwhile."""
+        since = lead.unwanted_at or self._ports.clock()
+        words = f"{UNREACHABLE} {since:%Y-%m-%d %H:%M:%S} UTC: {error}; a copy waits to take over from {lead.system_id}"
+        async with self._ports.transaction() as db:
+            jobs = JobStore(db)
+            now = await jobs.find(job.id)
+            if not now.last_message.startswith(UNREACHABLE):
+                await jobs.note(now, {"last_message": words}, self._ports.clock())
 
     async def _go_on(
         self, jobs: JobStore, copies: CopyStore, job: Job, lead: Attempt, copy: Attempt | None, at: datetime

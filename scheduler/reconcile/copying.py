@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +35,8 @@ class CopyStep(StrEnum):
     """Of a lead: learn whether it has begun, and hand the job over when it never will."""
     LET_GO = "LET_GO"
     """Of a lead: open its gate."""
+    CLEAR_AWAY = "CLEAR_AWAY"
+    """Of what is over: delete its directories."""
     NOTHING = "NOTHING"
 
 
@@ -53,7 +55,8 @@ STEPS: Mapping[tuple[AttemptState, Role], CopyStep] = MappingProxyType(
 def next_step(job: Job, attempt: Attempt) -> CopyStep:
     """What is to be done with an attempt of ``job`` that is looked at."""
     if attempt.state not in LIVE_ATTEMPTS:
-        return CopyStep.NOTHING
+        is_left = attempt.role is not Role.LEAD and attempt.number != job.attempt
+        return CopyStep.CLEAR_AWAY if is_left else CopyStep.NOTHING
     if attempt.number == job.attempt:
         if attempt.unwanted_at is not None:
             return CopyStep.DECIDE
@@ -121,10 +124,23 @@ def own_directories(spec: JobSpec, number: int) -> JobSpec:
 
     def own(directory: str) -> str:
         if directory.rstrip("/") == whole or directory.startswith(f"{whole}/"):
-            return f"{whole}/attempts/{number}{directory[len(whole) :]}"
-        return f"{directory.rstrip('/')}/attempts/{number}"
+            return f"{whole}{_own_part(number)}{directory[len(whole) :]}"
+        return f"{directory.rstrip('/')}{_own_part(number)}"
 
     return replace(spec, exec_dir=own(spec.exec_dir), input_dir=own(spec.input_dir), output_dir=own(spec.output_dir))
+
+
+def own_trees(copy: Attempt) -> Sequence[str]:
+    """The directories under which everything lies that is the copy's alone, relative to its system's root."""
+    part = _own_part(copy.number)
+    place = copy.place
+    directories = (place.exec_dir, place.input_dir, place.output_dir) if place else ()
+    heads = [f"{directory}/".rpartition(f"{part}/") for directory in directories]
+    return [f"{head}{part}" for head in dict.fromkeys(head for head, found, _ in heads if found)]
+
+
+def _own_part(number: int) -> str:
+    return f"/attempts/{number}"
 
 
 def named(copy: Attempt) -> str:

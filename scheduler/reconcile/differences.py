@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler.model.jobs import Fact, InFlight, Job
-from scheduler.model.runs import CONDITIONS, Ending, Observation, RemoteState
+from scheduler.model.runs import CONDITIONS, Ending, Observation, RemoteState, TaskCounts
 from scheduler.model.states import Condition, Event, S
 from scheduler.reconcile.archive import ending_in_words
 
@@ -17,7 +17,7 @@ ENDS_UNSTARTED = frozenset(
 """Endings that a job can have without ever having run."""
 
 MOST_LAUNCHES = 3
-"""Attempts that may end with the system not launching what it started."""
+"""Attempts of a job that may be lost to systems which do not launch what they started."""
 
 TRACES_SETTLE = timedelta(seconds=60)
 """How late a job's own traces may show on the login node, over a shared file system that caches."""
@@ -32,12 +32,15 @@ SAME_START_SHARE = 0.1
 """Expected starts that differ by less, in seconds or as a share of the wait, are the same news."""
 
 
-def facts_of(job: Job, seen: Observation, now: datetime) -> Sequence[Fact]:
-    """Everything that happened since ``job`` was last written, in order; nothing when nothing did."""
+def facts_of(job: Job, seen: Observation, now: datetime, lost: int = 0) -> Sequence[Fact]:
+    """Everything that happened since ``job`` was last written, in order; nothing when nothing did.
+
+    lost: attempts of the job that were lost before.
+    """
     match job.state, seen.state:
-        case (S.QUEUED, RemoteState.ENDED) if _not_launched(job, seen):
+        case (S.QUEUED, RemoteState.ENDED) if _not_launched(job, seen, lost):
             return [_placed_again(seen)] if _settled(seen, now) else []
-        case (S.RUNNING, RemoteState.ENDED) if _not_launched(job, seen):
+        case (S.RUNNING, RemoteState.ENDED) if _not_launched(job, seen, lost):
             return [_requeued(job, seen, NOT_RUNNING), _placed_again(seen)] if _settled(seen, now) else []
         case (S.QUEUED, RemoteState.RUNNING):
             return [_started(job, seen)]
@@ -73,7 +76,7 @@ def news_of(flight: InFlight, seen: Observation) -> Mapping[str, Any]:
 
 def same_news(before: Observation, seen: Observation) -> bool:
     """Whether two looks tell people the same. Expected starts may differ by a minute, or a tenth of the wait."""
-    if (before.state, before.reason, before.nodes) != (seen.state, seen.reason, seen.nodes):
+    if (before.state, before.reason, before.nodes, before.tasks) != (seen.state, seen.reason, seen.nodes, seen.tasks):
         return False
     if before.expected_start_at is None or seen.expected_start_at is None:
         return before.expected_start_at is seen.expected_start_at
@@ -99,8 +102,16 @@ def _why(seen: Observation) -> str:
 
 
 def running_in_words(seen: Observation) -> str:
-    """Where a job runs."""
-    return f"running on {seen.nodes}" if seen.nodes else "running"
+    """Where a job runs, and how far its tasks are when it is an array."""
+    words = f"running on {seen.nodes}" if seen.nodes else "running"
+    return f"{words}; {tasks_in_words(seen.tasks)}" if seen.tasks else words
+
+
+def tasks_in_words(tasks: TaskCounts) -> str:
+    """How many tasks of an array are in which state."""
+    states = ("queued", "running", "completed", "failed")
+    counts = [f"{getattr(tasks, state)} {state}" for state in states if getattr(tasks, state)]
+    return f"tasks: {', '.join(counts) or 'none seen'}"
 
 
 def never_started(seen: Observation) -> bool:
@@ -129,12 +140,12 @@ def lost(job: Job, since: datetime, *, begun: bool) -> Fact:
     return Fact(Event.FAILED, outcome, attempt_event=Event.LOST, message=f"{words}, and it had started")
 
 
-def _not_launched(job: Job, seen: Observation) -> bool:
+def _not_launched(job: Job, seen: Observation, lost: int) -> bool:
     """Whether the system started the job and could not launch it, or nobody let it go: nothing of the user's ran."""
     if seen.ending is Ending.GATE_CLOSED:
         return job.cancel_requested_at is None
     failed = seen.ending is Ending.LAUNCH_FAILURE and seen.started_at is not None and seen.exit_code is None
-    return failed and job.cancel_requested_at is None and job.attempt < MOST_LAUNCHES
+    return failed and job.cancel_requested_at is None and lost < MOST_LAUNCHES - 1
 
 
 def _settled(seen: Observation, now: datetime) -> bool:

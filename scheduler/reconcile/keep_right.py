@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
 
-from placement.moves import Standing, better_place, further_place, remaining_s
+from placement.moves import Further, Standing
 from placement.problem import Ask, PlaceKey, Problem
 from scheduler.model.errors import NotFound, SpecInvalid, StaleJob
 from scheduler.model.jobs import Attempt, Job, Role
@@ -22,12 +23,11 @@ from scheduler.ports import Ports
 from scheduler.reconcile.copying import copy_of
 from scheduler.reconcile.sides import Sides
 from scheduler.store.copies import CopyStore
-from scheduler.store.facts import PlacementFacts
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
 
-Prospector = Callable[[Problem], Mapping[str, Sequence[Estimate]]]
+Thinker = Callable[[Problem, Mapping[str, Standing]], Mapping[str, Further]]
 
 REVIEW_S = 300.0
 BATCH = 200
@@ -46,8 +46,8 @@ class Wish(NamedTuple):
 class KeepRight:
     """The loop of second thoughts. A job is due again ``review_s`` later, whatever became of the thought."""
 
-    def __init__(self, ports: Ports, prospector: Prospector, *, review_s: float = REVIEW_S, batch: int = BATCH) -> None:
-        self._ports, self._prospector, self._sides = ports, prospector, Sides(ports)
+    def __init__(self, ports: Ports, thinker: Thinker, *, review_s: float = REVIEW_S, batch: int = BATCH) -> None:
+        self._ports, self._thinker, self._sides = ports, thinker, Sides(ports)
         self._review, self._batch = timedelta(seconds=review_s), batch
 
     async def tick(self) -> None:
@@ -66,17 +66,20 @@ class KeepRight:
             await self._think_over(tenant, jobs)
 
     async def _think_over(self, tenant: str, jobs: Sequence[Job]) -> None:
-        now = self._ports.clock()
         asks = [Ask(job_uuid=j.uuid, owner=j.owner, spec=j.spec, waiting_since=j.created_at) for j in jobs]
+        problem = await self._ports.problem(tenant, asks)
         async with self._ports.reading() as db:
-            problem = await PlacementFacts(db).problem(tenant, asks, now)
             attempts = await JobStore(db).attempts_of(jobs)
-        found = await asyncio.to_thread(self._prospector, problem)
-        systems = {view.system.id: view.system for view in problem.systems}
+        systems = [view.system for view in problem.systems]
+        found = {job.uuid: standing(job, attempts[job.id], systems, problem.now) for job in jobs}
+        standings = {uuid: each for uuid, each in found.items() if each is not None}
+        if not standings:
+            return
+        asked = replace(problem, asks=tuple(ask for ask in asks if ask.job_uuid in standings))
+        wanted = await asyncio.to_thread(self._thinker, asked, standings)
         for job in jobs:
-            wanted = wish(job, attempts[job.id], found.get(job.uuid, ()), systems, now)
-            if wanted is not None:
-                await self._plan(job, wanted)
+            if job.uuid in wanted:
+                await self._plan(job, wish(job, wanted[job.uuid]))
 
     async def _plan(self, seen: Job, wanted: Wish) -> None:
         """Decide, unless an attempt was added or another leads by now; mere news of the job change nothing."""
@@ -95,10 +98,8 @@ class KeepRight:
         self._ports.wake()
 
 
-def wish(
-    job: Job, attempts: Sequence[Attempt], found: Sequence[Estimate], systems: Mapping[str, System], now: datetime
-) -> Wish | None:
-    """The copy that a queued job should have now, if any. What had begun once stays: no copy could take over."""
+def standing(job: Job, attempts: Sequence[Attempt], systems: Sequence[System], now: datetime) -> Standing | None:
+    """How a queued job stands; None where it stays as it is. What had begun once stays: no copy could take over."""
     lead = next((one for one in attempts if one.number == job.attempt), None)
     copies = [one for one in attempts if one.role is not Role.LEAD]
     if lead is None or lead.state is not A.QUEUED or lead.unwanted_at is not None or len(copies) >= MOST_COPIES:
@@ -108,38 +109,27 @@ def wish(
     waiting = [one for one in copies if one.state in LIVE_ATTEMPTS and one.number != lead.number]
     if any(one.role is Role.MOVE for one in waiting):
         return None
-    places = {_key(one) for one in (lead, *waiting)}
-    if len(places) < job.spec.hedge_count:
-        best = further_place(places, [each for each in found if systems[each.system_id].takes_hedges])
-        if best is not None:
-            return Wish(Role.HEDGE, best, f"it is to wait in {job.spec.hedge_count} places; the next is {_named(best)}")
-    here = next((each for each in found if PlaceKey(each.system_id, each.queue) == _key(lead)), None)
-    if here is None or waiting:
-        return None
-    standing = Standing(
-        places=places,
-        remaining_s=remaining_s(here, _promised_s(job, now)),
+    expected_at = job.observation.expected_start_at if job.observation else None
+    return Standing(
+        in_line={_key(one): one.remote_id for one in (*waiting, lead)},
+        lead=_key(lead),
         waited_s=(now - (lead.submitted_at or now)).total_seconds(),
+        start_at_s=None if expected_at is None else max(now, expected_at).timestamp(),
         move_count=sum(one.role is Role.MOVE for one in copies),
+        hedge_count=job.spec.hedge_count,
+        hedges_to=frozenset(system.id for system in systems if system.takes_hedges),
+        moves_to=frozenset(system.id for system in systems if system.takes_moves),
     )
-    best = better_place(standing, [each for each in found if systems[each.system_id].takes_moves])
-    if best is None:
-        return None
-    sooner_min = (standing.remaining_s - best.total_p50_s) / 60
-    return Wish(
-        Role.MOVE, best, f"it moves to {_named(best)}, where its result is expected {sooner_min:.0f} min sooner"
-    )
+
+
+def wish(job: Job, best: Further) -> Wish:
+    """The copy that a queued job should have now."""
+    name = f"{best.place.system_id}/{best.place.queue}" if best.place.queue else best.place.system_id
+    if best.is_move:
+        why = f"it moves to {name}, where its result is expected {best.sooner_s / 60:.0f} min sooner"
+        return Wish(Role.MOVE, best.place, why)
+    return Wish(Role.HEDGE, best.place, f"it is to wait in {job.spec.hedge_count} places; the next is {name}")
 
 
 def _key(attempt: Attempt) -> PlaceKey:
     return PlaceKey(attempt.system_id, attempt.queue)
-
-
-def _named(place: Estimate) -> str:
-    return f"{place.system_id}/{place.queue}" if place.queue else place.system_id
-
-
-def _promised_s(job: Job, now: datetime) -> float | None:
-    """Seconds until the start that the site expects; None: it says nothing."""
-    expected_at = job.observation.expected_start_at if job.observation else None
-    return None if expected_at is None else (expected_at - now).total_seconds()

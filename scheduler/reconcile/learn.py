@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from scheduler.model.jobs import Attempt, FinishedRun, Job
 from scheduler.model.runs import Ending, Observation
 
 TEACHES = frozenset({Ending.COMPLETED, Ending.FAILED, Ending.TIMEOUT, Ending.OUT_OF_MEMORY})
 """Endings that came from the run itself; others say nothing of how long such a job takes."""
 
+BROKEN = frozenset({Ending.NODE_FAILURE, Ending.LAUNCH_FAILURE})
+"""Endings that came from the system."""
+
 
 def finished_run(job: Job, attempt: Attempt, seen: Observation) -> FinishedRun | None:
-    """The wait and the run time of an attempt; None when it did not run, or did not end by itself."""
+    """The wait and the run time of an attempt, or that the system broke it; None when it ended in another way."""
     started_at = seen.started_at or attempt.started_at
-    if seen.ending not in TEACHES or started_at is None or seen.ended_at is None:
+    if seen.ended_at is None:
         return None
+    if seen.ending in BROKEN:
+        return broken_run(job, attempt, started_at, seen.ended_at)
+    if seen.ending not in TEACHES or started_at is None:
+        return None
+    submitted_at = seen.submitted_at or attempt.submitted_at or attempt.intended_at
+    completed = seen.ending is Ending.COMPLETED
+    return _run(job, attempt, submitted_at, started_at, seen.ended_at, completed=completed)
+
+
+def broken_run(job: Job, attempt: Attempt, started_at: datetime | None, ended_at: datetime) -> FinishedRun:
+    """A run that the system broke or lost; ``started_at`` None: before it ran."""
+    submitted_at = attempt.submitted_at or attempt.intended_at
+    return _run(job, attempt, submitted_at, started_at or ended_at, ended_at, broken=True)
+
+
+def _run(
+    job: Job,
+    attempt: Attempt,
+    submitted_at: datetime,
+    started_at: datetime,
+    ended_at: datetime,
+    *,
+    completed: bool = False,
+    broken: bool = False,
+) -> FinishedRun:
     return FinishedRun(
         tenant=job.tenant,
         owner=job.owner,
@@ -22,8 +52,9 @@ def finished_run(job: Job, attempt: Attempt, seen: Observation) -> FinishedRun |
         system_id=attempt.system_id,
         queue=attempt.queue,
         resources=job.spec.resources,
-        submitted_at=seen.submitted_at or attempt.submitted_at or attempt.intended_at,
+        submitted_at=submitted_at,
         started_at=started_at,
-        ended_at=seen.ended_at,
-        completed=seen.ending is Ending.COMPLETED,
+        ended_at=ended_at,
+        completed=completed,
+        broken=broken,
     )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from placement.filters import NOT_NOW
-from placement.problem import Ask, Plan, Problem, SolveLimits
+from placement.problem import Ask, PlaceKey, Plan, Problem, SolveLimits
 from scheduler.model.errors import NotFound, StaleJob
 from scheduler.model.jobs import Fact, HistoryEvent, Job, Place
 from scheduler.model.macros import MacroUnknown, PathRefused, place_of
@@ -25,7 +26,7 @@ from scheduler.reconcile.inputs import nothing_to_bring
 from scheduler.reconcile.runspec import identity_of
 from scheduler.reconcile.sides import Sides
 from scheduler.reconcile.writer import Writer
-from scheduler.store.facts import PlacementFacts
+from scheduler.store.behind import waiting_behind
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
@@ -89,13 +90,10 @@ class Placing:
     async def _place_all(self, tenant: str, waiting: Sequence[Held]) -> None:
         if any(held.job.spec.dynamic or held.job.spec.exec_system_id is None for held in waiting):
             await self._refresh(tenant)
-        now = self._ports.clock()
-        asks = [
-            Ask(job_uuid=h.job.uuid, owner=h.job.owner, spec=h.job.spec, waiting_since=h.job.created_at)
-            for h in waiting
-        ]
         async with self._ports.reading() as db:
-            problem = await PlacementFacts(db).problem(tenant, asks, now)
+            behind = await waiting_behind(db, tenant) if len(waiting) > 1 else {}
+        asks = [_ask(held.job, behind) for held in waiting]
+        problem = replace(await self._ports.problem(tenant, asks), last_plan=_last_plan([h.job for h in waiting]))
         plan = await asyncio.to_thread(self._planner, problem, self._limits)
         await asyncio.gather(*(self._decide(held, problem, plan.decisions[held.job.uuid]) for held in waiting))
 
@@ -107,7 +105,8 @@ class Placing:
             facts = await self._placed(held.job, decision)
             await self._settle(held, *facts, event=placement_event(decision, self._ports))
         elif any(rejection.reason in NOT_NOW for rejection in decision.rejections):
-            await self._keep_waiting(held, decision.sentence, AGAIN_S, decision)
+            again_s = AGAIN_S - problem.now.timestamp() % AGAIN_S  # at the same instant: a gang is seen together
+            await self._keep_waiting(held, decision.sentence, again_s, decision)
         else:
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION, "decision": decision}
             await self._settle(held, Fact(Event.FAILED, outcome, message=decision.sentence))
@@ -144,6 +143,22 @@ class Placing:
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
         await held.let_go(again_s)
+
+
+def _ask(job: Job, behind: Mapping[str, float]) -> Ask:
+    return Ask(
+        job_uuid=job.uuid,
+        owner=job.owner,
+        spec=job.spec,
+        waiting_since=job.created_at,
+        behind_weight=behind.get(job.uuid, 0.0),
+    )
+
+
+def _last_plan(waiting: Iterable[Job]) -> Mapping[str, PlaceKey]:
+    """Where jobs that are placed again were to go before."""
+    chosen = {job.uuid: job.decision.winner for job in waiting if job.decision is not None}
+    return {uuid: PlaceKey(winner.system_id, winner.queue) for uuid, winner in chosen.items() if winner is not None}
 
 
 def _never_seen(problem: Problem, decision: Decision) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from placement.engine import place, probes_for, prospects
+from placement.engine import place, probes_for, rethink
 from placement.problem import SolveLimits
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import Advance
@@ -51,7 +51,7 @@ class Reconciler:
         self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
         self.sweep = Sweep(ports)
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
-        self.keep_right = KeepRight(ports, prospects)
+        self.keep_right = KeepRight(ports, rethink)
         self.copies = Copies(ports, web, lease_s=lease_s)
 
     @property

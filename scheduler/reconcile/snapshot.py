@@ -19,9 +19,9 @@ from scheduler.model.systems import BackendKind, System
 from scheduler.ports import Ports
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target
-from scheduler.store.facts import PlacementFacts
+from scheduler.reconcile.sightings import news
 from scheduler.store.jobs import JobStore
-from scheduler.store.learning import SnapshotStore
+from scheduler.store.learning import SightingStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
 from scheduler.store.tenants import TenantStore
 
@@ -69,15 +69,12 @@ class Snapshots:
             if not systems:
                 return
             waiting = await JobStore(db).list(tenant, None, WAITING)
-            probes: Mapping[str, Sequence[StartProbe]] = {}
-            if waiting:
-                asks = [
-                    Ask(job_uuid=job.uuid, owner=job.owner, spec=job.spec, waiting_since=job.created_at)
-                    for job in waiting
-                ]
-                probes = self._prober(await PlacementFacts(db).problem(tenant, asks, now))
             owners = {job.owner for job in waiting}
             targets = {s.id: await _target(CredentialStore(db), s, owners) for s in systems}
+        asks = [Ask(job_uuid=job.uuid, owner=job.owner, spec=job.spec, waiting_since=job.created_at) for job in waiting]
+        probes: Mapping[str, Sequence[StartProbe]] = {}
+        if asks:
+            probes = self._prober(await self._ports.problem(tenant, asks))
         for system in systems:
             target = targets[system.id]
             if target is None or target in self.crew or self.crew.free <= 0:
@@ -98,9 +95,14 @@ class Snapshots:
         except NothingLearnt as error:
             log.warning("no look at the system", system=system.id, why=str(error))
             return
+        look = replace(seen, seen_by=target.login.owner)
+        where = system.tenant, system.id
         async with self._ports.transaction() as db:
-            look = replace(seen, seen_by=target.login.owner)
-            await SnapshotStore(db).put(system.tenant, system.id, target.login.owner, look)
+            before = await SnapshotStore(db).latest(*where, target.login.owner)
+            await SightingStore(db).put(*where, news(before, look))
+            await SnapshotStore(db).put(*where, target.login.owner, look)
+        if self._ports.knowledge is not None:
+            self._ports.knowledge.look(*where, look)
         self._ports.wake()  # jobs may wait for this look
 
 

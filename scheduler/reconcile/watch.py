@@ -16,7 +16,7 @@ from backends.base import Backend
 from scheduler.model.errors import NotFound, NothingLearnt, StaleJob
 from scheduler.model.ids import Marker
 from scheduler.model.jobs import Attempt, InFlight, Job
-from scheduler.model.runs import Observation, RemoteState
+from scheduler.model.runs import Ending, Observation, RemoteState
 from scheduler.model.states import A
 from scheduler.ports import Ports
 from scheduler.reconcile.differences import (
@@ -29,13 +29,14 @@ from scheduler.reconcile.differences import (
     unknown_in_words,
 )
 from scheduler.reconcile.flights import Flights
-from scheduler.reconcile.learn import finished_run
+from scheduler.reconcile.learn import broken_run, finished_run
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Target
 from scheduler.reconcile.watch_copies import WatchCopies
 from scheduler.reconcile.writer import MOST_TOGETHER, Writer
 from scheduler.store.changes import Change
 from scheduler.store.jobs import JobStore
+from scheduler.store.learning import RunStore
 
 log = structlog.get_logger()
 
@@ -162,10 +163,12 @@ class Watch:
         async with self._ports.reading() as db:
             jobs = await JobStore(db).some([flight.job_id for flight, _ in moved])
             attempts = await JobStore(db).newest_attempts(list(jobs.values()))
+            failed = [one.job_id for one, seen in moved if seen.ending is Ending.LAUNCH_FAILURE]
+            lost = await JobStore(db).lost_attempts(failed)
         learnt = await asyncio.gather(
             *(
-                self._learn(flight, seen, jobs.get(flight.job_id), attempts.get(flight.job_id))
-                for flight, seen in moved
+                self._learn(one, seen, jobs.get(one.job_id), attempts.get(one.job_id), lost.get(one.job_id, 0))
+                for one, seen in moved
             ),
             return_exceptions=True,
         )
@@ -173,11 +176,13 @@ class Watch:
             if failure is not None:  # one job that cannot be understood hides none of the others
                 log.error("a move could not be recorded", job=flight.uuid, exc_info=failure)
 
-    async def _learn(self, flight: InFlight, seen: Observation, job: Job | None, attempt: Attempt | None) -> None:
+    async def _learn(
+        self, flight: InFlight, seen: Observation, job: Job | None, attempt: Attempt | None, lost: int
+    ) -> None:
         with _unless_stale(flight):
             if job is None or attempt is None or (job.version, attempt.version) != flight.versions:
                 raise StaleJob(f"job {flight.uuid} was changed since it was looked at")
-            facts = facts_of(job, seen, self._ports.clock())
+            facts = facts_of(job, seen, self._ports.clock(), lost)
             news = {} if facts else news_of(flight, seen)
             finished = finished_run(job, attempt, seen) if facts and seen.state is RemoteState.ENDED else None
             found = {"missing_since": None} if attempt.missing_since is not None else {}
@@ -224,6 +229,7 @@ class Watch:
                 return
             log.warning("remote job lost", job=job.uuid, remote_id=flight.remote_id, since=since)
             await store.record(job, lost(job, since, begun=begun), at)
+            await RunStore(db).add([broken_run(job, attempt, attempt.started_at, since)])
         self._ports.wake()
 
     async def _unreachable(self, flights: Sequence[InFlight], outlook: Outlook, error: NothingLearnt) -> None:

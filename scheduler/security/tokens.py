@@ -140,7 +140,8 @@ class Tokens:
         return self._clock().replace(microsecond=0) + timedelta(seconds=ttl_s)
 
     def _access_claims(self, user: User, base_url: str, expires_at: datetime) -> dict[str, Any]:
-        return {**_common_claims(user, base_url, "access", expires_at), "berth/admin": user.is_admin}
+        ours = {"berth/admin": user.is_admin, "berth/account": user.account}
+        return {**_common_claims(user, base_url, "access", expires_at), **ours}
 
     def _issue(self, claims: dict[str, Any], expires_at: datetime) -> Issued:
         header = {"alg": ALGORITHM, "typ": "JWT", "kid": self._kid}
@@ -180,6 +181,7 @@ class Tokens:
             username=claims["tapis/username"],
             is_admin=claims.get("berth/admin") is True,
             account_type=claims["tapis/account_type"],
+            account=str(claims.get("berth/account", "")),
         )
         known = (float(claims["exp"]), principal)
         self._verified[digest] = known

@@ -6,7 +6,7 @@ Everything is decided from stored facts; no system is asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,19 +20,13 @@ from scheduler.model.jobs import JobSpec
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.plan import Decision, Estimate
 from scheduler.model.runs import Runtime
-from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.systems import BackendKind, LogicalQueue, System
 from scheduler.model.users import Permission, Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, demand, may
-from scheduler.store.jobs import JobStore
-from scheduler.store.learning import RunStore, SnapshotStore
 from scheduler.store.systems import CredentialStore, SystemStore
 
 NOBODY: frozenset[str] = frozenset()
-HISTORY_RUNS = 2_000
-"""Ended runs that a dry run learns from; the newest."""
-
 MATCH_UUID = "match"
 
 
@@ -136,7 +130,7 @@ async def plan(ports: Ports, owner: Principal, ask: Ask) -> Decision:
         else:
             views = await facts.everywhere()
             validate(ask.spec.constraints, [view.system for view in views])
-        problem = await _problem(db, ports, owner, views, ask)
+    problem = await _problem(ports, owner, views, ask)
     screening = screen(problem)[ask.job_uuid]
     if not screening.possible:
         raise NoFeasibleSystem(screening.rejections, _refusal(screening))
@@ -164,7 +158,7 @@ async def matching(
         validate(spec.constraints, [view.system for view in views])
         views = [view for view in views if view.may_execute and view.system.can_exec and view.system.enabled]
         views = [view for view in views if any(expression.unmet(view.system, q) is None for q in _queues(view))]
-        problem = await _problem(db, ports, caller, views, ask)
+    problem = await _problem(ports, caller, views, ask)
     decision = (await asyncio.to_thread(place_all, problem)).decisions[ask.job_uuid]
     best: dict[str, Estimate] = {}
     for estimate in (*((decision.winner,) if decision.winner else ()), *decision.losers):
@@ -174,25 +168,13 @@ async def matching(
     return [(view.system, best.get(view.system.id)) for view in views]
 
 
-async def _problem(db: Any, ports: Ports, owner: Principal, views: Iterable[SystemView], ask: Ask) -> Problem:
-    """The whole problem of one job: with queues as last seen, our own jobs, and what runs took before."""
-    snapshots = await SnapshotStore(db).latest_all(owner.tenant)
-    counts = await JobStore(db).active_counts(owner.tenant)
-    return Problem(
-        now=ports.clock(),
-        asks=(ask,),
-        systems=tuple(_informed(view, snapshots, counts) for view in views),
-        history=tuple(await RunStore(db).recent(owner.tenant, HISTORY_RUNS)),
-    )
-
-
-def _informed(
-    view: SystemView,
-    snapshots: Mapping[str, SystemSnapshot],
-    counts: Mapping[tuple[str, str | None, str], int],
-) -> SystemView:
-    active = {(queue, owner): n for (system_id, queue, owner), n in counts.items() if system_id == view.system.id}
-    return replace(view, snapshot=snapshots.get(view.system.id), active=active)
+async def _problem(ports: Ports, owner: Principal, views: Iterable[SystemView], ask: Ask) -> Problem:
+    """The whole problem of one job, in those systems and with those rights that the request has found."""
+    asked = await ports.problem(owner.tenant, [ask])
+    found = {view.system.id: view for view in views}
+    seen = [(view, found[view.system.id]) for view in asked.systems if view.system.id in found]
+    systems = [replace(view, may_execute=mine.may_execute, has_credential=mine.has_credential) for view, mine in seen]
+    return replace(asked, systems=tuple(systems))
 
 
 def _refusal(screening: Screening) -> str:

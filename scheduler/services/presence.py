@@ -20,24 +20,25 @@ class Presence:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._believed_until: dict[tuple[str, str], datetime] = {}
+        self._believed_until: dict[Principal, datetime] = {}
 
     async def demand(self, caller: Principal) -> None:
         """Unauthenticated when the user was deleted or locked."""
-        who, now = (caller.tenant, caller.username), self._ports.clock()
-        believed_until = self._believed_until.get(who)
+        now = self._ports.clock()
+        believed_until = self._believed_until.get(caller)
         if believed_until is not None and now < believed_until:
             return
-        if not await self._is_there(*who):
-            self._believed_until.pop(who, None)
+        if not await self._is_there(caller):
+            self._believed_until.pop(caller, None)
             raise Unauthenticated("the user of this token was deleted or locked; log in as another")
         if len(self._believed_until) >= MOST_REMEMBERED:
             self._believed_until.clear()
-        self._believed_until[who] = now + BELIEVED
+        self._believed_until[caller] = now + BELIEVED
 
-    async def _is_there(self, tenant: str, username: str) -> bool:
+    async def _is_there(self, caller: Principal) -> bool:
         async with self._ports.reading() as db:
             try:
-                return (await UserStore(db).get(tenant, username)).enabled
+                user = await UserStore(db).get(caller.tenant, caller.username)
             except NotFound:
                 return False
+        return user.enabled and user.account == caller.account  # and not somebody who has the name since

@@ -77,6 +77,8 @@ def resolve(request: JobRequest, app: App, identity: JobIdentity) -> JobSpec:
     is_mpi = _first(request.is_mpi, said.is_mpi, False)
     if (is_mpi or mpi_cmd) and cmd_prefix:
         problems.note("cmdPrefix", "cannot be used with isMpi or mpiCmd", "leave one of them out")
+    if request.deadline_at is not None and request.deadline_at <= identity.created_at:
+        problems.note("notes.berth.deadline", "lies in the past", "name an instant by which the result can be there")
     spec = JobSpec(
         name=_expanded("name", request.name, identity, app, problems),
         description=_expanded("description", request.description or said.description or "", identity, app, problems),
@@ -113,6 +115,10 @@ def resolve(request: JobRequest, app: App, identity: JobIdentity) -> JobSpec:
         max_price_usd=request.max_price_usd,
         needs_network=request.needs_network,
         storage_mib=request.storage_mib,
+        deadline_at=request.deadline_at,
+        usd_per_hour=request.usd_per_hour,
+        usd_per_kwh=request.usd_per_kwh,
+        gang=request.gang,
         tags=tuple(dict.fromkeys(said.tags + request.tags)),
         notes=request.notes if request.notes is not None else app.notes,
         parameter_set=wire_parameters(parameters),

@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import NotFound, StaleJob
 from scheduler.model.ids import Marker
-from scheduler.model.jobs import Attempt, HistoryEvent, Job
+from scheduler.model.jobs import Attempt, HistoryEvent, Job, Role
 from scheduler.model.states import LIVE_ATTEMPTS, AttemptState, Event, JobState, move_attempt
 from scheduler.store import schema
 from scheduler.store.changes import after, attempt_after, write_attempt, write_history, write_job
+from scheduler.store.leases import LIVE_COPY
 from scheduler.store.moves import ATTEMPT_INSTANTS, note_values, written
 from scheduler.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, attempt_of, job_of
 from scheduler.store.statements import changed
@@ -95,7 +96,9 @@ class CopyStore:
     async def move(
         self, attempt: Attempt, event: Event, at: datetime, message: str = "", *, keep: bool = False, **changes: Any
     ) -> Attempt:
-        """Move a copy by its own table, with a line of history if there is a message. Over, it is not looked at.
+        """Move a copy by its own table, with a line of history if there is a message.
+
+        Over, it is looked at once more, to clear away what it left.
 
         keep: the lease stays, since more follows.
         """
@@ -105,7 +108,7 @@ class CopyStore:
         if instant is not None and getattr(attempt, instant) is None:
             values[instant] = at
         if state not in LIVE_ATTEMPTS:
-            values["next_look_at"] = None
+            values["next_look_at"] = at
         moved = await self._write(attempt, values | changes, keep=keep)
         if message:
             await write_history(self._db, [(attempt.job_id, _note(f"COPY_{event}", message, at))])
@@ -129,7 +132,8 @@ class CopyStore:
         values = written(job.version, note_values(changes), at)
         await write_job(self._db, job, values)
         withdrawn = move_attempt(lead.state, Event.WITHDRAWN)
-        await self._write(lead, {"state": withdrawn, "ended_at": at, "next_look_at": None})
+        left = at if lead.role is not Role.LEAD else None  # a copy's directories are its own, a first lead's the job's
+        await self._write(lead, {"state": withdrawn, "ended_at": at, "next_look_at": left})
         # It waits, as its job does, until it is seen to run: then both are started by one fact.
         queued = move_attempt(copy.state, Event.REQUEUED) if copy.state is AttemptState.CLAIMED else copy.state
         await self._write(copy, {"state": queued, "started_at": None, "next_look_at": at})
@@ -144,11 +148,10 @@ class CopyStore:
 
 def _due(at: datetime) -> Select[tuple[int]]:
     free = or_(attempts.c.lease_until.is_(None), attempts.c.lease_until <= at)
-    is_copy = and_(attempts.c.number != jobs.c.attempt, attempts.c.unwanted_at.is_(None))
-    in_vain = and_(is_copy, or_(jobs.c.state != JobState.QUEUED, jobs.c.cancel_requested_at.is_not(None)))
-    live = and_(attempts.c.next_look_at.is_not(None), attempts.c.state.in_(LIVE_ATTEMPTS), free)
+    wanted = and_(LIVE_COPY, attempts.c.unwanted_at.is_(None))
+    in_vain = and_(wanted, or_(jobs.c.state != JobState.QUEUED, jobs.c.cancel_requested_at.is_not(None)))
     due = select(attempts.c.id).join(jobs, jobs.c.id == attempts.c.job_id)
-    return due.where(live, or_(attempts.c.next_look_at <= at, in_vain))
+    return due.where(attempts.c.next_look_at.is_not(None), free, or_(attempts.c.next_look_at <= at, in_vain))
 
 
 def _due_for_review(at: datetime) -> Select[tuple[int]]:

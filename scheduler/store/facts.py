@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import Text, and_, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Text, and_, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from placement.problem import ANYONE, Ask, Committed, Problem, SystemView
 from scheduler.model.errors import NotFound
 from scheduler.model.jobs import JobSpec
 from scheduler.model.pages import WHOLE_LIST
+from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.systems import BackendKind, System
 from scheduler.model.users import Permission
 from scheduler.store import schema
@@ -20,7 +23,9 @@ from scheduler.store.codec import load
 from scheduler.store.grants import GrantStore
 from scheduler.store.jobs import IN_A_QUEUE, JobStore
 from scheduler.store.learning import RunStore, SnapshotStore
+from scheduler.store.leases import LIVE_COPY
 from scheduler.store.systems import CredentialStore, SystemStore
+from scheduler.store.trials import with_breakers
 from scheduler.store.users import UserStore
 
 HISTORY = 2000
@@ -29,9 +34,8 @@ HISTORY = 2000
 MOST_COMMITTED = 2000
 """Most jobs that count as sent and not yet seen; the newest of them."""
 
-jobs = schema.jobs
+jobs, attempts = schema.jobs, schema.attempts
 _spec_text = type_coerce(jobs.c.spec, Text)
-_submitted_at = jobs.c.remote_submitted_at
 
 
 class PlacementFacts:
@@ -40,19 +44,29 @@ class PlacementFacts:
     def __init__(self, db: AsyncSession) -> None:
         self._db = db
 
-    async def problem(self, tenant: str, asks: Sequence[Ask], now: datetime) -> Problem:
-        """The question of where these jobs go."""
+    async def problem(
+        self,
+        tenant: str,
+        asks: Sequence[Ask],
+        now: datetime,
+        looks: Mapping[str, SystemSnapshot] = MappingProxyType({}),
+    ) -> Problem:
+        """The question of where these jobs go. looks: at systems, that were read before."""
+        runs = tuple(await RunStore(self._db).recent(tenant, HISTORY))
+        views = await self.systems(tenant, {ask.owner for ask in asks}, looks)
         return Problem(
             now=now,
             asks=tuple(asks),
-            systems=await self.systems(tenant, {ask.owner for ask in asks}),
-            history=tuple(await RunStore(self._db).recent(tenant, HISTORY)),
+            systems=await with_breakers(self._db, tenant, views, runs, now),
+            history=runs,
         )
 
-    async def systems(self, tenant: str, owners: Collection[str]) -> tuple[SystemView, ...]:
+    async def systems(
+        self, tenant: str, owners: Collection[str], looks: Mapping[str, SystemSnapshot]
+    ) -> tuple[SystemView, ...]:
         """Every system of the tenant as these owners' jobs may use it."""
         systems = await SystemStore(self._db).list(tenant, WHOLE_LIST)
-        snapshots = await SnapshotStore(self._db).latest_all(tenant)
+        snapshots = await SnapshotStore(self._db).latest_all(tenant, looks)
         granted = await GrantStore(self._db, "system").holders(tenant, Permission.EXECUTE)
         admins = frozenset([owner for owner in owners if await self._is_admin(tenant, owner)])
         credentials = {user: await CredentialStore(self._db).holders(tenant, user) for user in _users(systems, owners)}
@@ -73,29 +87,35 @@ class PlacementFacts:
         )
 
     async def _committed(self, tenant: str, seen_at: Mapping[str, datetime]) -> Mapping[str, list[Committed]]:
-        """Jobs that were placed on a system but cannot show in the look taken at ``seen_at``, by system id.
+        """Jobs, and copies of jobs, that were sent to a system but cannot show in the look taken at ``seen_at``, by
+        system id.
 
         Only what counts is read, and what jobs say in the same words is decoded once: a plan is made while thousands
         are under way.
         """
-        unseen = [
-            and_(jobs.c.system_id == system_id, or_(_submitted_at.is_(None), _submitted_at > at))
-            for system_id, at in seen_at.items()
-        ]
-        never_looked = jobs.c.system_id.not_in(list(seen_at))
-        query = select(jobs.c.system_id, jobs.c.queue, _spec_text, jobs.c.updated_at, _submitted_at)
-        query = query.where(jobs.c.tenant == tenant, jobs.c.state.in_(IN_A_QUEUE), jobs.c.system_id.is_not(None))
-        query = query.where(or_(never_looked, *unseen)).order_by(jobs.c.id.desc()).limit(MOST_COMMITTED)
+        leads = select(jobs.c.system_id, jobs.c.queue, _spec_text, jobs.c.updated_at, jobs.c.remote_submitted_at)
+        leads = leads.where(jobs.c.tenant == tenant, jobs.c.state.in_(IN_A_QUEUE), jobs.c.system_id.is_not(None))
+        leads = leads.where(_unseen(jobs.c.system_id, jobs.c.remote_submitted_at, seen_at))
+        copies = select(
+            attempts.c.system_id, attempts.c.queue, _spec_text, attempts.c.intended_at, attempts.c.submitted_at
+        )
+        copies = copies.join(jobs, jobs.c.id == attempts.c.job_id).where(attempts.c.tenant == tenant, LIVE_COPY)
+        copies = copies.where(_unseen(attempts.c.system_id, attempts.c.submitted_at, seen_at))
         specs: dict[str, JobSpec] = {}
         found: dict[str, list[Committed]] = defaultdict(list)
-        for system_id, queue, text, placed_at, submitted_at in await self._db.execute(query):
-            spec = specs[text] = specs.get(text) or load(JobSpec, text)
-            tasks = len(spec.array.indices) if spec.array else 1
-            found[system_id].append(
-                Committed(
-                    queue=queue, resources=spec.resources, placed_at=placed_at, submitted_at=submitted_at, tasks=tasks
+        for query in (leads.order_by(jobs.c.id.desc()), copies.order_by(attempts.c.id.desc())):
+            for system_id, queue, text, placed_at, submitted_at in await self._db.execute(query.limit(MOST_COMMITTED)):
+                spec = specs[text] = specs.get(text) or load(JobSpec, text)
+                tasks = len(spec.array.indices) if spec.array else 1
+                found[system_id].append(
+                    Committed(
+                        queue=queue,
+                        resources=spec.resources,
+                        placed_at=placed_at,
+                        submitted_at=submitted_at,
+                        tasks=tasks,
+                    )
                 )
-            )
         return found
 
     async def _is_admin(self, tenant: str, owner: str) -> bool:
@@ -103,6 +123,14 @@ class PlacementFacts:
             return (await UserStore(self._db).get(tenant, owner)).is_admin
         except NotFound:
             return False
+
+
+def _unseen(
+    system_id: ColumnElement[Any], submitted_at: ColumnElement[Any], seen_at: Mapping[str, datetime]
+) -> ColumnElement[bool]:
+    """That a submission came after the look at its system, or that nobody has looked there."""
+    later = [and_(system_id == name, or_(submitted_at.is_(None), submitted_at > at)) for name, at in seen_at.items()]
+    return or_(system_id.not_in(list(seen_at)), *later)
 
 
 def _users(systems: Sequence[System], owners: Collection[str]) -> set[str]:

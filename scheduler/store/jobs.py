@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from scheduler.model.errors import NotFound
 from scheduler.model.jobs import Attempt, Fact, HistoryEvent, Job, NewJob
 from scheduler.model.pages import FIRST_PAGE, Page
-from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, Event, JobState
+from scheduler.model.states import ACTIVE, BEFORE_SUBMISSION, TERMINAL, AttemptState, Event, JobState
 from scheduler.store import schema
 from scheduler.store.changes import Change, after, write_attempt, write_changes, write_history, write_job
 from scheduler.store.columns import Record
-from scheduler.store.leases import JobLeases
+from scheduler.store.leases import LIVE_COPY, JobLeases
 from scheduler.store.moves import (
     attempt_values,
     job_values,
@@ -115,8 +116,19 @@ class JobStore(JobLeases):
         found = (attempt_of(row) for row in (await self._db.execute(query)).mappings())
         return {attempt.job_id: attempt for attempt in found}
 
+    async def lost_attempts(self, job_ids: Sequence[int]) -> Mapping[int, int]:
+        """How many attempts of each job were lost, by the job's row id; jobs that lost none are left out."""
+        if not job_ids:
+            return {}
+        query = select(attempts.c.job_id, func.count().label("lost")).where(attempts.c.job_id.in_(job_ids))
+        rows = await self._db.execute(query.where(attempts.c.state == AttemptState.LOST).group_by(attempts.c.job_id))
+        return {row.job_id: row.lost for row in rows}
+
     async def active_counts(self, tenant: str) -> Mapping[tuple[str, str | None, str], int]:
-        """How many jobs each owner has on each system and queue, from placing until they have run."""
+        """How many jobs each owner has on each system and queue, from placing until they have run.
+
+        A job that waits in several places counts in each: the site sees as many.
+        """
         placed = or_(
             jobs.c.state.in_(IN_A_QUEUE),
             and_(
@@ -124,10 +136,16 @@ class JobStore(JobLeases):
                 jobs.c.resume_state.in_(BEFORE_SUBMISSION - {JobState.PENDING}),
             ),
         )
-        key = (jobs.c.system_id, jobs.c.queue, jobs.c.owner)
-        query = select(*key, func.count()).where(jobs.c.tenant == tenant, placed, jobs.c.system_id.is_not(None))
-        rows = await self._db.execute(query.group_by(*key))
-        return {(system_id, queue, owner): count for system_id, queue, owner, count in rows}
+        lead = jobs.c.system_id, jobs.c.queue, jobs.c.owner
+        leads = select(*lead, func.count()).where(jobs.c.tenant == tenant, placed, jobs.c.system_id.is_not(None))
+        copy = attempts.c.system_id, attempts.c.queue, attempts.c.owner
+        copies = select(*copy, func.count()).join(jobs, jobs.c.id == attempts.c.job_id)
+        copies = copies.where(attempts.c.tenant == tenant, LIVE_COPY)
+        found: Counter[tuple[str, str | None, str]] = Counter()
+        for query in (leads.group_by(*lead), copies.group_by(*copy)):
+            for system_id, queue, owner, count in await self._db.execute(query):
+                found[system_id, queue, owner] += count
+        return found
 
     # -- writing ------------------------------------------------------------------------------------------------
 

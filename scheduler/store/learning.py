@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
-from sqlalchemy import and_, delete, func, insert, select
+from sqlalchemy import and_, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.jobs import FinishedRun
@@ -56,19 +57,33 @@ class SnapshotStore:
         old = snapshots.c.hour < snapshot.taken_at - SNAPSHOT_KEPT
         await self._db.execute(delete(snapshots).where(*same, old))
 
-    async def latest(self, tenant: str, system_id: str) -> SystemSnapshot | None:
-        """The newest look at a system, by any login; None when nobody has looked."""
+    async def latest(self, tenant: str, system_id: str, login_user: str | None = None) -> SystemSnapshot | None:
+        """The newest look at a system, by one login or by any; None when nobody has looked."""
         query = select(snapshots.c.snapshot).where(snapshots.c.tenant == tenant, snapshots.c.system_id == system_id)
+        if login_user is not None:
+            query = query.where(snapshots.c.login_user == login_user)
         return (await self._db.execute(query.order_by(snapshots.c.taken_at.desc()).limit(1))).scalar_one_or_none()
 
-    async def latest_all(self, tenant: str) -> Mapping[str, SystemSnapshot]:
-        """The newest look at every system of a tenant that was looked at, by system id."""
+    async def latest_all(
+        self, tenant: str, at_hand: Mapping[str, SystemSnapshot] = MappingProxyType({})
+    ) -> Mapping[str, SystemSnapshot]:
+        """The newest look at every system of a tenant that was looked at, by system id.
+
+        at_hand: looks that were read before; they are not read again while they are the newest, for one may be long.
+        """
         newest = select(snapshots.c.system_id, func.max(snapshots.c.taken_at).label("taken_at"))
-        found = newest.where(snapshots.c.tenant == tenant).group_by(snapshots.c.system_id).subquery()
-        same = and_(snapshots.c.system_id == found.c.system_id, snapshots.c.taken_at == found.c.taken_at)
-        query = select(snapshots.c.system_id, snapshots.c.snapshot).join(found, same)
-        rows = await self._db.execute(query.where(snapshots.c.tenant == tenant))
-        return {row.system_id: row.snapshot for row in rows}
+        newest = newest.where(snapshots.c.tenant == tenant).group_by(snapshots.c.system_id)
+        taken_at = {row.system_id: row.taken_at for row in await self._db.execute(newest)}
+        same = {name: look for name, look in at_hand.items() if taken_at.get(name) == look.taken_at}
+        wanted = [
+            and_(snapshots.c.system_id == name, snapshots.c.taken_at == at)
+            for name, at in taken_at.items()
+            if name not in same
+        ]
+        if not wanted:
+            return same
+        query = select(snapshots.c.system_id, snapshots.c.snapshot).where(snapshots.c.tenant == tenant, or_(*wanted))
+        return same | {row.system_id: row.snapshot for row in await self._db.execute(query)}
 
 
 class SightingStore:

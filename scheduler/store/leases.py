@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import StaleJob
 from scheduler.model.jobs import InFlight, Job, Role
-from scheduler.model.states import AttemptState, JobState
+from scheduler.model.states import LIVE_ATTEMPTS, AttemptState, JobState
 from scheduler.store import schema
 from scheduler.store.moves import note_values, written
 from scheduler.store.rows import JOB_COLUMNS, job_of
@@ -119,6 +119,13 @@ _watched = and_(
     or_(attempts.c.number == jobs.c.attempt, _waits),
 )
 """The leads of such jobs, and the copies that wait beside them."""
+
+LIVE_COPY = and_(
+    attempts.c.next_look_at.is_not(None),  # of all that live this is so, and few attempts have it: it is indexed
+    attempts.c.state.in_(LIVE_ATTEMPTS),
+    attempts.c.number != jobs.c.attempt,
+)
+"""What waits beside a lead, or is about to."""
 
 IN_FLIGHT = [
     attempts.c.id.label("attempt_id"),

@@ -1,6 +1,7 @@
 """Logging in, tokens, users, tenants."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import httpx
 
@@ -112,6 +113,20 @@ async def test_a_deleted_user_s_token_soon_opens_nothing(world: World):
     assert "was deleted" in refused.json()["message"]
 
 
+async def test_a_token_of_a_deleted_user_opens_nothing_to_whoever_has_the_name_since(world: World):
+    old = {"X-Tapis-Token": world.token("bob")}
+    await world.get("/v3/oauth2/userinfo", user=None, headers=old)
+    await world.change("DELETE", "/v3/oauth2/profiles/bob", user="admin")
+    world.clock.now += timedelta(seconds=1)
+    body = {"username": "bob", "password": PASSWORD, "email": "another@example.org"}
+    await world.post("/v3/oauth2/profiles", body, user="admin")
+    login = (await logged_in(world, username="bob", password=PASSWORD, grant_type="password")).json()["result"]
+    new = {"X-Tapis-Token": login["access_token"]["access_token"]}
+    assert (await world.get("/v3/oauth2/userinfo", user=None, headers=new))["email"] == "another@example.org"
+    world.clock.now += BELIEVED
+    assert (await world.call("GET", "/v3/oauth2/userinfo", user=None, headers=old)).status_code == 401
+
+
 async def test_a_locked_user_s_token_opens_nothing(world: World):
     async with world.ports.transaction() as db:
         await UserStore(db).delete("dev", "bob")
@@ -129,7 +144,7 @@ async def test_a_burst_of_requests_looks_for_its_user_once(world: World):
 
     presence = Presence(replace(world.ports, reads=counted))
     for _ in range(100):
-        await presence.demand(Principal(tenant="dev", username="ada"))
+        await presence.demand(Principal(tenant="dev", username="ada", account=world.users["ada"].account))
     assert looks == 1
 
 

@@ -1,10 +1,11 @@
 """Jobs over HTTP."""
 
 import json
+from typing import Any
 
 import pytest
 
-from scheduler.model.jobs import Role
+from scheduler.model.jobs import Gang, Role
 from scheduler.model.states import A
 from scheduler.store.copies import CopyStore
 from scheduler.store.jobs import JobStore
@@ -58,6 +59,34 @@ async def test_what_only_berth_knows_of_a_job_reaches_its_screening(world: World
     refused = await world.call("POST", "/v3/jobs/submit", {**IMAGE_JOB, "notes": {"berth": {**berth, "maxPrice": -1}}})
     assert refused.status_code == 400
     assert "maxPrice" in refused.json()["message"]
+
+
+async def test_a_plan_says_how_likely_a_deadline_is_kept_and_one_in_the_past_is_refused(world: World):
+    def due(deadline: str) -> dict[str, Any]:
+        return {**IMAGE_JOB, "notes": {"berth": {**BERTH, "deadline": deadline}}}
+
+    decision = await world.post("/v3/placement/plan", due("2126-03-01T18:00:00+01:00"))
+    assert decision["winner"]["deadlineKept"] > 0.9
+    assert "The deadline is kept" in decision["sentence"]
+    for wrong, words in (
+        ("2020-03-01T18:00:00Z", "notes.berth.deadline: lies in the past"),
+        ("2126-03-01T18:00:00", "no instant with its zone"),
+        ("tomorrow", "no instant with its zone"),
+    ):
+        refused = await world.call("POST", "/v3/jobs/submit", due(wrong))
+        assert refused.status_code == 400
+        assert words in refused.json()["message"]
+    assert await world.count_jobs() == 0
+
+
+async def test_what_a_job_is_worth_and_its_gang_are_kept(world: World):
+    berth = {"valuePerHour": 2, "pricePerKwh": 0.3, "gang": {"name": "ring", "size": 3}}
+    asked = {**IMAGE_JOB, "notes": {"berth": {**BERTH, **berth}}}
+    submitted = await world.post("/v3/jobs/submit", asked)
+    spec = (await world.job(submitted["uuid"])).spec
+    assert (spec.usd_per_hour, spec.usd_per_kwh, spec.gang) == (2.0, 0.3, Gang("ring", 3))
+    berth["gang"] = {"name": "ring", "size": 1}
+    assert (await world.call("POST", "/v3/jobs/submit", {**asked, "notes": {"berth": berth}})).status_code == 400
 
 
 async def test_an_unknown_app_is_named_in_the_refusal(world: World):

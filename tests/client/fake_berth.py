@@ -37,6 +37,7 @@ class FakeBerth:
         self.listing: list[dict[str, Any]] | None = None
         self.log = {"stdout": "one\ntwo\u2028still two\nthree\n", "stderr": "careful\n"}
         self.life: tuple[str, ...] = LIFE
+        self.messages: dict[str, str] = {}
         self.ending = "NORMAL_COMPLETION"
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.faults: deque[int] = deque()
@@ -125,6 +126,7 @@ class FakeBerth:
             return
         job["step"] += 1
         job["status"] = self.life[min(job["step"], len(self.life) - 1)]
+        job["lastMessage"] = self.messages.get(job["status"], "")
         if job["status"] == "RUNNING":
             job["remoteSubmitted"], job["remoteStarted"] = NOW.format(1), NOW.format(4)
         if job["status"] in ("FINISHED", "FAILED"):
@@ -419,13 +421,33 @@ EXPLANATION: dict[str, Any] = {
         "archive": {"p50": 5.0, "p90": 10.0, "source": ""},
         "notes": [],
     },
-    "losers": [{"systemId": "slow", "queue": "long", "totalP50": 7200.0, "totalP90": 9000.0}],
-    "rejections": [{"systemId": "small", "queue": None, "reason": "MEMORY", "asked": "64 GiB", "limit": "8 GiB"}],
+    "losers": [
+        {
+            "systemId": "slow",
+            "queue": "long",
+            "totalP50": 7200.0,
+            "totalP90": 9000.0,
+            "wait": {"p50": 6600.0, "p90": 8000.0, "source": "history"},
+            "run": {"p50": 600.0, "p90": 1000.0, "source": "asked"},
+        }
+    ],
+    "rejections": [
+        {
+            "systemId": "small",
+            "queue": None,
+            "reason": "MEMORY",
+            "asked": "64 GiB",
+            "limit": "8 GiB",
+            "sentence": "'small' allows 8 GiB of memory (64 GiB asked)",
+        }
+    ],
     "advice": ["Asking for 30 minutes instead of 2 hours would start it 10 minutes sooner."],
     "provenOptimal": True,
     "state": "QUEUED",
     "lastMessage": "",
     "siteReason": "Priority",
+    "siteReasonInWords": "jobs of higher priority wait before it, so many that the line must be broken where it ends",
+    "siteReasonDecidedBy": "jobs that run or wait before it",
     "copies": [{"number": 2, "systemId": "slow", "queue": "long", "state": "QUEUED", "kind": "HEDGE"}],
 }
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.client.conftest import Berth
-from tests.client.fake_berth import FakeBerth
+from tests.client.fake_berth import EXPLANATION, FakeBerth
 
 
 def submitted(fake: FakeBerth) -> dict[str, object]:
@@ -28,6 +28,16 @@ def test_run_follows_a_job_to_its_end_and_keeps_log_and_messages_apart(berth: Be
     assert (request["coresPerNode"], request["memoryMB"], request["maxMinutes"]) == (2, 1024, 10)
     assert request["dynamicExecSystem"] is True
     assert request["notes"] == {"berth": {"image": "docker://busybox"}}
+
+
+def test_run_follows_an_array_by_the_states_of_its_tasks(berth: Berth, fake: FakeBerth) -> None:
+    fake.messages = {"RUNNING": "running; tasks: 2 queued, 2 running"}
+    done = berth("run", "--array", "0-3", "docker://busybox")
+    assert done.exit_code == 0, done.output
+    assert "RUNNING on cluster/normal: running; tasks: 2 queued, 2 running" in done.stderr
+    assert "berth logs --task INDEX" in done.stderr
+    assert "cannot be shown" not in done.stderr
+    assert not any("/logs" in path for _, path, *_ in fake.requests), "an array has no log of its own"
 
 
 def test_run_ends_with_1_when_the_job_failed_and_says_why(berth: Berth, fake: FakeBerth) -> None:
@@ -182,10 +192,34 @@ def test_a_beginning_that_fits_two_jobs_is_refused(berth: Berth, fake: FakeBerth
 def test_why_explains_winner_losers_and_rejections(berth: Berth, fake: FakeBerth) -> None:
     job = fake.add_job({"name": "x"})
     shown = berth("why", job["uuid"]).stdout
-    for piece in ("the result is expected in 2 minutes", "slow/long", "2h 00m", "asked 64 GiB, limit 8 GiB", "advice:"):
+    for piece in (
+        "the result is expected in 2 minutes",
+        "slow/long",
+        "2h 00m",
+        "8 GiB of memory (64 GiB asked)",
+        "advice:",
+    ):
         assert piece in shown
     assert "waits too in slow/long: copy 2, QUEUED" in shown
     assert berth("why", "-o", "id", job["uuid"]).stdout == "cluster/normal\n"
+
+
+def test_an_explanation_fits_80_columns_and_leaves_nothing_out(
+    berth: Berth, fake: FakeBerth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    job = fake.add_job({"name": "x"})["uuid"]
+    shown = berth("why", job).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    rows = [line.split() for line in shown.splitlines()]
+    chosen = ("wait 1m 00s 3m 20s", "staging 5s 9s", "run 55s 1m 30s", "archive 5s 10s", "result in 2m 00s 5m 00s")
+    compared = ("slow/long 2h 00m 2h 30m 1h 58m 1h 50m - 10m 00s",)
+    for row in (*chosen, *compared):
+        assert row.split() in rows, row
+    assert "the line must be broken where it ends" in " ".join(shown.split())
+    assert "who decides: jobs that run or wait before it" in shown
+    assert json.loads(berth("why", "-o", "json", job).stdout)["item"] == EXPLANATION
+    assert json.loads(berth("plan", "-o", "json", "-", input="image: docker://a").stdout)["item"] == EXPLANATION
 
 
 def test_plan_submits_nothing(berth: Berth, fake: FakeBerth) -> None:

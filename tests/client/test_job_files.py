@@ -42,6 +42,7 @@ after: [12, {job: ab12, condition: any}]
 weight: 2
 hedge: 2
 price: 4.5
+deadline: "2126-03-01T18:00:00Z"
 network: true
 options: {account: lab, exclusive: true, requeue: false}
 tags: [one]
@@ -97,6 +98,7 @@ REQUEST: dict[str, Any] = {
             "hedge": 2,
             "storageMB": 51_200,
             "maxPrice": 4.5,
+            "deadline": "2126-03-01T18:00:00Z",
             "outboundNetwork": True,
         },
     },

@@ -83,6 +83,8 @@ class FakeSystem:
     nodes: tuple[NodeKind, ...] = (NodeKind(partition="fake", cores=4, memory_mib=4000, total=2, free=2, free_cores=8),)
     partitions: tuple[PartitionState, ...] = (PartitionState(name="fake", up=True, is_default=True),)
     jobs: dict[Marker, FakeJob] = field(default_factory=dict)
+    others: tuple[VisibleJob, ...] = ()
+    """Jobs of other people, as the queue shows them."""
     next_id: int = 1000
     """The id of the next job; turned back, the system issues ids again, as a controller does that lost its state."""
     files: FakeFiles = field(default_factory=FakeFiles)
@@ -241,7 +243,11 @@ class FakeBackend:
         jobs = tuple(_visible(job) for job in self._system.jobs.values() if job.state is not RemoteState.ENDED)
         starts = tuple((probe, now) for probe in probes)
         return SystemSnapshot(
-            taken_at=now, partitions=self._system.partitions, nodes=self._system.nodes, jobs=jobs, starts=starts
+            taken_at=now,
+            partitions=self._system.partitions,
+            nodes=self._system.nodes,
+            jobs=jobs + self._system.others,
+            starts=starts,
         )
 
     async def stage(self, plan: StagePlan) -> StageStatus:

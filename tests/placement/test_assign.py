@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from placement.assign import Assignment, Kind, Limit, Option, cost, periods
 from placement.greedy import greedy
+from placement.improve import improve
 from placement.problem import PlaceKey, SolveLimits
 from placement.solve import solve
 
@@ -38,11 +39,27 @@ def assignments(draw, max_jobs=4, kinds=5):
     return Assignment(tuple(made), slots, limits, periods(made, slots, 600))
 
 
+@st.composite
+def crowds(draw):
+    """Many different jobs that stand in each other's way."""
+    made = []
+    for g in range(draw(st.integers(10, 40))):
+        places = range(3) if draw(st.booleans()) else (0, draw(st.integers(1, 2)))
+        run_s, cores = draw(st.integers(60, 9000)), draw(st.sampled_from([1, 4, 8]))
+        options = tuple(option(place, draw(st.integers(0, 3000)) + run_s, cores, run_s) for place in sorted(places))
+        gang = draw(st.integers(0, 9)) == 0
+        jobs = (f"job-{g}", f"job-{g}-b") if gang else (f"job-{g}",)
+        made.append(Kind(jobs, draw(st.sampled_from(["alice", "bob"])), draw(st.integers(1, 200)), options, gang))
+    slots = {place: draw(st.sampled_from([4, 8, 16])) for place in PLACES}
+    limits = (Limit(frozenset({PLACES[0]}), draw(st.integers(0, 20)), "alice"),) if draw(st.booleans()) else ()
+    return Assignment(tuple(made), slots, limits, periods(made, slots, 1200))
+
+
 def check_holds(assignment, counts):
     """Written from the words of the model alone, not with the code that plans."""
     starts = assignment.starts_s
     for g, kind in enumerate(assignment.kinds):
-        assert sum(n for (i, _, _), n in counts.items() if i == g) <= len(kind.jobs)
+        assert sum(n for (i, _, _), n in counts.items() if i == g) <= (1 if kind.together else len(kind.jobs))
     assert all(n >= 0 for n in counts.values())
     for place, slots in assignment.slots.items():
         for end in starts[1:]:
@@ -54,7 +71,7 @@ def check_holds(assignment, counts):
             assert work <= slots * end
     for limit in assignment.limits:
         assert limit.left >= sum(
-            n
+            n * (len(assignment.kinds[g].jobs) if assignment.kinds[g].together else 1)
             for (g, o, _), n in counts.items()
             if assignment.kinds[g].options[o].place in limit.places and limit.owner in (None, assignment.kinds[g].owner)
         )
@@ -100,6 +117,38 @@ def test_what_is_called_optimal_is_the_best_of_all_answers(assignment):
 def test_the_same_question_gets_the_same_answer(assignment, seed):
     first = greedy(assignment)
     assert solve(assignment, first, LITTLE, seed) == solve(assignment, first, LITTLE, seed)
+
+
+@settings(max_examples=15, deadline=None)
+@given(crowds())
+def test_placing_the_worst_parts_anew_is_never_worse_than_greedy_and_always_the_same(assignment):
+    first = greedy(assignment)
+    better = improve(assignment, first, solve, LITTLE, seed=0)
+    check_holds(assignment, better.counts)
+    assert assignment.lower_bound <= cost(assignment, better.counts) <= cost(assignment, first)
+    assert better == improve(assignment, first, solve, LITTLE, seed=0)
+
+
+def test_a_part_placed_anew_is_better_where_greedy_was_wrong():
+    small = Kind(("small",), "alice", 100, (option(0, 100, 4, 3600), option(1, 110, 4, 3600)))
+    large = Kind(("large",), "alice", 100, (option(0, 200, 4, 9000),))
+    others = tuple(Kind((f"other-{n}",), "alice", 100, (option(2, 50, 1, 600),)) for n in range(50))
+    slots = {PLACES[0]: 4, PLACES[1]: 4, PLACES[2]: 64}
+    kinds = (small, *others, large)
+    assignment = Assignment(kinds, slots, (), periods(kinds, slots, 3600))
+    better = improve(assignment, greedy(assignment), solve, SolveLimits(), 0)
+    assert cost(assignment, better.counts) == assignment.lower_bound + 100 * 10 < cost(assignment, greedy(assignment))
+    assert 2 <= better.solved_count < len(kinds)
+
+
+def test_a_gang_has_one_place_or_none():
+    gang = Kind(("a", "b", "c"), "alice", 300, (option(0, 10, 6, 600), option(1, 90, 6, 600)), together=True)
+    slots = {PLACES[0]: 8, PLACES[1]: 8}
+    tight, tighter = (Limit(frozenset({place}), left) for place, left in ((PLACES[0], 2), (PLACES[1], 2)))
+    roomy = Assignment((gang,), slots, (tight,), (0, 600))
+    assert greedy(roomy) == solve(roomy, {}, SolveLimits(), 0)[0] == {(0, 1, 0): 1}
+    full = Assignment((gang,), slots, (tight, tighter), (0, 600))
+    assert greedy(full) == solve(full, {}, SolveLimits(), 0)[0] == {}
 
 
 def test_the_solver_sees_what_one_after_the_other_does_not():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.easy import NEVER_S, Cluster, Load
+from tests.placement import plain_easy
 
 
 def load(name, cores, asked_s, run_s=None, at_s=0.0, rank_s=None):
@@ -120,6 +121,35 @@ def test_cores_are_never_given_twice_and_every_job_runs_once(shapes):
     done = sum(end.load.cores * (end.at_s - end.started_s) for end in cluster.ended)
     assert done == pytest.approx(sum(each.cores * each.run_s for each in loads))
     assert all(start.at_s >= start.load.submitted_s for start in starts)
+
+
+LEAVERS = st.dictionaries(st.integers(0, 59), st.integers(0, 90), max_size=4)
+
+
+@given(st.lists(SHAPES, min_size=1, max_size=60), LEAVERS)
+def test_every_shortcut_agrees_with_the_plain_rule(shapes, leavers):
+    loads = loads_of(shapes)
+    leaves_s = {f"j{n}": at_s + 0.5 for n, at_s in leavers.items()}
+    cluster = Cluster(CORES, arrivals=loads)
+    starts = []
+    for name, at_s in sorted(leaves_s.items(), key=lambda each: each[1]):
+        starts += cluster.advance(at_s)
+        starts += cluster.withdraw(name)
+    starts += cluster.advance(1e9)
+    assert {start.load.id: start.at_s for start in starts} == plain_easy.starts_s(CORES, loads, leaves_s)
+
+
+def test_ten_thousand_jobs_of_one_shape_are_played_at_once():
+    cluster = Cluster(100, waiting=[load(f"j{n}", 1, 60, run_s=30, rank_s=n) for n in range(10_000)])
+    starts = cluster.advance(1e9)
+    assert [start.at_s for start in starts[::100]] == [30.0 * n for n in range(100)]
+
+
+def test_a_hole_is_found_among_many_that_do_not_fit():
+    long = [load(f"long{n}", 1, 1000 + n, rank_s=n) for n in range(500)]
+    jobs = [load("a", 3, 100, rank_s=-2), load("wide", 4, 50, rank_s=-1), *long, load("short", 1, 90, rank_s=600)]
+    assert played(4, jobs)["short"] == 0
+    assert played(4, jobs)["long0"] == 150
 
 
 @given(QUEUES)

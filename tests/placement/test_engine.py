@@ -11,15 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.engine import MAX_PROBES, place, probes_for
+from placement.engine import MAX_PROBES, place, probes_for, rethink
 from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
+from placement.moves import Standing
 from placement.problem import PlaceKey, Problem, SolveLimits
+from scheduler.model.jobs import Gang
 from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Resources
 from scheduler.model.snapshots import PartitionState, StartProbe
 from tests.placement.worlds import (
     NOW,
+    advised,
     ask,
     cluster,
     finished,
@@ -62,7 +65,7 @@ def test_a_job_goes_to_the_idle_cluster_and_the_sentence_says_why():
         "staging 20 s, up to 2 min (a guess for an image that was not used there, nothing measured yet); "
         "run 24 min, up to 60 min (no runs known: jobs use about 40 % of the walltime they ask for); "
         "archive 2 s, up to 10 s (a guess for outputs that stay on the system). "
-        "Next best is queue 'cpu' of 'alder', about 20 min later."
+        "Next best is queue 'cpu' of 'alder', about 5 min later."
     )
 
 
@@ -79,7 +82,8 @@ def test_a_short_walltime_opens_the_short_queue():
     assert won(decision(ask(walltime_s=600), view(system, look))) == ("alder", "debug")
     long = decision(ask(walltime_s=3600), view(system, look))
     assert won(long) == ("alder", "cpu")
-    assert long.advice == ("ask for at most 10 min of walltime to use queue 'debug' of 'alder'",)
+    said = "10 min instead of 1 h of walltime: earlier, in queue 'debug' of 'alder'"
+    assert advised(long) == [said], "and not a second time, without its gain"
 
 
 def test_gpu_jobs_go_where_gpus_are():
@@ -249,6 +253,9 @@ def problems(draw):
             job_type=draw(st.sampled_from([None, None, JobType.FORK])),
             array=draw(st.sampled_from([None, None, ArraySpec(tuple(range(30)), 4)])),
             constraints=draw(st.sampled_from([(), (), ("maxMinutes > 10",)])),
+            deadline_at=draw(st.sampled_from([None, None, None, NOW + timedelta(hours=1), NOW - timedelta(days=1)])),
+            usd_per_hour=draw(st.sampled_from([0.0, 0.0, 2.0])),
+            gang=draw(st.sampled_from([None, None, None, None, Gang("a", 2), Gang("b", 3)])),
         )
         for n in range(draw(st.integers(0, 7)))
     )
@@ -346,3 +353,21 @@ def test_the_same_problem_gets_the_same_plan(seed):
     asks = tuple(ask(f"job-{n}", nodes=1 + n % 4, walltime_s=600 * (1 + n % 5)) for n in range(12))
     asked = problem(asks, IDLE, BUSY, seed=seed)
     assert place(asked, LITTLE) == place(asked, LITTLE)
+
+
+# -- jobs that wait ---------------------------------------------------------------------------------------------------
+
+
+def test_a_queued_job_moves_to_an_idle_cluster_and_stays_where_it_will_start_soon():
+    ours, waits = replace(waiting(remote_id="7", walltime_s=600), submitted_at=NOW - timedelta(hours=2)), 9 * 3600
+    holders = tuple(running(remote_id=str(n), walltime_s=100 * 3600, since_s=60) for n in range(4))
+    ahead = waiting(cores=16, walltime_s=100 * 3600, remote_id="9", priority=9.0)
+    full = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=(*holders, ahead, ours)))
+    key = PlaceKey("alder", "cpu")
+    stands = Standing(in_line={key: "7"}, lead=key, waited_s=waits, moves_to={"alder", "birch"})
+    asked = problem(ask(walltime_s=36_000), full, IDLE)
+    moved = rethink(asked, {"job-1": stands})["job-1"]
+    assert (moved.place.system_id, moved.is_move) == ("birch", True)
+    assert moved.sooner_s > 3600
+    soon = replace(stands, start_at_s=NOW.timestamp() + 60)
+    assert rethink(asked, {"job-1": soon}) == {}

@@ -14,8 +14,10 @@ from placement.assign import UNPLACED_S, cost
 from placement.engine import _answer, place
 from placement.estimate import Evidence, estimates
 from placement.filters import screen
-from placement.pose import _weight, pose
+from placement.gangs import gathered
+from placement.pose import pose
 from placement.problem import Problem, SolveLimits
+from placement.weights import weights
 from scheduler.model.plan import Reason
 from scheduler.model.runs import SchedulerOption
 from scheduler.model.snapshots import Closure, Licence
@@ -28,15 +30,16 @@ PATIENT = SolveLimits(deterministic_time=2)
 
 
 def answered(asked: Problem, limits=LITTLE):
-    screenings, evidence = screen(asked), Evidence.of(asked)
+    screenings, evidence = gathered(asked.asks, screen(asked)), Evidence.of(asked)
     assignment = pose(asked, screenings, estimates(asked, screenings, evidence), evidence.history)
-    return assignment, *_answer(assignment, limits, asked.seed)
+    answer = _answer(assignment, limits, asked.seed)
+    return assignment, answer.counts, answer.proven_optimal
 
 
 def objective(asked: Problem, assignment, counts) -> int:
     """What the plan minimises; jobs that no place can take count as waiting, which costs more than any place."""
     posed = {uuid for kind in assignment.kinds for uuid in kind.jobs}
-    waiting = (_weight(each) for each in asked.asks if each.job_uuid not in posed)
+    waiting = (weight for uuid, weight in weights(asked.asks).items() if uuid not in posed)
     return cost(assignment, counts) + sum(weight * UNPLACED_S for weight in waiting)
 
 

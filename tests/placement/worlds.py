@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from placement.problem import Ask, Problem, SystemView
 from scheduler.model.jobs import FinishedRun, JobSpec
+from scheduler.model.plan import Decision
 from scheduler.model.runs import Resources, Runtime
 from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
 from scheduler.model.systems import LogicalQueue, System, SystemRuntime
@@ -111,3 +113,8 @@ def finished(wait_s: float = 60, run_s: float = 300, **changes: Any) -> Finished
         "completed": True,
     }
     return FinishedRun(**fields | changes)
+
+
+def advised(decision: Decision) -> list[str]:
+    """The advice without how much it gains, which no test can know to the minute: futures are drawn."""
+    return [re.sub(r"about .* earlier", "earlier", each) for each in decision.advice]

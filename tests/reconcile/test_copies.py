@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from placement.moves import Further
 from scheduler.model.apps import FileInput
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.jobs import Role
@@ -101,6 +102,65 @@ async def test_nothing_is_handed_over_while_nobody_knows_whether_the_lead_began(
     assert len(runs(world)) == 1
 
 
+async def test_people_read_what_a_hand_over_waits_for_until_it_is_known(world):
+    job, lead, copy = await hedged(world)
+    site = system_of(world, lead)
+    site.fail("withdraw", Fault.UNAVAILABLE, times=4)
+    system_of(world, copy).start(copy.marker)
+    await world.run(ticks=2)
+    said = (await world.job(job)).last_message
+    assert said.startswith("not reachable since")
+    assert said.endswith(f"a copy waits to take over from {lead.system_id}")
+    await world.run(ticks=20)
+    assert (await world.job(job)).last_message.startswith("running")
+
+
+async def test_what_a_withdrawn_copy_left_is_cleared_away_and_what_the_job_has_stays(world):
+    job, lead, copy = await hedged(world)
+    left = system_of(world, copy).files
+    assert left.tree(copy.run.exec_dir)
+    system_of(world, lead).start(lead.marker)
+    await finished(world, job)
+    await world.run(ticks=3)
+    assert left.tree(copy.run.exec_dir) == []
+    assert system_of(world, lead).files.tree(lead.run.output_dir)
+
+
+async def test_what_a_copy_left_is_kept_when_the_job_ran_there(world):
+    job, _, copy = await hedged(world)
+    system_of(world, copy).start(copy.marker)
+    await finished(world, job)
+    await world.run(ticks=3)
+    assert system_of(world, copy).files.tree(copy.run.output_dir)
+
+
+async def test_what_a_copy_left_on_a_system_that_does_not_answer_is_cleared_away_when_it_does(world, monkeypatch):
+    job, lead, copy = await hedged(world)
+    system_of(world, lead).start(lead.marker)
+    with monkeypatch.context() as patched:
+        patched.setattr(system_of(world, copy), "storage", no_storage)
+        await finished(world, job)
+        await world.run(ticks=5)
+    assert system_of(world, copy).files.tree(copy.run.exec_dir)
+    await world.run(ticks=40)
+    assert system_of(world, copy).files.tree(copy.run.exec_dir) == []
+    assert [one.next_look_at for one in await world.attempts(job)] == [None, None]
+
+
+async def test_a_copy_s_directories_are_left_when_a_system_does_not_answer_for_a_week(world, monkeypatch):
+    job, lead, copy = await hedged(world)
+    system_of(world, lead).start(lead.marker)
+    monkeypatch.setattr(system_of(world, copy), "storage", no_storage)
+    await finished(world, job)
+    world.later(7 * 86_400)
+    await world.run(ticks=2)
+    assert [one.next_look_at for one in await world.attempts(job)] == [None, None]
+
+
+def no_storage(root="/"):
+    raise BackendUnavailable("no route to host")
+
+
 async def test_a_cancelled_job_takes_its_copies_along(world):
     job, _, copy = await hedged(world)
     system_of(world, copy).fail("cancel", Fault.UNAVAILABLE, times=3)
@@ -147,11 +207,10 @@ async def test_a_job_is_moved_while_it_waits_and_keeps_its_old_place_until_it_ha
     [lead] = await world.attempts(job)
     there = "second" if lead.system_id == "cluster" else "cluster"
 
-    def prospector(problem):
-        found = [promised(lead.system_id, 36_000.0), promised(there, 60.0)]
-        return {ask.job_uuid: found for ask in problem.asks}
+    def elsewhere(problem, standings):
+        return {uuid: Further(promised(there, 60.0), True, 36_000.0) for uuid in standings}
 
-    world.loops.keep_right = KeepRight(world.ports(), prospector, review_s=60.0)
+    world.loops.keep_right = KeepRight(world.ports(), elsewhere, review_s=60.0)
     world.later(1000)
     await world.run(ticks=12)
     now = await world.job(job)

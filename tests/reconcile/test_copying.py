@@ -9,13 +9,13 @@ import pytest
 
 from scheduler.model.ids import marker_for, new_job_uuid
 from scheduler.model.jobs import Attempt, Job, JobSpec, Role
-from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import ArraySpec, Ending, Observation, RemoteState, RunSpec, Runtime
 from scheduler.model.states import A, AttemptState, Event, S
-from scheduler.reconcile.copying import CopyStep, events_of, next_step, own_directories, takes_over
-from scheduler.reconcile.keep_right import wish
+from scheduler.reconcile.copying import CopyStep, events_of, next_step, own_directories, own_trees, takes_over
+from scheduler.reconcile.keep_right import standing
 from tests.reconcile.hedging import SECOND
 from tests.reconcile.world import CLUSTER
+from tests.store.things import a_place
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SPEC = JobSpec(
@@ -67,7 +67,8 @@ MOVE = attempt(2, Role.MOVE, A.QUEUED)
         (replace(HEDGE, state=A.CLAIMED), CopyStep.TAKE_OVER),
         (replace(MOVE, state=A.CLAIMED), CopyStep.TAKE_OVER),
         (replace(HEDGE, state=A.CLAIMED, unwanted_at=NOW), CopyStep.WITHDRAW),
-        *[(replace(HEDGE, state=state), CopyStep.NOTHING) for state in (A.WITHDRAWN, A.LOST, A.ENDED)],
+        *[(replace(HEDGE, state=state), CopyStep.CLEAR_AWAY) for state in (A.WITHDRAWN, A.LOST, A.ENDED)],
+        *[(replace(LEAD, number=0, state=state), CopyStep.NOTHING) for state in (A.WITHDRAWN, A.LOST, A.ENDED)],
     ],
 )
 def test_a_copy_of_a_job_that_waits_goes_its_way(copy, step):
@@ -82,6 +83,11 @@ def test_a_copy_of_a_job_that_waits_no_longer_is_withdrawn_in_every_state(job, s
 
 def test_a_copy_of_a_job_whose_end_was_asked_for_is_withdrawn():
     assert next_step(replace(JOB, cancel_requested_at=NOW), HEDGE) is CopyStep.WITHDRAW
+
+
+@pytest.mark.parametrize("state", [A.WITHDRAWN, A.LOST, A.ENDED])
+def test_what_a_job_ended_with_is_never_cleared_away(state):
+    assert next_step(replace(JOB, state=S.FINISHED, attempt=2), replace(HEDGE, state=state)) is CopyStep.NOTHING
 
 
 def test_a_lead_is_left_alone_until_somebody_wants_to_withdraw_it():
@@ -149,6 +155,23 @@ def test_a_copy_writes_where_no_other_attempt_does(asked, own):
     assert own_directories(replace(SPEC, output_dir=asked), 2).output_dir == own
 
 
+@pytest.mark.parametrize(
+    ("exec_dir", "output_dir", "trees"),
+    [
+        ("w/jobs/u", "w/jobs/u/output", ["w/jobs/u/attempts/2"]),
+        ("w/jobs/u", "results", ["w/jobs/u/attempts/2", "results/attempts/2"]),
+        ("w/attempts/2/mine", "w/attempts/2/mine/out", ["w/attempts/2/mine/attempts/2"]),
+    ],
+)
+def test_of_what_a_copy_leaves_only_its_own_trees_are_cleared_away(exec_dir, output_dir, trees):
+    asked = {"exec_dir": exec_dir, "input_dir": f"{exec_dir}/in", "output_dir": output_dir}
+    own = own_directories(replace(SPEC, **asked), 2)
+    directories = {"exec_dir": own.exec_dir, "input_dir": own.input_dir, "output_dir": own.output_dir}
+    place = a_place(system_id="second", **directories)
+    assert own_trees(replace(HEDGE, place=place)) == trees
+    assert own_trees(replace(HEDGE, place=replace(place, **asked))) == [], "directories that are not a copy's"
+
+
 # -- which copy a job should have ------------------------------------------------------------------------------------
 
 ALLOWED = replace(SECOND, notes={"berth": {"allowCopies": True}})
@@ -156,58 +179,46 @@ REFUSED = replace(SECOND, notes={"berth": {"allowCopies": False}})
 UNASKED = replace(SPEC, hedge_count=1)
 
 
-def expected(system_id: str, wait_s: float) -> Estimate:
-    nothing = Term(0, 0)
-    wait, run = Term(wait_s, 2 * wait_s), Term(600, 900)
-    return Estimate(system_id=system_id, queue="normal", wait=wait, staging=nothing, run=run, archive=nothing)
+def stands(job=JOB, attempts=(LEAD,), second=ALLOWED, waited_s=3600.0):
+    return standing(job, attempts, [CLUSTER, second], NOW + timedelta(seconds=waited_s))
 
 
-def wished(job=JOB, attempts=(LEAD,), here_s=36_000.0, there_s=60.0, second=ALLOWED, waited_s=3600.0):
-    found = [expected("cluster", here_s), expected("second", there_s)]
-    systems = {"cluster": CLUSTER, "second": second}
-    return wish(job, attempts, found, systems, NOW + timedelta(seconds=waited_s))
+def test_a_job_stands_where_its_lead_and_its_live_copies_wait():
+    found = stands(attempts=(LEAD, HEDGE, attempt(3, Role.HEDGE, A.WITHDRAWN)))
+    assert set(found.in_line) == {("cluster", "normal"), (HEDGE.system_id, HEDGE.queue)}
+    assert found.in_line[found.lead] == LEAD.remote_id
+    assert (found.lead.system_id, found.hedge_count, found.waited_s) == ("cluster", 2, 3600.0)
 
 
-def test_a_hedged_job_gets_its_copies_and_no_more():
-    wanted = wished()
-    assert (wanted.role, wanted.estimate.system_id) == (Role.HEDGE, "second")
-    assert wished(attempts=(LEAD, HEDGE)) is None
-    assert wished(job=replace(JOB, spec=replace(SPEC, hedge_count=3)), attempts=(LEAD, HEDGE)) is None
+@pytest.mark.parametrize(
+    ("second", "hedges", "moves"), [(ALLOWED, True, True), (SECOND, False, True), (REFUSED, False, False)]
+)
+def test_where_it_may_go_the_owner_of_the_place_says(second, hedges, moves):
+    found = stands(second=second)
+    assert ("second" in found.hedges_to, "second" in found.moves_to) == (hedges, moves)
 
 
-@pytest.mark.parametrize("second", [SECOND, REFUSED])
-def test_no_copy_goes_where_the_owner_does_not_allow_hedges(second):
-    assert wished(second=second, there_s=35_000.0) is None
+def test_what_the_site_promised_is_not_in_the_past():
+    waits = Observation(state=RemoteState.QUEUED, raw_state="PENDING", expected_start_at=NOW)
+    assert stands(replace(JOB, observation=waits)).start_at_s == (NOW + timedelta(seconds=3600)).timestamp()
+    assert stands().start_at_s is None
 
 
-def test_a_job_moves_on_evidence_only():
-    job = replace(JOB, spec=UNASKED)
-    assert wished(job).role is Role.MOVE
-    assert wished(job, second=SECOND).role is Role.MOVE
-    assert wished(job, second=REFUSED) is None
-    assert wished(job, there_s=30_000.0) is None  # less than a quarter of what remains
-    assert wished(job, here_s=1700.0, there_s=60.0) is None  # less than half an hour
-    assert wished(job, waited_s=600.0) is None  # it has only just come
-    assert wished(job, attempts=(LEAD, MOVE)) is None  # it is on its way
+def test_a_job_that_was_copied_too_often_is_left_alone():
+    gone = [attempt(number, Role.MOVE, A.WITHDRAWN) for number in range(2, 10)]
+    assert stands(attempts=(LEAD, *gone[:7])).move_count == 7
+    assert stands(attempts=(LEAD, *gone)) is None
 
 
-def test_a_job_that_the_site_will_start_soon_stays():
-    start_at = NOW + timedelta(seconds=3660)
-    waits = Observation(state=RemoteState.QUEUED, raw_state="PENDING", expected_start_at=start_at)
-    assert wished(replace(JOB, spec=UNASKED, observation=waits)) is None
-
-
-def test_a_job_is_moved_a_few_times_only():
-    gone = [attempt(number, Role.MOVE, A.WITHDRAWN) for number in range(2, 6)]
-    assert wished(replace(JOB, spec=UNASKED), attempts=(LEAD, *gone[:3])) is not None
-    assert wished(replace(JOB, spec=UNASKED), attempts=(LEAD, *gone)) is None
+def test_a_job_on_its_way_elsewhere_gets_no_further_copy():
+    assert stands(attempts=(LEAD, MOVE)) is None
 
 
 def test_what_has_begun_once_or_is_being_withdrawn_gets_no_copy():
     restarted = Observation(state=RemoteState.QUEUED, raw_state="PENDING", restarts=1)
-    assert wished(replace(JOB, observation=restarted)) is None
-    assert wished(attempts=(replace(LEAD, unwanted_at=NOW),)) is None
-    assert wished(attempts=(replace(LEAD, state=A.CLAIMED),)) is None
+    assert stands(replace(JOB, observation=restarted)) is None
+    assert stands(attempts=(replace(LEAD, unwanted_at=NOW),)) is None
+    assert stands(attempts=(replace(LEAD, state=A.CLAIMED),)) is None
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,21 @@ async def test_a_job_that_the_site_started_and_could_not_launch_is_placed_again(
     assert (first.state, second.state) == (AttemptState.LOST, AttemptState.QUEUED)
 
 
+async def test_a_job_is_failed_when_systems_could_not_launch_it_three_times_and_moves_do_not_count(world: World):
+    job, attempt = await queued(world)
+    async with world.database.transaction() as db:  # as after some copies
+        await JobStore(db).note(await JobStore(db).find(job.id), {"last_attempt": 5}, world.now)
+    for launch in range(3):
+        attempt = (await world.attempts(job))[-1]
+        assert attempt.number == (5 + launch if launch else 1)
+        world.system.end(attempt.marker, ending=Ending.LAUNCH_FAILURE)
+        world.system.jobs[attempt.marker].exit_code = None
+        await world.run(ticks=20, step_s=10)
+    assert (await world.job(job)).state is S.FAILED
+    states = [one.state for one in await world.attempts(job)]
+    assert states == [AttemptState.LOST, AttemptState.LOST, AttemptState.ENDED]
+
+
 async def test_a_job_that_was_called_running_and_could_not_be_launched_is_placed_again(world: World):
     job, attempt = await running(world)
     world.system.end(attempt.marker, ending=Ending.LAUNCH_FAILURE)

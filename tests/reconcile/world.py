@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from placement.engine import place, probes_for, prospects
+from placement.engine import place, probes_for, rethink
 from placement.problem import SolveLimits
 from scheduler.model.ids import new_job_uuid
 from scheduler.model.jobs import Attempt, HistoryEvent, Job, JobSpec, NewJob, Place
@@ -160,7 +160,7 @@ class Process:
         self.snapshots = Snapshots(ports, probes_for, interval_s=SNAPSHOT_INTERVAL_S)
         self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh)
         self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=at_once)
-        self.keep_right = KeepRight(ports, prospects, review_s=REVIEW_S)
+        self.keep_right = KeepRight(ports, rethink, review_s=REVIEW_S)
         self.copies = Copies(ports, WebRules(), lease_s=LEASE_S, at_once=at_once)
 
     async def tick(self) -> None:

@@ -78,6 +78,7 @@ def test_an_access_token_carries_the_claims_of_tapis(tokens):
         "tapis/username": "ann",
         "tapis/account_type": "user",
         "berth/admin": True,
+        "berth/account": "",
     }
     assert (issued.expires_at, issued.expires_in_s) == (expires_at, 14400)
 

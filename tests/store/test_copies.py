@@ -9,11 +9,16 @@ import pytest
 
 from scheduler.model.errors import IllegalMove, StaleJob
 from scheduler.model.jobs import Fact, Job, Role
-from scheduler.model.runs import JobType, Observation, RemoteState
-from scheduler.model.states import A, E, S
+from scheduler.model.runs import JobType, Observation, RemoteState, Resources
+from scheduler.model.snapshots import SystemSnapshot
+from scheduler.model.states import LIVE_ATTEMPTS, A, E, S
+from scheduler.model.systems import System
 from scheduler.store.changes import Change, write_changes
 from scheduler.store.copies import CopyStore
+from scheduler.store.facts import PlacementFacts
 from scheduler.store.jobs import JobStore
+from scheduler.store.learning import SnapshotStore
+from scheduler.store.systems import SystemStore
 from tests.store.things import NOW, a_place, a_spec, an_attempt, recorded, submitting
 
 LATER = NOW + timedelta(minutes=5)
@@ -104,15 +109,66 @@ async def test_a_copy_is_due_at_once_when_its_job_waits_no_longer(database):
     assert len(await claimed(database, at=LATER)) == 1
 
 
-async def test_what_is_over_is_never_looked_at_again(database):
+async def test_what_is_over_is_looked_at_once_more_at_its_own_pace(database):
     job, copy = await planned(database, await queued(database))
     async with database.transaction() as db:
         over = await CopyStore(db).move(copy, E.WITHDRAWN, NOW, "gone")
         with pytest.raises(IllegalMove):
             await CopyStore(db).move(over, E.ACCEPTED, NOW)
-    assert (over.state, over.ended_at, over.next_look_at) == (A.WITHDRAWN, NOW, None)
+    assert (over.state, over.ended_at) == (A.WITHDRAWN, NOW)
+    [over] = await claimed(database, at=NOW)
+    async with database.transaction() as db:
+        await CopyStore(db).release(over, LATER)
     await recorded(database, job, E.CANCELLED)
+    assert await claimed(database, at=NOW) == []
+    [over] = await claimed(database, at=LATER)
+    async with database.transaction() as db:
+        await CopyStore(db).note(over, next_look_at=None)
     assert await claimed(database, at=LATER) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "counted"),
+    [*((state, 1) for state in LIVE_ATTEMPTS), *((state, 0) for state in A if state not in LIVE_ATTEMPTS)],
+)
+async def test_a_copy_counts_against_limits_where_it_waits_until_it_is_over(database, state, counted):
+    await planned(database, await queued(database), state=state, next_look_at=NOW if counted else None)
+    async with database.reading() as db:
+        counts = await JobStore(db).active_counts("dev")
+        assert await JobStore(db).active_counts("other") == {}
+    assert counts == {("cluster", "normal", "ann"): 1} | ({("second", "long", "ann"): 1} if counted else {})
+
+
+async def test_a_copy_is_load_on_its_place_until_a_look_can_show_it(database):
+    await add_system(database, "second")
+    spec = a_spec(dynamic=True, hedge_count=2, resources=Resources(nodes=3))
+    _, copy = await planned(database, await queued(database, spec))
+
+    async def committed():
+        async with database.reading() as db:
+            [view] = await PlacementFacts(db).systems("dev", {"ann"})
+        return [(each.queue, each.resources.nodes, each.submitted_at) for each in view.committed]
+
+    assert await committed() == [("long", 3, None)]
+    await looked(database, "second", at=NOW)
+    assert await committed() == [("long", 3, None)], "it is about to be submitted"
+    async with database.transaction() as db:
+        copy = await CopyStore(db).move(copy, E.PREPARED, NOW)
+        await CopyStore(db).move(copy, E.ACCEPTED, LATER, remote_id="9", next_look_at=LATER)
+    assert await committed() == [("long", 3, LATER)]
+    await looked(database, "second", at=LATER)
+    assert await committed() == []
+
+
+async def add_system(database, system_id):
+    system = System(tenant="dev", id=system_id, uuid=system_id, owner="ann", host="h.example.org", can_exec=True)
+    async with database.transaction() as db:
+        await SystemStore(db).add(system)
+
+
+async def looked(database, system_id, at):
+    async with database.transaction() as db:
+        await SnapshotStore(db).put("dev", system_id, "ann", SystemSnapshot(taken_at=at))
 
 
 async def test_the_job_is_handed_over_in_one_write(database):

@@ -145,6 +145,9 @@ def rejection_lines(rejections: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for entry in rejections:
         place = "/".join(str(entry[name]) for name in ("systemId", "queue") if entry.get(name))
+        if entry.get("sentence"):
+            lines.append(safe(f"  {entry['sentence']}"))
+            continue
         asked = f": asked {entry['asked']}" if entry.get("asked") else ""
         limit = f", limit {entry['limit']}" if entry.get("limit") else ""
         lines.append(safe(f"  {place or '(any system)'}  {entry.get('reason', '')}{asked}{limit}"))

@@ -321,6 +321,8 @@ def _follow(client: Client, job: Job, output: Format) -> None:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if output is Format.TABLE:
         say(f"berth: {summary_of(ended)}")
+        if ended.is_array:
+            say(f"berth: berth logs --task INDEX {ended.uuid[:8]} shows what a task printed")
         if ended.status != "FINISHED":
             say(f"berth: see berth show {ended.uuid[:8]} and berth output ls {ended.uuid[:8]}")
     else:

@@ -25,13 +25,13 @@ def exit_code_of(job: Job) -> ExitCode:
 def follow_to_end(client: Client, uuid: str, *, quiet: bool = False) -> Job:
     """Show a job's states until it starts, then both its logs, and return it when it has ended.
 
-    quiet: show nothing, only wait.
+    Of an array, whose tasks have logs of their own, the states are shown to its end. quiet: show nothing, only wait.
     """
     if quiet:
         return client.jobs.wait(uuid)
     with state_line() as show:
         job = client.jobs.wait(uuid, on_change=show, until=lambda job: job.status not in NOT_STARTED)
-    if job.status == "FINISHED" or job.started_at is not None or not job.has_ended:
+    if not job.is_array and (job.status == "FINISHED" or job.started_at is not None or not job.has_ended):
         print_logs(client, uuid)
     with state_line() as show:
         return client.jobs.wait(uuid, on_change=show)

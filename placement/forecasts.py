@@ -1,0 +1,68 @@
+"""Forecasts of queues as they are visible, kept from plan to plan while what they are made of stays the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from threading import Lock
+
+from placement.experience import Experience, Place
+from placement.futures import Copy, Futures
+from placement.looks import Look
+from placement.predict import Predictor
+
+DRAWS = 8
+"""Draws of a queue's future."""
+
+JOBS_DRAWN = 20_000
+"""In long queues there are fewer draws, so that no more jobs than this are drawn for one queue."""
+
+FEWEST_DRAWS = 3
+
+
+class AllOfIt(Predictor):
+    """Everyone uses all of the walltime: the worst that a visible queue can come to."""
+
+    def run_s(self, user: str, asked_s: float, quantile: float, age_s: float = 0.0) -> float:
+        return max(age_s + 1.0, asked_s)
+
+
+class Forecast:
+    """The futures of one queue from a look at it on; several plans may ask at once."""
+
+    def __init__(self, look: Look, known: Experience, name: str) -> None:
+        """``name``: of the queue in what is known."""
+        place = known.places.get(name, Place(look))
+        self.look, self.visible_jobs = look, len(look.running) + len(look.waiting)
+        draws = max(FEWEST_DRAWS, min(DRAWS, JOBS_DRAWN // max(1, self.visible_jobs)))
+        self._likely = Futures(look, Predictor(known.run_times), place.order, place.newcomers, draws)
+        self._worst = Futures(look, AllOfIt(known.run_times), place.order, (), 1)
+        self._lock = Lock()
+
+    def starts_s(self, copy: Copy, until_s: float) -> tuple[float, ...]:
+        """When a copy that is sent now would start, a draw each; ``until_s`` where later."""
+        with self._lock:
+            return self._likely.starts_s(copy, until_s)
+
+    def latest_start_s(self, copy: Copy, until_s: float) -> float:
+        """When it would start if everyone used all of the walltime and nobody else came."""
+        with self._lock:
+            return self._worst.starts_s(copy, until_s)[0]
+
+    def held_starts_s(self, held: Collection[str], until_s: float) -> Mapping[str, tuple[float, ...]]:
+        """When each of these, which are in line already, will start, a draw each; ``until_s`` where later."""
+        with self._lock:
+            return self._likely.held_starts_s(held, until_s)
+
+
+class Forecasts:
+    """What was made, by name of the queue; the newest of each."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Sequence[object], Forecast | None]] = {}
+
+    def of(self, name: str, made_of: Sequence[object], make: Callable[[], Forecast | None]) -> Forecast | None:
+        """The forecast that is at hand, if it was made of the same; else a new one."""
+        kept = self._made.get(name)
+        if kept is None or kept[0] != made_of:
+            kept = self._made[name] = made_of, make()
+        return kept[1]

@@ -1,0 +1,96 @@
+"""What a place costs a job beside the quantiles of its result, in seconds: one row for each reason.
+
+A row is nothing where it was not asked for: a deadline, a value of time. Failures cost always.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from statistics import NormalDist
+
+from placement.failures import Failures
+from placement.policy import price_usd, watts_per_core
+from placement.problem import Ask, PlaceOption
+from scheduler.model.plan import Estimate
+
+LATE = 10.0
+"""What an expected second after the deadline counts beside itself."""
+
+MOST_S = 10**7
+"""No cost of one reason is more: absurd prices and deadlines long past must not drown the others."""
+
+_UNIT = NormalDist()
+
+Cost = Callable[[Ask, PlaceOption, Estimate, Failures], float]
+
+
+def costs(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> Mapping[str, float]:
+    """Seconds by reason, without those that cost nothing."""
+    found = {reason: row(ask, place, estimate, failures) for reason, row in COSTS.items()}
+    return {reason: min(seconds, MOST_S) for reason, seconds in found.items() if seconds > 0}
+
+
+def failing(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
+    """Time lost to failures of the system."""
+    return failures.loss_s(place.key, estimate.wait, estimate.run)
+
+
+def lateness(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
+    """What the expected time after the deadline counts beside itself."""
+    return LATE * expected_late_s(estimate)
+
+
+def price(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
+    """The price of the expected run, at what the user says that an hour is worth."""
+    usd = (price_usd(ask.spec, place.view.system) or 0.0) * _used_share(ask, estimate)
+    return _worth_s(ask, usd) if usd > 0 else 0.0
+
+
+def energy(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
+    """The energy of the expected run, at what the user says that a kWh counts."""
+    return _worth_s(ask, ask.spec.usd_per_kwh * kwh(ask, place, estimate)) if ask.spec.usd_per_kwh > 0 else 0.0
+
+
+COSTS: Mapping[str, Cost] = {"failures": failing, "lateness": lateness, "price": price, "energy": energy}
+
+
+def expected_late_s(estimate: Estimate) -> float:
+    """Expected seconds after the deadline; the time of the result is taken as log-normal through its quantiles."""
+    left_s = estimate.deadline_s
+    if left_s is None:
+        return 0.0
+    middle, spread = estimate.log_normal
+    if left_s <= 0 or spread <= 0:
+        return max(0.0, math.exp(middle + spread**2 / 2) - left_s)
+    beyond = (middle - math.log(left_s)) / spread
+    mean_s = math.exp(min(middle + spread**2 / 2, 40.0))
+    return max(0.0, mean_s * _UNIT.cdf(beyond + spread) - left_s * _UNIT.cdf(beyond))
+
+
+def later_s(estimate: Estimate, delay_s: float) -> float:
+    """What a delay costs by the deadline, beyond the cost without it."""
+    if estimate.deadline_s is None:
+        return 0.0
+    delayed = replace(estimate, deadline_s=estimate.deadline_s - delay_s)
+    return LATE * (expected_late_s(delayed) - expected_late_s(estimate))
+
+
+def kwh(ask: Ask, place: PlaceOption, estimate: Estimate) -> float:
+    """Energy of the expected run; 0 where the system says nothing of it."""
+    watts = watts_per_core(place.view.system)
+    tasks = max(1, len(ask.spec.array.indices)) if ask.spec.array else 1
+    core_hours = ask.spec.resources.cores * tasks * ask.spec.resources.walltime_s / 3600 * _used_share(ask, estimate)
+    return (watts or 0.0) * core_hours / 1000
+
+
+def _used_share(ask: Ask, estimate: Estimate) -> float:
+    """Share of the asked walltime that the run is expected to use."""
+    return min(1.0, max(0.0, estimate.run.p50_s / max(1, ask.spec.resources.walltime_s)))
+
+
+def _worth_s(ask: Ask, usd: float) -> float:
+    """Seconds that so much money is worth to the user; nothing while an hour is worth nothing said."""
+    value = ask.spec.usd_per_hour
+    return usd / value * 3600 if value > 0 else 0.0
