@@ -14,7 +14,7 @@ from operator import itemgetter
 from placement.easy import NEVER_S, Cluster, Load, Start
 from placement.pace import Pace
 
-DEPTH = 150
+DEPTH = 400
 """Starts in a draw that are played one by one."""
 
 STRIDE = 16
@@ -39,7 +39,7 @@ class Played:
         self._starts: dict[str, float] = {load.id: world.now_s for load, _ in world.running}
         in_line = world.in_line
         self._most_states = max(2, min(STATES, STATE_JOBS // max(1, in_line)))
-        self._every = max(8, in_line // 8)
+        self._every = max(16, in_line // 8)
         self._states = [(0, world)]
         self._steps: list[Step] = []
         self._begun: dict[int, tuple[Load, ...]] = {}

@@ -91,7 +91,9 @@ def test_a_visible_queue_is_replayed():
     ends_s = 3000 + 1000
     behind, beside = full(waiting(cores=16, walltime_s=1000)), full()
     term = wait(place(behind), cores_per_node=4, walltime_s=9000)
-    assert 0 < wait(place(beside), cores_per_node=4, walltime_s=9000).p50_s < term.p50_s < term.p90_s < ends_s
+    assert (
+        0 < wait(place(beside), cores_per_node=4, walltime_s=9000).p50_s < term.p50_s < term.p90_s <= ends_s + 10
+    )  # the age of the look
 
 
 def test_where_nothing_is_visible_our_own_waits_speak():
