@@ -188,15 +188,9 @@ def shortcut(visible_jobs: int, places: int = 5, jobs: int = 60) -> None:
         lost.append(right[chosen] - right[best])
         errors.append(abs(told[best] - right[best]))
         bests.append(right[best])
-    print(
-        f"play {depth_for(visible_jobs)} starts a draw, not all, of {places} queues of {visible_jobs} jobs: {same / jobs:.0%} of",
-        end=" ",
-    )
-    print(
-        f"{jobs} jobs to the same place, {fmean(lost) / 60:.1f} min lost in the mean; the start of the best place",
-        end=" ",
-    )
-    print(f"{fmean(errors) / 60:.1f} min off of {fmean(bests) / 3600:.1f} h")
+    print(f"play {depth_for(visible_jobs)} starts a draw, not all, of {places} queues of {visible_jobs} jobs:", end=" ")
+    print(f"{same / jobs:.0%} of {jobs} jobs to the same place, {fmean(lost) / 60:.1f} min lost in the mean;", end=" ")
+    print(f"the start of the best place {fmean(errors) / 60:.1f} min off of {fmean(bests) / 3600:.1f} h")
 
 
 def _look(visible_jobs: int, dice: random.Random, cores: int = 2048) -> Look:

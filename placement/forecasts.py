@@ -20,7 +20,7 @@ JOBS_DRAWN = 8_000
 FEWEST_DRAWS = 3
 
 LEAST_DEPTH, DEPTH_JOBS = 150, 160_000
-"""In each draw, fewer starts are played one by one the longer the queue: this many over its jobs, but no fewer than that."""
+"""In long queues fewer starts are played one by one: so many over the number of its jobs, but no fewer than that."""
 
 
 class AllOfIt(Predictor):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from placement.easy import Load
 
-SAMPLED = 40
+SAMPLED = 150
 """Jobs that stand for all in a line."""
 
-FEWEST = 8
+FEWEST = 15
 """Starts that tell a pace; where fewer asked for no more than the job, those count too that asked for little more."""
 
 GOLDEN = 0.618034
