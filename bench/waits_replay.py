@@ -130,7 +130,7 @@ def told(model: WaitModel, trace: Trace, found: Seen, counts: Window, refits: Wi
             model.refit(at_s)
         if stale or index >= first + len(answers_s):
             answers_s, first = model.answers_s(found.rows[index : index + BATCH_ROWS]), index
-        forecast = model.forecast(found.rows[index], answers_s[index - first])
+        forecast = model.forecast(found.rows[index], at_s, answers_s[index - first])
         model.asked(name, found.rows[index], at_s, forecast)
         p50_s[index], p90_s[index] = forecast.p50_s, forecast.p90_s
     chosen = np.array([counts(job.submit_at_s) for job in jobs])
