@@ -12,10 +12,10 @@ from itertools import accumulate
 
 from placement.easy import Load
 
-SAMPLED = 150
+SAMPLED = 75
 """Jobs that stand for all in a line."""
 
-FEWEST = 15
+FEWEST = 10
 """Starts that tell a pace; where fewer asked for no more than the job, those count too that asked for little more."""
 
 GOLDEN = 0.618034
