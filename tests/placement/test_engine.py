@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from placement.engine import MAX_PROBES, place, probes_for, rethink
 from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
+from placement.gangs import gathered
 from placement.moves import Standing
 from placement.problem import Breaker, PlaceKey, Problem, SolveLimits
 from scheduler.model.jobs import Gang
@@ -270,7 +271,7 @@ def problems(draw):
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_every_ask_gets_a_decision_that_no_filter_contradicts(asked):
-    plan, screenings = place(asked, LITTLE), screen(asked)
+    plan, screenings = place(asked, LITTLE), gathered(asked.asks, screen(asked))
     assert set(plan.decisions) == {each.job_uuid for each in asked.asks}
     for uuid, each in plan.decisions.items():
         candidates = {option.key for option in screenings[uuid].candidates}
