@@ -56,16 +56,15 @@ class Played:
 
     def start_among_s(self, load: Load, ready_s: float, until_s: float) -> float:
         """When a job starts that gets in line at ``ready_s``, at its own rank; ``until_s`` where later."""
-        ready_s, rank_s = max(ready_s, self.world.now_s), load.rank_s
-        if load.cores > self.world.cores or ready_s >= until_s:
+        ready_s, rank_s, cores = max(ready_s, self.world.now_s), load.rank_s, load.cores
+        if cores > self.world.cores or ready_s >= until_s:
             return until_s
         while self._steps[-1][0] <= ready_s and self._play(until_s):
             pass
         first = bisect_right(self._steps, ready_s, key=_since_s) - 1
         while True:
-            for step in range(first, len(self._steps)):
-                since_s, free, _, _, first_s, latest_s = self._steps[step]
-                if free < load.cores and first_s <= rank_s and latest_s <= rank_s:
+            for step, (since_s, free, _, _, first_s, latest_s) in enumerate(self._steps[first:], first):
+                if free < cores and first_s <= rank_s and latest_s <= rank_s:
                     continue
                 if since_s >= until_s:
                     return until_s
