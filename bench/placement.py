@@ -1,8 +1,12 @@
-"""How long placement takes: ``python -m bench.placement``. Screening is on the submit path, placing is not."""
+"""How long placement takes: ``python -m bench.placement``. Screening is on the submit path, placing is not.
+
+A decision is ``kept`` when the forecasts of all queues are at hand from the plan before, and ``cold`` when none is.
+"""
 
 from __future__ import annotations
 
 import random
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +18,7 @@ from placement.assign import cost
 from placement.engine import answer, place
 from placement.estimate import Evidence, estimates
 from placement.filters import screen
+from placement.forecasts import Forecasts
 from placement.greedy import greedy
 from placement.pose import pose
 from placement.problem import Ask, Problem, SolveLimits, SystemView
@@ -117,7 +122,47 @@ def _finished(dice: random.Random, systems: int) -> FinishedRun:
 
 def fresh(asked: Problem) -> Problem:
     """The same problem as it comes from the store: nothing worked out yet."""
+    views = tuple(replace(view, snapshot=view.snapshot and replace(view.snapshot)) for view in asked.systems)
+    return replace(asked, systems=views, forecasts=Forecasts())
+
+
+def kept(asked: Problem) -> Problem:
+    """The same problem at the next plan: the looks at the systems are the same, and so are their forecasts."""
     return replace(asked, systems=tuple(replace(view) for view in asked.systems))
+
+
+def decisions(systems: int, visible_jobs: int, kept_times: int = 60, cold_times: int = 3) -> None:
+    """Print what one new job costs, of another shape each time: processor time, the shares of its steps, and memory."""
+    several = problem(kept_times, systems, visible_jobs)
+    asked = [replace(several, asks=(ask,)) for ask in several.asks]
+    place(asked[0])  # makes the forecasts that are kept
+    age_s = max((several.now - view.snapshot.taken_at).total_seconds() for view in several.systems if view.snapshot)
+    print(f"decide 1 job x {systems} systems of {visible_jobs} visible jobs each (forecasts {age_s:.0f} s old)")
+    print(f"{'':>6}{'':<6}{'times':>7}{'p50 cpu ms':>12}{'p99':>10}{'screening':>12}{'estimates':>12}{'the rest':>12}")
+    for name, as_it_comes, some in (("cold", fresh, asked[:cold_times]), ("kept", kept, asked)):
+        runs = [_steps_ms(each, as_it_comes) for each in some]
+        whole = sorted(each[0] for each in runs)
+        screening, estimating = (sum(each[step] for each in runs) / sum(whole) for step in (1, 2))
+        print(
+            f"{'':>6}{name:<6}{len(whole):>7}{statistics.median(whole):>12.1f}{whole[int(len(whole) * 0.99)]:>10.1f}"
+            f"{screening:>12.0%}{estimating:>12.0%}{1 - screening - estimating:>12.0%}"
+        )
+    print(f"{'':>6}peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def _steps_ms(asked: Problem, as_it_comes: Callable[[Problem], Problem]) -> tuple[float, float, float]:
+    """The whole decision, and its first two steps, which are done once more to be timed alone."""
+    one = as_it_comes(asked)
+    at_s = [time.process_time()]
+    screenings = screen(one)
+    at_s.append(time.process_time())
+    estimates(one, screenings, Evidence.of(one))
+    at_s.append(time.process_time())
+    one = as_it_comes(asked)
+    began_s = time.process_time()
+    place(one)
+    whole_s = time.process_time() - began_s
+    return 1000 * whole_s, 1000 * (at_s[1] - at_s[0]), 1000 * (at_s[2] - at_s[1])
 
 
 def measure(name: str, run: Callable[[], object], times: int) -> None:
@@ -172,6 +217,7 @@ def replanned(name: str, asked: Problem) -> None:
 
 
 def main() -> None:
+    decisions(20, 5000)
     one = problem(1, 10)
     screen(one)
     measure("screen   1 job  x 10 systems (30 queues), submit path", lambda: screen(fresh(one)), 200)

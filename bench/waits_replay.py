@@ -110,8 +110,8 @@ def replayed(state: QueueState, job: JobShape, at_s: float, runs: int) -> float:
         size, walltime_s = int(waiting[SIZE, row]), float(waiting[WALLTIME, row])
         cluster.enter(Load(f"waiting {row}", size, walltime_s, float(waiting[runs, row]), since_s, since_s), at_s)
     cluster.advance(at_s)
-    start_s = Played(cluster).start_behind_all_s(int(job.size), job.walltime_s, at_s, at_s + LONGEST_S)
-    return start_s - at_s
+    asked = Load("asked", int(job.size), job.walltime_s, job.walltime_s, at_s, at_s)
+    return Played(cluster, depth=cluster.in_line + 1).start_among_s(asked, at_s, at_s + LONGEST_S) - at_s
 
 
 def told(model: WaitModel, trace: Trace, found: Seen, counts: Window, refits: Window) -> Said:
@@ -130,7 +130,7 @@ def told(model: WaitModel, trace: Trace, found: Seen, counts: Window, refits: Wi
             model.refit(at_s)
         if stale or index >= first + len(answers_s):
             answers_s, first = model.answers_s(found.rows[index : index + BATCH_ROWS]), index
-        forecast = model.forecast(found.rows[index], answers_s[index - first])
+        forecast = model.forecast(found.rows[index], at_s, answers_s[index - first])
         model.asked(name, found.rows[index], at_s, forecast)
         p50_s[index], p90_s[index] = forecast.p50_s, forecast.p90_s
     chosen = np.array([counts(job.submit_at_s) for job in jobs])

@@ -54,12 +54,17 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
 
 
 def rethink(problem: Problem, standings: Mapping[str, Standing]) -> Mapping[str, Further]:
-    """Where queued jobs should go besides where they wait, by uuid; those that stay are left out."""
+    """Where queued jobs should go besides where they wait, by uuid; those that stay are left out.
+
+    A place that breaks jobs at once is tried by new jobs, never by these; who waits there may leave.
+    """
     evidence, screenings, now_s = Evidence.of(problem), screen(problem), problem.now.timestamp()
+    shut = [place for view in problem.systems if view.breakers for place in (view.host_place, *view.queue_places)]
     found: dict[str, Further] = {}
     for ask in problem.asks:
         standing = standings[ask.job_uuid]
-        candidates = {place.key: place for place in screenings[ask.job_uuid].candidates}
+        candidates = {place.key: place for place in screenings[ask.job_uuid].candidates if not place.breakers}
+        candidates |= {place.key: place for place in shut if place.breakers and place.key in standing.in_line}
         outlooks = {key: outlook(ask, place, evidence) for key, place in candidates.items()}
         held = [
             where_it_waits(standing, key, outlooks[key].prospect, starts_in_line(candidates[key], remote_id, evidence))

@@ -1,7 +1,8 @@
 """How long until the result, place by place: wait, staging, run and archive, each with median, p90 and its source.
 
-Estimators are small functions in a table and answer None when they know nothing. The first that answers is taken: the
-order of the table is the order of trust. What has been seen long ago is believed less, and after an hour not at all.
+Estimators are small functions in tables and answer None when they know nothing. The first that is sure is taken; of
+those that guess the one that did best of late, or the most trusted one until that is known. What has been seen long ago
+is believed less, and after an hour not at all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 from placement.draws import as_many, drawn, summed_up
@@ -23,6 +25,7 @@ from placement.holds import held
 from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.race import Prospect
+from placement.scores import Scores
 from placement.slots import (
     UNSEEN_CORES,
     committed_cores,
@@ -74,16 +77,19 @@ class Evidence:
     history: History
     first_uses: FirstUses
     failures: Failures
+    scores: Scores
     waits: dict[WaitKey, Term] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """Of those waits that are summed up from draws."""
+    told_waits_s: dict[WaitKey, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    """Median and 90th percentile by every estimator that had an answer."""
     rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         history, first_uses = History(problem.history, speeds), FirstUses(problem.history)
-        return cls(problem, history, first_uses, Failures(problem.history, problem.now))
+        return cls(problem, history, first_uses, Failures(problem.history, problem.now), Scores(problem.history))
 
     def as_asked(self, spec: JobSpec, place: PlaceOption) -> JobSpec:
         """The job whose wait is asked for: it, or in a crowd one that is rounded up and stands for all like it."""
@@ -195,6 +201,7 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         run=run,
         archive=bring_home,
         expected_s=prospect.mean_end_s - now_s + taken_s,
+        told_waits_s=evidence.told_waits_s.get(_wait_key(asked, place), {}),
         deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
     extra_s = costs(ask, place, expected, evidence.failures)
@@ -215,12 +222,29 @@ def score_s(estimate: Estimate) -> float:
 
 
 def queue_wait(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
-    """The answer of the most trusted estimator that has one."""
+    """What is sure; else the answer of the estimator that did best there of late, at first of the most trusted one."""
     key = _wait_key(spec, place)
     if key not in evidence.waits:
-        answers = (estimator(spec, place, evidence) for estimator in WAIT_ESTIMATORS)
-        evidence.waits[key] = next((answer for answer in answers if answer is not None), NO_HISTORY)
+        sure = next((term for each in SURE if (term := each(spec, place, evidence)) is not None), None)
+        evidence.waits[key] = sure or _guessed(spec, place, evidence)
     return evidence.waits[key]
+
+
+def _guessed(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
+    key = _wait_key(spec, place)
+    answers = {name: each(spec, place, evidence) for name, each in GUESSES.items()}
+    told = {name: term for name, term in answers.items() if term is not None}
+    if not told:
+        return NO_HISTORY
+    evidence.told_waits_s[key] = {name: (term.p50_s, term.p90_s) for name, term in told.items()}
+    best = evidence.scores.best(place.key, tuple(told))
+    if best != REPLAY:
+        evidence.draws_s.pop(key, None)
+    term, score = told[best], evidence.scores.of(place.key, best)
+    if score is None:
+        return term
+    held_p90 = f"{score.coverage_share:.0%} of its last {score.start_count} p90 held for jobs of ours"
+    return Term(term.p50_s, term.p90_s, f"{term.source}; {held_p90}")
 
 
 def _rounded_up(resources: Resources, place: PlaceOption) -> Resources:
@@ -354,13 +378,14 @@ def _replay_of(forecast: Forecast) -> str:
 
 def _copy(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Copy:
     """A job as it would be sent there now. Whose runs its own are like does not change when it starts."""
+    system = place.view.system
     return Copy(
         id="ours",
         place=place_name(place),
         cores=footprint_cores(spec.resources, fitting_nodes(spec, place)),
         asked_s=min(max(1.0, float(spec.resources.walltime_s)), LONGEST_RUN_S),
         ready_s=evidence.problem.now.timestamp(),
-        user="",
+        user="" if system.is_dynamic_user else system.effective_user_id,  # a login that all share has its rank
         kin="",
     )
 
@@ -370,14 +395,14 @@ def own_history(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term |
     return evidence.history.wait(place.key)
 
 
-WAIT_ESTIMATORS: tuple[WaitEstimator, ...] = (
-    host_starts_at_once,
-    free_nodes,
-    learnt_waits,
-    site_says,
-    foreseen,
-    own_history,
+SURE: tuple[WaitEstimator, ...] = (host_starts_at_once, free_nodes)
+"""What is seen and not guessed."""
+
+REPLAY = "replay"
+GUESSES: Mapping[str, WaitEstimator] = MappingProxyType(
+    {"learnt": learnt_waits, "site": site_says, REPLAY: foreseen, "history": own_history}
 )
+"""By name, the most trusted first; their scores may put another in front."""
 
 
 def probe_for(spec: JobSpec, place: PlaceOption) -> StartProbe | None:

@@ -38,7 +38,7 @@ def decided(
         )
     chosen = next(each for each in expected if _key(each) == choice.place)
     winner = _delayed(chosen, choice.delay_s)
-    losers = tuple(each for each in expected if each is not chosen)
+    losers = tuple(replace(each, told_waits_s={}) for each in expected if each is not chosen)  # they are never scored
     return Decision(
         winner=winner,
         losers=losers,

@@ -79,7 +79,7 @@ def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:
             found.append(about_system)
             continue
         for place in places(ask.spec, view):
-            judges = (*PLACE_FILTERS, *SEEN_FILTERS) if view.snapshot else PLACE_FILTERS
+            judges = ALL_FILTERS if view.snapshot else PLACE_FILTERS
             about_place = [rejection for judge in judges if (rejection := judge(ask, place)) is not None]
             found.extend(about_place)
             if not about_place:
@@ -288,4 +288,5 @@ SEEN_FILTERS: tuple[PlaceFilter, ...] = (
     qos_open,
     qos_allows,
 )
+ALL_FILTERS = (*PLACE_FILTERS, *SEEN_FILTERS)
 """All are asked, so that a user learns everything that stands in the way of a queue; the latter need a look at it."""

@@ -59,8 +59,9 @@ class Futures:
         self._newcomers, self._draws = newcomers, draws
         self._played: list[Played] = []
         self._phases: dict[str, float] = {}
-        self._traits: dict[str, tuple[float, str, float]] = {}
-        """By job: where its draws begin, whose run times are like its own, and how long it has run."""
+        self._ages_s = {
+            job.id: max(0.0, look.now_s - job.started_s) for job in look.running if job.started_s is not None
+        }
 
     @cached_property
     def backlog_s(self) -> float:
@@ -103,7 +104,7 @@ class Futures:
         cluster = Cluster(look.cores, look.now_s, waiting=waiting)
         for job in look.running:
             began_s = look.now_s if job.started_s is None else min(job.started_s, look.now_s)
-            cluster.run(self._load(job, 0.0, look.now_s - began_s), began_s)
+            cluster.run(self._load(job, 0.0), began_s)
         return cluster
 
     def _world(self, n: int, shown: Cluster) -> Cluster:
@@ -114,27 +115,26 @@ class Futures:
         world.advance(self._look.now_s)
         return world
 
-    def _load(self, job: SeenJob, rank_s: float, age_s: float = 0.0) -> Load:
-        """A job of the look; how long it runs is drawn when it begins."""
-        asked_s = min(max(1.0, job.asked_s), UNLIMITED_S)
-        self._traits[job.id] = self._phase(job.id), job.kin, age_s
-        return Load(job.id, max(1, job.cores), asked_s, asked_s, job.submitted_s, rank_s)
+    @staticmethod
+    def _load(job: SeenJob, rank_s: float) -> Load:
+        """A job of the look. How long it runs is drawn when it begins, as its kin's do."""
+        asked_s = job.asked_s if 1.0 <= job.asked_s <= UNLIMITED_S else min(max(1.0, job.asked_s), UNLIMITED_S)
+        return Load(job.id, job.cores if job.cores > 0 else 1, asked_s, asked_s, job.submitted_s, rank_s, job.kin)
 
     def _run_times(self, n: int) -> Callable[[Load], float]:
         """How long jobs run in one draw."""
-        traits, run_s, part = self._traits, self._predictor.run_s, (n + 0.5) / self._draws
+        phase_of, ages_s, run_s, part = self._phase, self._ages_s, self._predictor.run_s, (n + 0.5) / self._draws
 
         def drawn(load: Load) -> float:
-            begins, kin, age_s = traits[load.id]
-            return max(age_s + 1.0, run_s(kin, load.asked_s, (begins + part) % 1.0, age_s))
+            age_s = ages_s.get(load.id, 0.0)
+            return max(age_s + 1.0, run_s(load.user, load.asked_s, (phase_of(load.id) + part) % 1.0, age_s))
 
         return drawn
 
     def _start_s(self, n: int, draw: Played, copy: Copy, until_s: float) -> float:
         rank_s = copy.ready_s + self._order.offset_s.get(copy.user, 0.0) + self._misjudged_s(n, copy.id, copy.user)
-        self._traits[copy.id] = self._phase(copy.id), copy.kin, 0.0
         asked_s = max(1.0, copy.asked_s)
-        load = Load(copy.id, max(1, copy.cores), asked_s, asked_s, copy.ready_s, rank_s)
+        load = Load(copy.id, max(1, copy.cores), asked_s, asked_s, copy.ready_s, rank_s, copy.kin)
         return draw.start_among_s(load, copy.ready_s, until_s)
 
     def _run_s(self, n: int, name: str, kin: str, asked_s: float) -> float:
@@ -164,8 +164,8 @@ class Futures:
     def _again(self, n: int, job: SeenJob, at_s: float) -> Load:
         rank_s = at_s + self._order.offset_s.get(job.user, 0.0) + self._misjudged_s(n, job.id, job.user)
         name = f"+{job.id}"
-        self._traits[name] = self._phase(job.id), job.kin, 0.0
-        return Load(name, job.cores, job.asked_s, job.asked_s, at_s, rank_s)
+        self._phases[name] = self._phase(job.id)
+        return Load(name, job.cores, job.asked_s, job.asked_s, at_s, rank_s, job.kin)
 
 
 class _Again(Sequence[Load]):

@@ -42,9 +42,9 @@ class Books:
 
 
 def greedy(assignment: Assignment) -> Counts:
-    """One job after the other to its cheapest place: least work for its weight first, as a shortest-job rule does."""
+    """One job after the other to its cheapest place: least work for what a delay costs first, as of shortest jobs."""
     books, counts = Books(assignment), defaultdict[tuple[int, int, int], int](int)
-    for g in sorted(range(len(assignment.kinds)), key=lambda g: (_work_for_weight(assignment.kinds[g]), g)):
+    for g in sorted(range(len(assignment.kinds)), key=lambda g: (_work_for_delay(assignment, g), g)):
         kind = assignment.kinds[g]
         search = _Search(assignment, kind, books)
         for _ in range(kind.number):
@@ -81,5 +81,9 @@ class _Search:
         return None if best is None else (best[1], self._starts[best[1]])
 
 
-def _work_for_weight(kind: Kind) -> float:
-    return min((option.cores * option.run_s for option in kind.options), default=0) / kind.weight
+def _work_for_delay(assignment: Assignment, g: int) -> float:
+    """Work of a kind's job for what a second of delay costs: its weight, and more where a deadline is near."""
+    kind, first_s = assignment.kinds[g], assignment.starts_s[1:2]
+    late_s = max((option.late_s[1] for option in kind.options if option.late_s and first_s), default=0)
+    cost_s = kind.weight * (1 + late_s / first_s[0] if first_s else 1)
+    return min((option.cores * option.run_s for option in kind.options), default=0) / cost_s

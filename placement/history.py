@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import quantiles
 
+from placement.predict import Predictor, RunTimes, Used, learn
 from placement.problem import PlaceKey
 from placement.words import count
 from scheduler.model.jobs import FinishedRun, JobSpec
@@ -17,10 +18,6 @@ LAST = 20
 FEWEST = 3
 """Below this many runs a quantile is hearsay."""
 
-OVER_ASK = 0.4
-"""Share of the asked walltime that jobs really use, while nothing is known of the user. Medians of public traces:
-CTC 0.27, KTH 0.40, HPC2N 0.47."""
-
 
 class History:
     """Finished runs by what they are asked for; built once for a problem."""
@@ -29,9 +26,9 @@ class History:
         """``speeds``: speed factor by system id, so that run times of one system speak for another."""
         self._waits: dict[PlaceKey, list[float]] = defaultdict(list)
         self._runs: dict[tuple[str, str | None], list[float]] = defaultdict(list)
-        self._shares: dict[str, list[float]] = defaultdict(list)
+        used: list[Used] = []
         self._learnt: dict[tuple[str, str], Term | None] = {}
-        for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.wait_s, run.run_s)):
+        for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.submitted_at)):
             if run.broken:
                 continue
             self._waits[PlaceKey(run.system_id, run.queue)].append(run.wait_s)
@@ -40,7 +37,9 @@ class History:
             work_s = run.run_s * speeds.get(run.system_id, 1.0)
             self._runs[run.image, run.owner].append(work_s)
             self._runs[run.image, None].append(work_s)
-            self._shares[run.owner].append(run.run_s / max(1, run.resources.walltime_s))
+            used.append(Used(run.owner, max(1, run.resources.walltime_s), run.run_s))
+        self._known = learn(RunTimes(), used)
+        self._predictor = Predictor(self._known)
 
     def wait(self, place: PlaceKey) -> Term | None:
         """The wait of our last runs in this place; None when there were too few."""
@@ -52,12 +51,13 @@ class History:
         known = self._of_image(spec.image, owner)
         if known is not None:
             return _capped(known, 1 / speed_factor, asked_s)
-        share = _term(
-            self._shares.get(owner, ()), lambda n: f"{owner} used this share of the walltime in {count(n, 'run')}"
-        )
-        if share is not None:
-            return _capped(share, asked_s, asked_s)
-        return Term(asked_s * OVER_ASK, asked_s, "no runs known: jobs use about 40 % of the walltime they ask for")
+        run_count = len(self._known.by_user.get(owner, ()))
+        source = f"what {owner} used of the walltime in {count(run_count, 'run')}"
+        if not run_count:
+            source = "no runs known: jobs use about 40 % of the walltime they ask for"
+        asked_s = max(1.0, asked_s)
+        p50_s, p90_s = (self._predictor.run_s(owner, asked_s, quantile) for quantile in (0.5, 0.9))
+        return Term(min(p50_s, asked_s), min(max(p50_s, p90_s), asked_s), source)
 
     def _of_image(self, image: str, owner: str) -> Term | None:
         if (image, owner) not in self._learnt:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from placement.easy import Load
 
-SAMPLED = 60
+SAMPLED = 40
 """Jobs that stand for all in a line."""
 
 FEWEST = 8

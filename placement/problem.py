@@ -16,7 +16,7 @@ from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
 from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
-from scheduler.model.systems import LogicalQueue, System
+from scheduler.model.systems import UNLIMITED, LogicalQueue, System
 
 ANYONE = frozenset({"*"})
 """A set of owners that holds everyone; for systems that need no credential, and for tests."""
@@ -109,6 +109,19 @@ class SystemView:
         )
 
 
+_HOST = LogicalQueue(name="", partition="", min_nodes=0, min_cores_per_node=0, min_walltime_s=0)
+"""A host takes what its nodes hold."""
+
+
+class Bounds(NamedTuple):
+    """Least and most that a job may ask for in a place, on each node but for nodes and walltime; None: no limit."""
+
+    nodes: tuple[int, int | None]
+    cores: tuple[int, int | None]
+    memory_mib: tuple[int, int | None]
+    walltime_s: tuple[int, int | None]
+
+
 @dataclass(frozen=True)
 class PlaceOption:
     """A system with one of its queues; ``queue`` None: the job runs at once on the host (FORK)."""
@@ -141,6 +154,24 @@ class PlaceOption:
             return None
         wanted = self.queue.partition if self.queue else None
         return next((state for state in snapshot.partitions if wanted in (None, state.name)), None)
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """What one job may ask for here, as the queue is defined and as its nodes are seen."""
+        queue, kinds, seen = self.queue or _HOST, self.nodes, self.partition
+        total = sum(kind.total for kind in kinds) if kinds else None
+        return Bounds(
+            nodes=(queue.min_nodes, _tightest(queue.max_nodes, seen.max_nodes if seen else None, total)),
+            cores=(
+                queue.min_cores_per_node,
+                _tightest(queue.max_cores_per_node, max((kind.cores for kind in kinds), default=None)),
+            ),
+            memory_mib=(
+                queue.min_memory_mib,
+                _tightest(queue.max_memory_mib, max((kind.memory_mib for kind in kinds), default=None)),
+            ),
+            walltime_s=(queue.min_walltime_s, _tightest(queue.max_walltime_s, seen.max_walltime_s if seen else None)),
+        )
 
     @cached_property
     def nodes(self) -> tuple[NodeKind, ...]:
@@ -247,6 +278,11 @@ class Plan:
 def holds(owners: frozenset[str], owner: str) -> bool:
     """Whether an owner is among the owners, which may be everyone."""
     return owner in owners or not ANYONE.isdisjoint(owners)
+
+
+def _tightest(*limits: int | None) -> int | None:
+    """The tightest of the limits that are set; the wire's ways to write "none" do not count."""
+    return min((limit for limit in limits if limit is not None and 0 <= limit < UNLIMITED), default=None)
 
 
 def _positive(value: object, default: float) -> float:

@@ -35,11 +35,6 @@ def between(
     return None
 
 
-def tightest(*limits: int | None) -> int | None:
-    """The tightest of the limits that are set; the wire's ways to write "none" do not count."""
-    return min((limit for limit in limits if limit is not None and 0 <= limit < UNLIMITED), default=None)
-
-
 def reached(count: int, limit: int) -> bool:
     """Whether a limit on numbers is used up; one that is not set never is."""
     return 0 <= limit <= count and limit < UNLIMITED

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from placement.problem import Ask, PlaceOption
-from placement.rejections import between, of_place, tightest
+from placement.rejections import between, of_place
 from placement.words import count, duration, gpus, memory
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
@@ -27,32 +27,19 @@ def nodes_fit(ask: Ask, place: PlaceOption) -> Rejection | None:
     asked = ask.spec.resources.nodes
     if place.queue is None:
         return None if asked == 1 else of_place(place, Reason.NODES, count(asked, "node"), "1 node")
-    most = tightest(
-        place.queue.max_nodes,
-        place.partition.max_nodes if place.partition else None,
-        sum(kind.total for kind in place.nodes) if place.nodes else None,
-    )
-    return between(place, Reason.NODES, asked, (place.queue.min_nodes, most), lambda n: count(n, "node"))
+    return between(place, Reason.NODES, asked, place.bounds.nodes, _nodes)
 
 
 def cores_fit(ask: Ask, place: PlaceOption) -> Rejection | None:
-    least, most = (place.queue.min_cores_per_node, place.queue.max_cores_per_node) if place.queue else (0, None)
-    most = tightest(most, max((kind.cores for kind in place.nodes), default=None))
-    asked = ask.spec.resources.cores_per_node
-    return between(place, Reason.CORES, asked, (least, most), lambda n: count(n, "core") + " per node")
+    return between(place, Reason.CORES, ask.spec.resources.cores_per_node, place.bounds.cores, _cores)
 
 
 def memory_fits(ask: Ask, place: PlaceOption) -> Rejection | None:
-    least, most = (place.queue.min_memory_mib, place.queue.max_memory_mib) if place.queue else (0, None)
-    most = tightest(most, max((kind.memory_mib for kind in place.nodes), default=None))
-    asked = ask.spec.resources.memory_mib
-    return between(place, Reason.MEMORY, asked, (least, most), lambda mib: memory(mib) + " per node")
+    return between(place, Reason.MEMORY, ask.spec.resources.memory_mib, place.bounds.memory_mib, _memory)
 
 
 def walltime_allowed(ask: Ask, place: PlaceOption) -> Rejection | None:
-    least, most = (place.queue.min_walltime_s, place.queue.max_walltime_s) if place.queue else (0, None)
-    most = tightest(most, place.partition.max_walltime_s if place.partition else None)
-    return between(place, Reason.WALLTIME, ask.spec.resources.walltime_s, (least, most), duration)
+    return between(place, Reason.WALLTIME, ask.spec.resources.walltime_s, place.bounds.walltime_s, duration)
 
 
 def gpus_present(ask: Ask, place: PlaceOption) -> Rejection | None:
@@ -76,10 +63,12 @@ def features_present(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 
 def enough_alike_nodes(ask: Ask, place: PlaceOption) -> Rejection | None:
-    """Each need alone may be met, yet by too few nodes all together."""
+    """Each need alone may be met, yet by too few nodes all together; where all are alike that is the same."""
+    if len(place.nodes) < 2:
+        return None
     asked = ask.spec.resources.nodes
     alike = sum(kind.total for kind in place.nodes if node_fits(ask.spec, kind, place.job_type))
-    if alike >= asked or not place.nodes or any(judge(ask, place) for judge in _ONE_NEED):
+    if alike >= asked or any(judge(ask, place) for judge in _ONE_NEED):
         return None
     offered = f"at most {count(alike, 'node')}" if alike else "no node"
     return of_place(place, Reason.NODES, count(asked, "node"), offered + " meeting all needs at once")
@@ -220,6 +209,18 @@ def _closed_now(place: PlaceOption) -> bool:
         each.starts_at <= snapshot.taken_at < each.ends_at and place.queue and each.partition == place.queue.partition
         for each in snapshot.closures
     )
+
+
+def _nodes(number: int) -> str:
+    return count(number, "node")
+
+
+def _cores(number: int) -> str:
+    return count(number, "core") + " per node"
+
+
+def _memory(mib: int) -> str:
+    return memory(mib) + " per node"
 
 
 def _core_hours(core_minutes: float) -> str:

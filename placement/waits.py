@@ -6,7 +6,6 @@ late, the more the blend listens to it. The blend's 90th percentile is then move
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -105,8 +104,6 @@ class WaitModel:
         self._scored = np.zeros(len(learners) + 1)
         self._bound = Calibrator(QUANTILES[-1])
         self._open: dict[Hashable, _Told] = {}
-        self._due: list[tuple[float, int, Hashable]] = []
-        self._asked = 0
 
     @property
     def known_jobs(self) -> int:
@@ -124,8 +121,8 @@ class WaitModel:
                 said[:, member] = predict(rows)
         return said
 
-    def forecast(self, row: Rows, answers_s: Floats | None = None) -> WaitForecast:
-        """What a job that finds the queue like this is told. ``answers_s``: its slice, where asked before."""
+    def forecast(self, row: Rows, at_s: float, answers_s: Floats | None = None) -> WaitForecast:
+        """What a job that finds the queue like this now is told. ``answers_s``: its slice, where asked before."""
         answers_s = self.answers_s(row[None])[0] if answers_s is None else answers_s
         answers_s[-1] = self._of_recent(2.0 ** row[SIZE_COLUMN])
         heard = np.flatnonzero(~np.isnan(answers_s[:, 0]))
@@ -136,35 +133,33 @@ class WaitModel:
             blend_s = np.maximum.accumulate((weights * answers_s[heard] ** ROOT).sum(axis=0) ** (1 / ROOT))
             mostly = [*self._learners, RECENT][heard[int(weights[:, 0].argmax())]]
         p50_s = float(blend_s[0])
-        p90_s = max(p50_s, self._bound.bound_s(float(blend_s[-1])))
+        p90_s = max(p50_s, self._bound.bound_s(float(blend_s[-1]), at_s))
         return WaitForecast(p50_s, p90_s, self._bound.coverage_share, self.known_jobs, mostly, answers_s, blend_s)
 
     def asked(self, job_id: Hashable, row: Rows, at_s: float, forecast: WaitForecast) -> None:
         """A job joined the queue and was told so."""
-        self._look_for_overdue(at_s)
         self._lessons.asked(job_id, row, at_s, np.array([forecast.p50_s, forecast.p90_s]))
+        self._bound.asked(job_id, float(forecast.blend_s[-1]), forecast.p90_s, at_s)
         self._open[job_id] = _Told(2.0 ** float(row[SIZE_COLUMN]), at_s, forecast)
-        self._asked += 1
-        heapq.heappush(self._due, (at_s + forecast.p90_s, self._asked, job_id))
 
     def started(self, job_id: Hashable, at_s: float) -> None:
         """It started: every predictor is scored, the bound moves. Unknown jobs are passed over."""
-        self._look_for_overdue(at_s)
         self._lessons.started(job_id, at_s)
         told = self._open.pop(job_id, None)
         if told is None:
             return
         wait_s = max(0.0, at_s - told.at_s)
-        self._bound.started(job_id, float(told.forecast.blend_s[-1]), told.forecast.p90_s, wait_s)
+        self._bound.started(job_id, at_s)
         self._recent.learn(told.size, wait_s)
         error_s = wait_s - told.forecast.answers_s
         loss = np.maximum(error_s * QUANTILES, error_s * (np.array(QUANTILES) - 1))
         self._losses = MEMORY * self._losses + np.nan_to_num(loss)
         self._scored = MEMORY * self._scored + ~np.isnan(loss[:, 0])
 
-    def withdrawn(self, job_id: Hashable) -> None:
+    def withdrawn(self, job_id: Hashable, at_s: float) -> None:
         """It left without a start."""
         self._lessons.withdrawn(job_id)
+        self._bound.withdrawn(job_id, at_s)
         self._open.pop(job_id, None)
 
     def wants_refit(self, at_s: float) -> bool:
@@ -200,13 +195,3 @@ class WaitModel:
         worse = np.where(scored[:, None], loss / best - 1, 0.0)
         weights = np.exp(-HEDGE * worse)
         return np.asarray(weights / weights.sum(axis=0))
-
-    def _look_for_overdue(self, at_s: float) -> None:
-        """Who waits longer than it was told is a miss from that moment on, and a worse one whenever its age doubles."""
-        while self._due and self._due[0][0] < at_s:
-            due_at_s, order, job_id = heapq.heappop(self._due)
-            told = self._open.get(job_id)
-            if told is not None:
-                age_s = due_at_s - told.at_s
-                self._bound.overdue(job_id, float(told.forecast.blend_s[-1]), age_s)
-                heapq.heappush(self._due, (told.at_s + 2 * max(age_s, 30.0), order, job_id))

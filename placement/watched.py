@@ -81,7 +81,7 @@ class WatchedQueue:
 
     def forecast(self, job: JobShape, at_s: float) -> WaitForecast:
         """What a job that joins now is told; the queue stays as it is."""
-        return self.model.forecast(described(self._state, job, at_s).astype(np.float32))
+        return self.model.forecast(described(self._state, job, at_s).astype(np.float32), at_s)
 
     def term(self, size: float, walltime_s: float, at_s: float) -> Term | None:
         """The forecast for a job of ours in words, once there were starts enough to learn from."""
@@ -109,7 +109,7 @@ class WatchedQueue:
         """``taught``: the queue is known as the job found it, so that its wait will teach."""
         if taught:
             row = described(self._state, shape, at_s).astype(np.float32)
-            self.model.asked(job_id, row, at_s, self.model.forecast(row))
+            self.model.asked(job_id, row, at_s, self.model.forecast(row, at_s))
         self._state.submitted(job_id, shape, at_s)
         self._waiting[job_id] = shape
 
@@ -123,7 +123,7 @@ class WatchedQueue:
         shape = self._running.pop(job_id, None)
         if shape is None:
             shape = self._waiting.pop(job_id, None)
-            self.model.withdrawn(job_id)
+            self.model.withdrawn(job_id, at_s)
         if shape is not None:
             self._state.ended(job_id, shape.user, at_s)
 

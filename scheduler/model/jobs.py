@@ -304,6 +304,7 @@ class FinishedRun:
     """What an ended attempt teaches the estimators; durations in seconds.
 
     ``broken``: the system ended it, not the run itself; its start is its end when it never started.
+    ``told_waits_s``: median and 90th percentile of its wait, as each estimator had it when the place was chosen.
     """
 
     tenant: str
@@ -318,6 +319,7 @@ class FinishedRun:
     ended_at: datetime
     completed: bool
     broken: bool = False
+    told_waits_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def wait_s(self) -> float:

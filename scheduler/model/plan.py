@@ -87,6 +87,8 @@ class Estimate:
     deadline_s: float | None = None
     """Seconds until the job's deadline, when this was estimated."""
     notes: tuple[str, ...] = ()
+    told_waits_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Median and 90th percentile of the wait by estimator, with those that were not believed: to score them by."""
 
     @property
     def total_p50_s(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from scheduler.model.jobs import Attempt, FinishedRun, Job
@@ -57,4 +58,13 @@ def _run(
         ended_at=ended_at,
         completed=completed,
         broken=broken,
+        told_waits_s=_told_waits_s(job, attempt),
     )
+
+
+def _told_waits_s(job: Job, attempt: Attempt) -> Mapping[str, tuple[float, float]]:
+    """What was said when the place was chosen; of a place to which the job went later nothing was kept."""
+    chosen = job.decision.winner if job.decision else None
+    if chosen is None or (chosen.system_id, chosen.queue) != (attempt.system_id, attempt.queue):
+        return {}
+    return chosen.told_waits_s

@@ -141,6 +141,14 @@ def test_a_part_placed_anew_is_better_where_greedy_was_wrong():
     assert 2 <= better.solved_count < len(kinds)
 
 
+def test_greedy_takes_a_job_first_that_a_delay_would_make_late():
+    def kind(name, *late_s):
+        return Kind((name,), "alice", 100, (Option(PLACES[0], 600, 4, 600, late_s),))
+
+    assignment = Assignment((kind("calm"), kind("due", 0, 6000, 12_000)), {PLACES[0]: 4}, (), (0, 600, 1200))
+    assert greedy(assignment) == {(1, 0, 0): 1, (0, 0, 1): 1}
+
+
 def test_a_gang_has_one_place_or_none():
     gang = Kind(("a", "b", "c"), "alice", 300, (option(0, 10, 6, 600), option(1, 90, 6, 600)), together=True)
     slots = {PLACES[0]: 8, PLACES[1]: 8}

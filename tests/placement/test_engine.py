@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from placement.engine import MAX_PROBES, place, probes_for, rethink
 from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
+from placement.gangs import gathered
 from placement.moves import Standing
-from placement.problem import PlaceKey, Problem, SolveLimits
+from placement.problem import Breaker, PlaceKey, Problem, SolveLimits
 from scheduler.model.jobs import Gang
 from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Resources
@@ -38,6 +39,7 @@ from tests.placement.worlds import (
 
 LITTLE = SolveLimits(deterministic_time=0.05)
 FULL = tuple(running(remote_id=str(n)) for n in range(4))
+LONG = tuple(running(remote_id=str(n), walltime_s=100 * 3600, since_s=60) for n in range(4))
 BUSY = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=FULL))
 IDLE = view(cluster("birch"), snapshot())
 
@@ -269,7 +271,7 @@ def problems(draw):
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_every_ask_gets_a_decision_that_no_filter_contradicts(asked):
-    plan, screenings = place(asked, LITTLE), screen(asked)
+    plan, screenings = place(asked, LITTLE), gathered(asked.asks, screen(asked))
     assert set(plan.decisions) == {each.job_uuid for each in asked.asks}
     for uuid, each in plan.decisions.items():
         candidates = {option.key for option in screenings[uuid].candidates}
@@ -360,9 +362,8 @@ def test_the_same_problem_gets_the_same_plan(seed):
 
 def test_a_queued_job_moves_to_an_idle_cluster_and_stays_where_it_will_start_soon():
     ours, waits = replace(waiting(remote_id="7", walltime_s=600), submitted_at=NOW - timedelta(hours=2)), 9 * 3600
-    holders = tuple(running(remote_id=str(n), walltime_s=100 * 3600, since_s=60) for n in range(4))
     ahead = waiting(cores=16, walltime_s=100 * 3600, remote_id="9", priority=9.0)
-    full = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=(*holders, ahead, ours)))
+    full = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=(*LONG, ahead, ours)))
     key = PlaceKey("alder", "cpu")
     stands = Standing(in_line={key: "7"}, lead=key, waited_s=waits, moves_to={"alder", "birch"})
     asked = problem(ask(walltime_s=36_000), full, IDLE)
@@ -371,3 +372,14 @@ def test_a_queued_job_moves_to_an_idle_cluster_and_stays_where_it_will_start_soo
     assert moved.sooner_s > 3600
     soon = replace(stands, start_at_s=NOW.timestamp() + 60)
     assert rethink(asked, {"job-1": soon}) == {}
+
+
+def test_no_queued_job_moves_to_a_place_on_trial_and_who_waits_in_one_may_leave():
+    open_again = {"cpu": Breaker(broken_count=3, next_trial_at=NOW, trials_left=1)}
+    shut = {"cpu": Breaker(broken_count=3, next_trial_at=NOW + timedelta(hours=1))}
+    key = PlaceKey("alder", "cpu")
+    stands = Standing(in_line={key: None}, lead=key, waited_s=9 * 3600, moves_to={"birch"})
+    asked = ask(walltime_s=36_000)
+    full = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=LONG), breakers=shut)
+    assert rethink(problem(asked, full, IDLE), {"job-1": stands})["job-1"].place.system_id == "birch"
+    assert rethink(problem(asked, full, replace(IDLE, breakers=open_again)), {"job-1": stands}) == {}

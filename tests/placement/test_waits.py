@@ -36,7 +36,7 @@ def lived(model, waits_s, every_s=600.0, refit=True):
             continue
         if refit and model.wants_refit(at_s):
             model.refit(at_s)
-        told.append(model.forecast(ROWS[number]))
+        told.append(model.forecast(ROWS[number], at_s))
         model.asked(number, ROWS[number], at_s, told[-1])
     return told
 
@@ -46,7 +46,7 @@ def waits(count, mean_s=3600.0, seed=1):
 
 
 def test_a_queue_without_history_may_take_from_nothing_to_six_hours():
-    forecast = WaitModel().forecast(ROWS[0])
+    forecast = WaitModel().forecast(ROWS[0], 0.0)
     assert forecast.p50_s == NO_HISTORY_S[0]
     assert forecast.p90_s >= NO_HISTORY_S[1]
     assert (forecast.coverage_share, forecast.known_jobs, forecast.mostly) == (None, 0, "")
@@ -81,11 +81,11 @@ def test_the_bound_is_never_below_the_median():
 def test_jobs_that_never_start_are_felt_while_they_wait():
     model = WaitModel({"none": no_answer})
     lived(model, [60.0] * 300)
-    before_s = model.forecast(ROWS[0]).p90_s
+    before_s = model.forecast(ROWS[0], 180_000.0).p90_s
     for number in range(300, 500):
-        model.asked(number, ROWS[number], 180_000.0 + number, model.forecast(ROWS[number]))
-    model.asked("much later", ROWS[0], 400_000.0, model.forecast(ROWS[0]))
-    assert model.forecast(ROWS[0]).p90_s > 10 * before_s
+        at_s = 180_000.0 + number
+        model.asked(number, ROWS[number], at_s, model.forecast(ROWS[number], at_s))
+    assert model.forecast(ROWS[0], 400_000.0).p90_s > 10 * before_s
 
 
 def test_it_is_fitted_when_enough_is_new_and_once_a_day():
@@ -95,7 +95,7 @@ def test_it_is_fitted_when_enough_is_new_and_once_a_day():
     assert model.wants_refit(0.0)
     model.refit(0.0)
     assert not model.wants_refit(REFIT_S)
-    model.asked("new", ROWS[0], 70_000.0, model.forecast(ROWS[0]))
+    model.asked("new", ROWS[0], 70_000.0, model.forecast(ROWS[0], 70_000.0))
     model.started("new", 70_001.0)
     assert not model.wants_refit(REFIT_S - 1)
     assert model.wants_refit(REFIT_S)
@@ -112,7 +112,7 @@ def test_a_new_queue_starts_with_what_other_queues_taught():
     model = WaitModel({"one": fit}, pooled)
     assert model.wants_refit(0.0)
     model.refit(0.0)
-    assert model.forecast(ROWS[0]).p50_s == pytest.approx(100)
+    assert model.forecast(ROWS[0], 0.0).p50_s == pytest.approx(100)
     lived(model, [100.0] * 2100, refit=False)
     model.refit(9e9)
     assert seen == [500, 2100], "with so many of its own it needs the others no more"
@@ -123,7 +123,7 @@ def test_answers_for_many_jobs_are_the_same_as_for_each():
     lived(model, waits(600))
     at_once = model.answers_s(ROWS[:20])
     for number in range(20):
-        one, many = model.forecast(ROWS[number]), model.forecast(ROWS[number], at_once[number])
+        one, many = model.forecast(ROWS[number], 1e6), model.forecast(ROWS[number], 1e6, at_once[number])
         assert one.p50_s == pytest.approx(many.p50_s)
         assert one.p90_s == pytest.approx(many.p90_s)
 
@@ -131,7 +131,7 @@ def test_answers_for_many_jobs_are_the_same_as_for_each():
 def test_unknown_and_withdrawn_jobs_change_nothing():
     model = WaitModel({"none": no_answer})
     model.started("never asked", 10.0)
-    model.asked("gone", ROWS[0], 0.0, model.forecast(ROWS[0]))
-    model.withdrawn("gone")
+    model.asked("gone", ROWS[0], 0.0, model.forecast(ROWS[0], 0.0))
+    model.withdrawn("gone", 5.0)
     model.started("gone", 10.0)
     assert model.known_jobs == 0
