@@ -115,7 +115,7 @@ class Assignment:
     @cached_property
     def _limits_by_place(self) -> Mapping[PlaceKey, Sequence[Limit]]:
         found: dict[PlaceKey, list[Limit]] = defaultdict(list)
-        for limit in self.limits:
+        for limit in dict.fromkeys(self.limits):  # two that say the same count once
             for place in limit.places:
                 found[place].append(limit)
         return found

@@ -91,6 +91,14 @@ def test_the_solver_stays_within_slots_and_limits_and_is_never_worse_than_greedy
     assert assignment.lower_bound <= cost(assignment, better) <= cost(assignment, first)
 
 
+def test_a_limit_that_is_said_twice_counts_once():
+    two = Kind(("a", "b"), "alice", 1, (option(0, 60, 1, 60),))
+    limit = Limit(frozenset({PLACES[0]}), 2)
+    asked = Assignment((two,), {PLACES[0]: 4}, (limit, limit), (0,))
+    assert sum(greedy(asked).values()) == 2
+    assert sum(solve(asked, {}, LITTLE, seed=0)[0].values()) == 2
+
+
 @settings(max_examples=25, deadline=None)
 @given(assignments(max_jobs=1, kinds=3))
 def test_what_is_called_optimal_is_the_best_of_all_answers(assignment):
