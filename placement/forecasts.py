@@ -22,7 +22,7 @@ FEWEST_DRAWS = 3
 class AllOfIt(Predictor):
     """Everyone uses all of the walltime: the worst that a visible queue can come to."""
 
-    def run_s(self, user: str, asked_s: float, quantile: float, age_s: float = 0.0) -> float:
+    def run_s(self, user: str, asked_s: float, quantile: float, age_s: float = 0.0, cores: int = 1) -> float:
         return max(age_s + 1.0, asked_s)
 
 
