@@ -13,14 +13,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
+from statistics import fmean
 
 from placement.assign import cost
 from placement.engine import answer, place
 from placement.estimate import Evidence, estimates
 from placement.filters import screen
-from placement.forecasts import Forecasts
+from placement.forecasts import Forecasts, depth_for
+from placement.futures import Copy, Futures
 from placement.greedy import greedy
+from placement.looks import Look, SeenJob
+from placement.order import Order
 from placement.pose import pose
+from placement.predict import Predictor, RunTimes
 from placement.problem import Ask, Problem, SolveLimits, SystemView
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.runs import Resources, Runtime
@@ -165,6 +170,43 @@ def _steps_ms(asked: Problem, as_it_comes: Callable[[Problem], Problem]) -> tupl
     return 1000 * whole_s, 1000 * (at_s[1] - at_s[0]), 1000 * (at_s[2] - at_s[1])
 
 
+def shortcut(visible_jobs: int, places: int = 5, jobs: int = 60) -> None:
+    """Print how often the place chosen is another when queues are played to their end, and what that costs."""
+    dice = random.Random(visible_jobs)
+    looks = [_look(visible_jobs, dice) for _ in range(places)]
+    short, whole = (
+        [Futures(look, Predictor(RunTimes()), Order(), depth=depth) for look in looks]
+        for depth in (depth_for(visible_jobs), 10**9)
+    )
+    same, lost, errors, bests = 0, [], [], []
+    for n in range(jobs):
+        asked_s, cores = dice.choice((600.0, 3600.0, 14_400.0, 86_400.0)), 2 ** dice.randrange(9)
+        copy = Copy(f"ours{n}", "", cores, asked_s, 0.0, "us", "us")
+        told, right = ([fmean(each.starts_s(copy, 1e9)) for each in futures] for futures in (short, whole))
+        chosen, best = told.index(min(told)), right.index(min(right))
+        same += chosen == best
+        lost.append(right[chosen] - right[best])
+        errors.append(abs(told[best] - right[best]))
+        bests.append(right[best])
+    print(f"play {depth_for(visible_jobs)} starts a draw, not all, of {places} queues of {visible_jobs} jobs:", end=" ")
+    print(f"{same / jobs:.0%} of {jobs} jobs to the same place, {fmean(lost) / 60:.1f} min lost in the mean;", end=" ")
+    print(f"the start of the best place {fmean(errors) / 60:.1f} min off of {fmean(bests) / 3600:.1f} h")
+
+
+def _look(visible_jobs: int, dice: random.Random, cores: int = 2048) -> Look:
+    """A queue of all shapes and its machine, which is full."""
+    running: list[SeenJob] = []
+    waiting: list[SeenJob] = []
+    free = cores
+    for n in range(visible_jobs):
+        size, asked_s = 2 ** dice.randrange(9), dice.choice((1800.0, 14_400.0, 43_200.0, 86_400.0))
+        started_s = -asked_s * dice.random() if size <= free and not waiting else None
+        job = SeenJob(str(n), size, asked_s, n - 90_000.0, f"user{n % 40}", f"user{n % 40}", started_s)
+        free -= size if started_s is not None else 0
+        (waiting if started_s is None else running).append(job)
+    return Look(0.0, cores, running, waiting)
+
+
 def measure(name: str, run: Callable[[], object], times: int) -> None:
     """Print the processor time that a run costs, and how long it took on the clock."""
     cpu_ms, wall_ms = [], []
@@ -218,6 +260,8 @@ def replanned(name: str, asked: Problem) -> None:
 
 def main() -> None:
     decisions(20, 5000)
+    for visible_jobs in (400, 1500):
+        shortcut(visible_jobs)
     one = problem(1, 10)
     screen(one)
     measure("screen   1 job  x 10 systems (30 queues), submit path", lambda: screen(fresh(one)), 200)

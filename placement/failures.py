@@ -61,12 +61,10 @@ class Failures:
         self._probabilities: dict[PlaceKey, float] = {}
         for run in sorted(runs, key=lambda run: (run.ended_at, run.system_id, run.queue or "", run.broken, run.run_s)):
             weight = 0.5 ** (max(0.0, (now - run.ended_at).total_seconds()) / HALF_LIFE_S)
-            broken = weight if run.broken else 0.0
+            broken, broken_run_s = (weight, weight * run.run_s) if run.broken else (0.0, 0.0)
             for where in (run.system_id, PlaceKey(run.system_id, run.queue)):
                 seen = self._seen[where]
-                self._seen[where] = _Seen(
-                    seen.runs + weight, seen.broken + broken, seen.broken_run_s + broken * run.run_s
-                )
+                self._seen[where] = _Seen(seen.runs + weight, seen.broken + broken, seen.broken_run_s + broken_run_s)
 
     def probability(self, place: PlaceKey) -> float:
         """Of a run there being broken: as seen there, leaning on the system's other queues, and they on the usual."""

@@ -8,6 +8,7 @@ from threading import Lock
 from placement.experience import Experience, Place
 from placement.futures import Copy, Futures
 from placement.looks import Look
+from placement.played import DEPTH
 from placement.predict import Predictor
 
 DRAWS = 8
@@ -18,12 +19,20 @@ JOBS_DRAWN = 8_000
 
 FEWEST_DRAWS = 3
 
+LEAST_DEPTH, DEPTH_JOBS = 150, 160_000
+"""In long queues fewer starts are played one by one: so many over the number of its jobs, but no fewer than that."""
+
 
 class AllOfIt(Predictor):
     """Everyone uses all of the walltime: the worst that a visible queue can come to."""
 
     def run_s(self, user: str, asked_s: float, quantile: float, age_s: float = 0.0, cores: int = 1) -> float:
         return max(age_s + 1.0, asked_s)
+
+
+def depth_for(visible_jobs: int) -> int:
+    """How many starts are played one by one in each draw of a queue."""
+    return max(LEAST_DEPTH, min(DEPTH, DEPTH_JOBS // max(1, visible_jobs)))
 
 
 class Forecast:
@@ -34,8 +43,9 @@ class Forecast:
         place = known.places.get(name, Place(look))
         self.look, self.visible_jobs = look, len(look.running) + len(look.waiting)
         draws = max(FEWEST_DRAWS, min(DRAWS, JOBS_DRAWN // max(1, self.visible_jobs)))
-        self._likely = Futures(look, Predictor(known.run_times), place.order, place.newcomers, draws)
-        self._worst = Futures(look, AllOfIt(known.run_times), place.order, (), 1)
+        depth = depth_for(self.visible_jobs)
+        self._likely = Futures(look, Predictor(known.run_times), place.order, place.newcomers, draws, depth=depth)
+        self._worst = Futures(look, AllOfIt(known.run_times), place.order, (), 1, depth=depth)
         self._lock = Lock()
 
     def starts_s(self, copy: Copy, until_s: float) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from typing import overload
 from placement.easy import Cluster, Load
 from placement.looks import Look, SeenJob
 from placement.order import Order
-from placement.played import Played
+from placement.played import DEPTH, Played
 from placement.predict import Predictor, phase
 
 LONGEST_S = 10 * 86_400.0
@@ -52,11 +52,21 @@ class Futures:
     """Some draws of what will happen in one place from a look at it on."""
 
     def __init__(
-        self, look: Look, predictor: Predictor, order: Order, newcomers: Sequence[SeenJob] = (), draws: int = 8
+        self,
+        look: Look,
+        predictor: Predictor,
+        order: Order,
+        newcomers: Sequence[SeenJob] = (),
+        draws: int = 8,
+        *,
+        depth: int = DEPTH,
     ) -> None:
-        """newcomers: jobs that came in the weeks before, by submission; those of other weeks come again."""
+        """newcomers: jobs that came in the weeks before, by submission; those of other weeks come again.
+
+        depth: starts in each draw that are played one by one.
+        """
         self._look, self._predictor, self._order = look, predictor, order
-        self._newcomers, self._draws = newcomers, draws
+        self._newcomers, self._draws, self._depth = newcomers, draws, depth
         self._played: list[Played] = []
         self._phases: dict[str, float] = {}
         self._ages_s = {
@@ -94,7 +104,7 @@ class Futures:
                 if not self._order.believed:
                     pairs = zip(ranks_s, self._look.waiting, strict=True)
                     shown = self._shown([rank_s + self._misjudged_s(n, job.id, job.user) for rank_s, job in pairs])
-                self._played.append(Played(self._world(n, shown)))
+                self._played.append(Played(self._world(n, shown), self._depth))
         return self._played
 
     def _shown(self, ranks_s: Sequence[float]) -> Cluster:

@@ -34,10 +34,11 @@ class History:
             self._waits[PlaceKey(run.system_id, run.queue)].append(run.wait_s)
             if not run.completed:
                 continue
-            work_s = run.run_s * speeds.get(run.system_id, 1.0)
+            run_s = run.run_s
+            work_s = run_s * speeds.get(run.system_id, 1.0)
             self._runs[run.image, run.owner].append(work_s)
             self._runs[run.image, None].append(work_s)
-            used.append(Used(run.owner, max(1, run.resources.walltime_s), run.run_s))
+            used.append(Used(run.owner, max(1, run.resources.walltime_s), run_s))
         self._known = learn(RunTimes(), used)
         self._predictor = Predictor(self._known)
 

@@ -125,21 +125,24 @@ def _overtakings(before: Look | None, now: Look) -> Iterable[tuple[SeenJob, Sequ
     jobs = [job for job in (*now.ended, *now.running, *now.waiting) if _start_s(job) > since_s]
     came = sorted(jobs, key=lambda job: (job.submitted_s, job.id))
     began = sorted((job for job in jobs if job.started_s is not None), key=lambda job: (_start_s(job), job.id))
-    in_line: dict[str, SeenJob] = {}
+    in_line: dict[int, dict[str, tuple[int, float, float, SeenJob]]] = defaultdict(dict)  # by cores and id
     entered = 0
     for first in began:
-        at_s = _start_s(first)
+        at_s, longest_s = _start_s(first), first.asked_s
         while entered < len(came) and came[entered].submitted_s < at_s:
-            in_line[came[entered].id] = came[entered]
+            job = came[entered]
+            in_line[job.cores][job.id] = entered, job.asked_s, _start_s(job), job
             entered += 1
-        in_line.pop(first.id, None)
+        in_line[first.cores].pop(first.id, None)
         passed = [
-            job
-            for job in in_line.values()
-            if job.cores <= first.cores and job.asked_s <= first.asked_s and _start_s(job) > at_s
+            (number, job)
+            for cores, alike in in_line.items()
+            if cores <= first.cores
+            for number, asked_s, start_s, job in alike.values()
+            if asked_s <= longest_s and start_s > at_s
         ]
         if passed:
-            yield first, passed
+            yield first, [job for _, job in sorted(passed)]
 
 
 def _start_s(job: SeenJob) -> float:

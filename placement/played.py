@@ -14,7 +14,7 @@ from operator import itemgetter
 from placement.easy import NEVER_S, Cluster, Load, Start
 from placement.pace import Pace
 
-DEPTH = 150
+DEPTH = 400
 """Starts in a draw that are played one by one."""
 
 STRIDE = 16
@@ -39,7 +39,7 @@ class Played:
         self._starts: dict[str, float] = {load.id: world.now_s for load, _ in world.running}
         in_line = world.in_line
         self._most_states = max(2, min(STATES, STATE_JOBS // max(1, in_line)))
-        self._every = max(8, in_line // 8)
+        self._every = max(16, in_line // 8)
         self._states = [(0, world)]
         self._steps: list[Step] = []
         self._begun: dict[int, tuple[Load, ...]] = {}
@@ -56,16 +56,15 @@ class Played:
 
     def start_among_s(self, load: Load, ready_s: float, until_s: float) -> float:
         """When a job starts that gets in line at ``ready_s``, at its own rank; ``until_s`` where later."""
-        ready_s, rank_s = max(ready_s, self.world.now_s), load.rank_s
-        if load.cores > self.world.cores or ready_s >= until_s:
+        ready_s, rank_s, cores = max(ready_s, self.world.now_s), load.rank_s, load.cores
+        if cores > self.world.cores or ready_s >= until_s:
             return until_s
         while self._steps[-1][0] <= ready_s and self._play(until_s):
             pass
         first = bisect_right(self._steps, ready_s, key=_since_s) - 1
         while True:
-            for step in range(first, len(self._steps)):
-                since_s, free, _, _, first_s, latest_s = self._steps[step]
-                if free < load.cores and first_s <= rank_s and latest_s <= rank_s:
+            for step, (since_s, free, _, _, first_s, latest_s) in enumerate(self._steps[first:], first):
+                if free < cores and first_s <= rank_s and latest_s <= rank_s:
                     continue
                 if since_s >= until_s:
                     return until_s

@@ -62,9 +62,9 @@ class PlacementFacts:
         )
 
     async def systems(
-        self, tenant: str, owners: Collection[str], looks: Mapping[str, SystemSnapshot]
+        self, tenant: str, owners: Collection[str], looks: Mapping[str, SystemSnapshot] = MappingProxyType({})
     ) -> tuple[SystemView, ...]:
-        """Every system of the tenant as these owners' jobs may use it."""
+        """Every system of the tenant as these owners' jobs may use it. looks: at them, that were read before."""
         systems = await SystemStore(self._db).list(tenant, WHOLE_LIST)
         snapshots = await SnapshotStore(self._db).latest_all(tenant, looks)
         granted = await GrantStore(self._db, "system").holders(tenant, Permission.EXECUTE)

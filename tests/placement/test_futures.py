@@ -80,6 +80,32 @@ def test_who_came_a_week_ago_comes_again_and_may_be_ranked_before_us():
     assert max(crowded.starts_s(copy(), FAR)) > max(quiet)
 
 
+def test_ten_thousand_jobs_of_one_shape_are_foreseen_without_playing_them_all():
+    waiting = [seen(f"w{n}", cores=1, asked_s=3600.0, came_s=n - 20_000.0) for n in range(10_000)]
+    starts_s = futures(look(waiting=waiting, cores=100)).starts_s(copy(cores=1), FAR)
+    assert all(NOW + 3600 * 5 < start_s <= NOW + 3600 * 100 for start_s in starts_s)
+
+
+def test_no_walltime_and_no_size_is_too_absurd():
+    waiting = [
+        seen("for ever", asked_s=float("inf")),
+        seen("none", asked_s=0.0),
+        seen("huge", cores=10**9),
+        seen("empty", cores=0),
+        seen("tomorrow", came_s=1e6),
+    ]
+    running = [seen("late", 2, asked_s=0.0, started_s=-1e6), seen("early", 2, started_s=1e6)]
+    there = futures(look(running, waiting))
+    assert all(NOW <= start_s <= FAR for start_s in there.starts_s(copy(), FAR))
+    assert there.starts_s(copy(cores=10**9), FAR) == (FAR,) * 4
+
+
+def test_a_place_without_cores_starts_nothing():
+    there = futures(look(waiting=[seen("w")], cores=0))
+    assert there.starts_s(copy(), FAR) == (FAR,) * 4
+    assert there.held_starts_s(["w"], FAR)["w"] == (FAR,) * 4
+
+
 def experience(**looks):
     return learn(Experience(), looks)
 

@@ -1,11 +1,13 @@
 """Watching thousands of jobs costs what changes, not how many there are."""
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from scheduler.model.runs import Observation, RemoteState, TaskCounts
 from scheduler.model.states import S
-from scheduler.reconcile.differences import facts_of
+from scheduler.reconcile.differences import facts_of, same_news, waiting_in_words
 from scheduler.reconcile.flights import Flights
 from scheduler.store.jobs import JobStore
 from tests.fakes.system import Fault
@@ -119,6 +121,14 @@ async def test_a_job_that_cannot_be_understood_hides_none_of_the_others(world: W
     await world.run(ticks=2, step_s=15)
     assert [(await world.job(job)).state for job in (strange, *others[:2])] == [S.QUEUED, S.RUNNING, S.RUNNING]
     assert (await world.job(others[2])).last_message.endswith("Priority")
+
+
+def test_people_read_how_far_the_tasks_of_an_array_are_and_each_that_ends_is_news():
+    tasks = TaskCounts(queued=2, running=1)
+    seen = Observation(state=RemoteState.RUNNING, raw_state="RUNNING", nodes="n1", tasks=tasks)
+    assert waiting_in_words("normal", seen) == "running on n1; tasks: 2 queued, 1 running"
+    assert same_news(seen, replace(seen))
+    assert not same_news(seen, replace(seen, tasks=replace(tasks, running=0, completed=1)))
 
 
 async def test_a_login_whose_answers_are_dear_is_not_asked_again_with_every_submission(world: World):
