@@ -279,8 +279,8 @@ def main() -> None:
     many = problem(5000, 20)
     few = campaigns(many, 100)
     replanned("5,000 jobs of 100 kinds x 20 systems, queues foreseen anew", few)
-    replanned("the same, on forecasts kept", fresh(few))
-    replanned("5,000 jobs, no two alike, x 20 systems", unlike(many))
+    replanned("the same, on forecasts kept", kept(few))
+    replanned("5,000 jobs, no two alike, x 20 systems, on forecasts kept", kept(unlike(many)))
 
 
 if __name__ == "__main__":
