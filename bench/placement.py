@@ -22,6 +22,7 @@ from placement.filters import screen
 from placement.forecasts import Forecasts, depth_for
 from placement.futures import Copy, Futures
 from placement.greedy import greedy
+from placement.kept import Kept
 from placement.looks import Look, SeenJob
 from placement.order import Order
 from placement.pose import pose
@@ -128,7 +129,7 @@ def _finished(dice: random.Random, systems: int) -> FinishedRun:
 def fresh(asked: Problem) -> Problem:
     """The same problem as it comes from the store: nothing worked out yet."""
     views = tuple(replace(view, snapshot=view.snapshot and replace(view.snapshot)) for view in asked.systems)
-    return replace(asked, systems=views, forecasts=Forecasts())
+    return replace(asked, systems=views, forecasts=Forecasts(), own_runs=Kept())
 
 
 def kept(asked: Problem) -> Problem:
@@ -220,13 +221,17 @@ def measure(name: str, run: Callable[[], object], times: int) -> None:
 
 
 def unlike(asked: Problem) -> Problem:
-    """The same number of jobs for one queue of each system, no two of them alike in image, walltime and memory."""
+    """The same number of jobs for one queue of each system, which all of them fit, no two alike."""
     return replace(asked, asks=tuple(_unlike(ask, n) for n, ask in enumerate(asked.asks)))
 
 
 def _unlike(ask: Ask, number: int) -> Ask:
-    own = replace(ask.spec.resources, walltime_s=ask.spec.resources.walltime_s + number, memory_mib=4000 + number)
+    own = replace(ask.spec.resources, walltime_s=_within_a_day_s(ask, number), memory_mib=4000 + number)
     return replace(ask, spec=replace(ask.spec, queue="cpu", image=f"{ask.spec.image}-{number}", resources=own))
+
+
+def _within_a_day_s(ask: Ask, number: int) -> int:
+    return min(86_400, ask.spec.resources.walltime_s + 5000) - number
 
 
 def campaigns(asked: Problem, kinds: int) -> Problem:
@@ -274,8 +279,8 @@ def main() -> None:
     many = problem(5000, 20)
     few = campaigns(many, 100)
     replanned("5,000 jobs of 100 kinds x 20 systems, queues foreseen anew", few)
-    replanned("the same, on forecasts kept", fresh(few))
-    replanned("5,000 jobs, no two alike, x 20 systems", unlike(many))
+    replanned("the same, on forecasts kept", kept(few))
+    replanned("5,000 jobs, no two alike, x 20 systems, on forecasts kept", kept(unlike(many)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from statistics import NormalDist, quantiles
 
 from scheduler.model.plan import Term
@@ -23,6 +23,12 @@ def drawn(term: Term, draw_count: int, order_step: int = 1) -> tuple[float, ...]
     middle = max(0.0, term.p50_s) ** (1 / ROOT)
     spread = (max(term.p90_s, term.p50_s, 0.0) ** (1 / ROOT) - middle) / _P90
     return tuple(max(0.0, middle + spread * sigma) ** ROOT for sigma in _sigmas(draw_count, order_step))
+
+
+@lru_cache(maxsize=10_000)
+def mean_s(p50_s: float, p90_s: float, draw_count: int) -> float:
+    """The mean of such draws."""
+    return sum(drawn(Term(p50_s, p90_s), draw_count)) / draw_count
 
 
 def summed_up(draws_s: Sequence[float]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
-from placement.estimate import Evidence, estimates, outlook, probe_for, starts_in_line
+from placement.estimate import Evidence, estimates, exactly, outlook, probe_for, starts_in_line
 from placement.explain import LONG_WAIT_S, advice, decided
 from placement.filters import Screening, screen
 from placement.gangs import gathered
@@ -44,8 +44,15 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     assignment = pose(problem, screenings, expected, evidence.history)
     found = answer(assignment, greedy(assignment), limits, problem.seed)
     choices = read(assignment, found.counts)
+    shown = {
+        ask.job_uuid: exactly(ask, expected[ask.job_uuid], choice.place, screenings[ask.job_uuid].candidates, evidence)
+        for ask in problem.asks
+        if (choice := choices.get(ask.job_uuid)) is not None
+    }
     decisions = {
-        uuid: decided(screenings[uuid], expected[uuid], choices.get(uuid), found.proven_optimal, problem.now)
+        uuid: decided(
+            screenings[uuid], shown.get(uuid, expected[uuid]), choices.get(uuid), found.proven_optimal, problem.now
+        )
         for uuid in sorted(screenings)
     }
     gap_share = cost(assignment, found.counts) / max(1, assignment.lower_bound) - 1
@@ -56,12 +63,15 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
 def rethink(problem: Problem, standings: Mapping[str, Standing]) -> Mapping[str, Further]:
     """Where queued jobs should go besides where they wait, by uuid; those that stay are left out.
 
-    A place that breaks jobs at once is tried by new jobs, never by these; who waits there may leave.
+    A place that breaks jobs at once is tried by new jobs, never by these; who waits there may leave. No job leaves its
+    gang.
     """
     evidence, screenings, now_s = Evidence.of(problem), screen(problem), problem.now.timestamp()
     shut = [place for view in problem.systems if view.breakers for place in (view.host_place, *view.queue_places)]
     found: dict[str, Further] = {}
     for ask in problem.asks:
+        if ask.spec.gang:  # one place was chosen for all of it
+            continue
         standing = standings[ask.job_uuid]
         candidates = {place.key: place for place in screenings[ask.job_uuid].candidates if not place.breakers}
         candidates |= {place.key: place for place in shut if place.breakers and place.key in standing.in_line}

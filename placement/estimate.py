@@ -8,20 +8,22 @@ is believed less, and after an hour not at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
-from placement.draws import as_many, drawn, summed_up
+from placement.draws import as_many, drawn, mean_s, summed_up
+from placement.experience import Experience
 from placement.failures import Failures
 from placement.filters import Screening
 from placement.first_use import FirstUses
-from placement.forecasts import DRAWS, Forecast
+from placement.forecasts import DRAWS, Forecast, Forecasts
 from placement.futures import LONGEST_S, Copy
 from placement.history import History
 from placement.holds import held
+from placement.own_runs import OwnRuns
 from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.race import Prospect
@@ -64,7 +66,10 @@ NO_HISTORY = Term(1800, 6 * 3600, "nothing known of this queue yet: anything fro
 
 CROWD = 200
 ROUNDING = 1.5
-"""With more jobs in a plan, walltimes of one such step and memories of a factor of two are asked of a queue as one."""
+"""With more jobs in a plan, walltimes of one such step and memories of a factor of two are asked of a queue as one.
+
+Jobs that differ by no more than such a step in anything are then estimated as one, but for where they go.
+"""
 
 WaitKey = tuple[PlaceKey, Resources, frozenset[object]]
 
@@ -81,19 +86,43 @@ class Evidence:
     waits: dict[WaitKey, Term] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """Of those waits that are summed up from draws."""
+    starts_s: dict[Copy, tuple[float, ...]] = field(default_factory=dict)
+    """By job as it is replayed: many that ask for other memory are the same there."""
     told_waits_s: dict[WaitKey, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     """Median and 90th percentile by every estimator that had an answer."""
     rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
+    own_estimates: dict[Hashable, Estimate] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
-        history, first_uses = History(problem.history, speeds), FirstUses(problem.history)
-        return cls(problem, history, first_uses, Failures(problem.history, problem.now), Scores(problem.history))
+        runs = problem.own_runs.of("", (problem.history, speeds), lambda: OwnRuns.of(problem.history, speeds))
+        return cls(problem, runs.history, runs.first_uses, Failures(runs.broken, problem.now), runs.scores)
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether there are so many jobs that those speak for others that are nearly alike."""
+        return len(self.problem.asks) > CROWD
+
+    def kin(self, ask: Ask) -> Hashable:
+        """Equal for jobs that are nearly ``alike``: to a step in run time, walltime and memory."""
+        spec, asked = ask.spec, ask.spec.resources
+        run = self.history.run(spec, ask.owner, 1.0)
+        image = spec.image if self.first_uses.knows(spec.image) else ""
+        shape = asked.nodes, asked.cores_per_node, asked.gpus_per_node, asked.gpu_model
+        steps = tuple(map(_step, (run.p50_s, run.p90_s, asked.walltime_s, asked.memory_mib)))
+        return (*shape, *steps, image, *_beside(spec))
+
+    def own(self, ask: Ask, place: PlaceOption) -> Estimate:
+        """The job's own estimate, for which nothing else speaks."""
+        alike = likeness(ask), place.key
+        if alike not in self.own_estimates:
+            self.own_estimates[alike] = estimated(ask, place, self)
+        return self.own_estimates[alike]
 
     def as_asked(self, spec: JobSpec, place: PlaceOption) -> JobSpec:
         """The job whose wait is asked for: it, or in a crowd one that is rounded up and stands for all like it."""
-        if len(self.problem.asks) <= CROWD:
+        if not self.is_crowd:
             return spec
         resources = _rounded_up(spec.resources, place)
         key = place.key, resources, frozenset(spec.scheduler_options)
@@ -108,15 +137,18 @@ class Evidence:
 
     def forecast(self, place: PlaceOption) -> Forecast | None:
         """What is foreseen of the place's queue; None where too little of it is visible, or that was long ago."""
-        if self.age_s(place) > STALE_S:
-            return None
-        name = place_name(place)
+        return None if self.age_s(place) > STALE_S else foresee(place, self.problem.experience, self.problem.forecasts)
 
-        def make() -> Forecast | None:
-            look = foreseeable(place)
-            return None if look is None else Forecast(look, self.problem.experience, name)
 
-        return self.problem.forecasts.of(name, (place.view.snapshot, place.unseen), make)
+def foresee(place: PlaceOption, known: Experience, kept: Forecasts) -> Forecast | None:
+    """The forecast of a queue that is kept, or a new one; None where too little of it is visible."""
+    name = place_name(place)
+
+    def make() -> Forecast | None:
+        look = foreseeable(place)
+        return None if look is None else Forecast(look, known, name)
+
+    return kept.of(name, (place.view.snapshot, place.unseen), make)
 
 
 WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
@@ -127,25 +159,46 @@ def estimates(
 ) -> Mapping[str, tuple[Estimate, ...]]:
     """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
     evidence = evidence or Evidence.of(problem)
-    found: dict[Hashable, tuple[Estimate, ...]] = {}
-    expected: dict[str, tuple[Estimate, ...]] = {}
+    like: Callable[[Ask], Hashable] = evidence.kin if evidence.is_crowd else likeness
+    asked: dict[str, Hashable] = {}
+    speakers: dict[Hashable, Ask] = {}
     for ask in problem.asks:
-        candidates = screenings[ask.job_uuid].candidates
-        asked = likeness(ask), tuple(place.key for place in candidates)
-        if asked not in found:
-            found[asked] = _soonest_first(ask, candidates, evidence)
-        expected[ask.job_uuid] = found[asked]
-    return expected
+        alike = like(ask), tuple(place.key for place in screenings[ask.job_uuid].candidates)
+        asked[ask.job_uuid] = alike
+        if alike not in speakers or demand(ask) > demand(speakers[alike]):
+            speakers[alike] = ask
+    found = {
+        alike: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for alike, ask in speakers.items()
+    }
+    return {uuid: found[alike] for uuid, alike in asked.items()}
+
+
+def demand(ask: Ask) -> tuple[int, int, str]:
+    """Of jobs that are nearly alike, the one for which this is greatest speaks for all: it asks for most."""
+    return ask.spec.resources.walltime_s, ask.spec.resources.memory_mib, ask.job_uuid
+
+
+def exactly(
+    ask: Ask, expected: Sequence[Estimate], chosen: PlaceKey, places: Iterable[PlaceOption], evidence: Evidence
+) -> tuple[Estimate, ...]:
+    """The estimates of a job, in a crowd with its own of where it goes and of the next best place; soonest first."""
+    if not evidence.is_crowd:
+        return tuple(expected)
+    keys = [PlaceKey(each.system_id, each.queue) for each in expected]
+    shown = {chosen, next((key for key in keys if key != chosen), chosen)}
+    own = {place.key: evidence.own(ask, place) for place in places if place.key in shown}
+    found = [own.get(key, each) for key, each in zip(keys, expected, strict=True)]
+    return tuple(sorted(found, key=lambda each: round(score_s(each))))
 
 
 def likeness(ask: Ask) -> Hashable:
     """All that the estimators read of an ask: those for whom this is equal may expect the same everywhere."""
-    spec = ask.spec
+    return (ask.owner, ask.spec.image, ask.spec.resources, *_beside(ask.spec))
+
+
+def _beside(spec: JobSpec) -> tuple[Hashable, ...]:
     return (
-        ask.owner,
-        spec.image,
         spec.runtime,
-        spec.resources,
         spec.array,
         spec.scheduler_options,
         tuple(each.source_url for each in spec.file_inputs),
@@ -159,7 +212,7 @@ def likeness(ask: Ask) -> Hashable:
 
 def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
     """To the second; of places that are as soon, the cheaper one first, then by name."""
-    found = [(outlook(ask, place, evidence).estimate, place.view.price_usd_per_core_hour) for place in places]
+    found = [(estimated(ask, place, evidence), place.view.price_usd_per_core_hour) for place in places]
     found.sort(key=lambda each: (round(score_s(each[0])), each[1], each[0].system_id, each[0].queue or ""))
     return tuple(each for each, _ in found)
 
@@ -174,24 +227,29 @@ class Outlook(NamedTuple):
 
 def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     """The terms of the time to solution, and what they come to."""
+    expected = estimated(ask, place, evidence)
+    now_s = evidence.problem.now.timestamp()
+    waits_s = _waits_s(_wait_key(evidence.as_asked(ask.spec, place), place), expected.wait, evidence)
+    starts_s = tuple(now_s + max(wait_s, expected.staging.p50_s) for wait_s in waits_s)
+    runs_s = drawn(expected.run, DRAWS, order_step=3)
+    ends_s = tuple(at_s + run_s + expected.archive.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
+    return Outlook(place.key, expected, Prospect(_name(place.key), starts_s, ends_s).later_by(expected.extra_s))
+
+
+def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
+    """The same for people; what it comes to are the means over the same draws."""
     asked = evidence.as_asked(ask.spec, place)
-    in_line = queue_wait(asked, place, evidence)
-    wait = held(ask.spec, place, evidence.problem.now, in_line)
+    key = _wait_key(asked, place)
+    wait = held(ask.spec, place, evidence.problem.now, queue_wait(asked, place, evidence))
     stage, run, bring_home = (
         staging(ask.spec, place, evidence),
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    waits_s = evidence.draws_s.get(_wait_key(asked, place)) if wait is in_line else None
-    if waits_s is None:
-        waits_s = drawn(wait, DRAWS)
-    now_s = evidence.problem.now.timestamp()
-    starts_s = tuple(now_s + max(wait_s, stage.p50_s) for wait_s in waits_s)
-    runs_s = drawn(run, DRAWS, order_step=3)
-    ends_s = tuple(at_s + run_s + bring_home.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
-    prospect = Prospect(_name(place.key), starts_s, ends_s)
+    start_s = sum(max(wait_s, stage.p50_s) for wait_s in _waits_s(key, wait, evidence)) / DRAWS
+    run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
-    taken_s = crowding_s(prospect, cores, total_cores(place.nodes) or UNSEEN_CORES)
+    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES)
     deadline_at = ask.spec.deadline_at
     expected = Estimate(
         system_id=place.key.system_id,
@@ -200,14 +258,19 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
         staging=stage,
         run=run,
         archive=bring_home,
-        expected_s=prospect.mean_end_s - now_s + taken_s,
-        told_waits_s=evidence.told_waits_s.get(_wait_key(asked, place), {}),
+        expected_s=start_s + run_s + bring_home.p50_s + taken_s,
+        told_waits_s=evidence.told_waits_s.get(key, {}),
         deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
     extra_s = costs(ask, place, expected, evidence.failures)
     noted = notes(ask, place, expected, evidence.failures, extra_s)
-    found = replace(expected, costs_s=extra_s, notes=noted)
-    return Outlook(place.key, found, prospect.later_by(found.extra_s))
+    return replace(expected, costs_s=extra_s, notes=noted) if extra_s or noted else expected
+
+
+def _waits_s(key: WaitKey, wait: Term, evidence: Evidence) -> Sequence[float]:
+    """Draws of the wait: those that it was summed up from, unless something else holds the job back."""
+    waits_s = evidence.draws_s.get(key) if wait is evidence.waits[key] else None
+    return drawn(wait, DRAWS) if waits_s is None else waits_s
 
 
 def score_s(estimate: Estimate) -> float:
@@ -245,6 +308,10 @@ def _guessed(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
         return term
     held_p90 = f"{score.coverage_share:.0%} of its last {score.start_count} p90 held for jobs of ours"
     return Term(term.p50_s, term.p90_s, f"{term.source}; {held_p90}")
+
+
+def _step(amount: float) -> int:
+    return math.ceil(math.log(max(1.0, amount), ROUNDING))
 
 
 def _rounded_up(resources: Resources, place: PlaceOption) -> Resources:
@@ -337,7 +404,9 @@ def foreseen(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | No
     if forecast is None:
         return None
     until_s = copy.ready_s + LONGEST_S
-    starts_s = forecast.starts_s(copy, until_s)
+    if copy not in evidence.starts_s:
+        evidence.starts_s[copy] = forecast.starts_s(copy, until_s)
+    starts_s = evidence.starts_s[copy]
     if min(starts_s) >= until_s:
         return None
     waits_s = tuple(start_s - copy.ready_s for start_s in starts_s)

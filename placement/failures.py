@@ -7,7 +7,7 @@ What a run does to itself (an exit code, a walltime or memory used up) says noth
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -53,23 +53,42 @@ class _Seen(NamedTuple):
         return (self.broken + usual * PRIOR_RUNS) / (self.runs + PRIOR_RUNS)
 
 
-class Failures:
-    """How often each place breaks a run; built once for a problem."""
+class Tally(NamedTuple):
+    """What was seen of each system and place, as it counted when the last of the runs ended."""
 
-    def __init__(self, runs: Iterable[FinishedRun], now: datetime) -> None:
-        self._seen: dict[str | PlaceKey, _Seen] = defaultdict(_Seen)
-        self._probabilities: dict[PlaceKey, float] = {}
-        for run in sorted(runs, key=lambda run: (run.ended_at, run.system_id, run.queue or "", run.broken, run.run_s)):
-            weight = 0.5 ** (max(0.0, (now - run.ended_at).total_seconds()) / HALF_LIFE_S)
-            broken, broken_run_s = (weight, weight * run.run_s) if run.broken else (0.0, 0.0)
-            for where in (run.system_id, PlaceKey(run.system_id, run.queue)):
-                seen = self._seen[where]
-                self._seen[where] = _Seen(seen.runs + weight, seen.broken + broken, seen.broken_run_s + broken_run_s)
+    seen: Mapping[str | PlaceKey, _Seen]
+    ended_at: datetime | None = None
+
+
+def tally(runs: Collection[FinishedRun]) -> Tally:
+    """Count runs; those that ended before the last one count less by what has faded since."""
+    last_at = max((run.ended_at for run in runs), default=None)
+    seen: dict[str | PlaceKey, _Seen] = defaultdict(_Seen)
+    for run in sorted(runs, key=lambda run: (run.ended_at, run.system_id, run.queue or "", run.broken, run.run_s)):
+        weight = _left_after(run.ended_at, last_at)
+        broken, broken_run_s = (weight, weight * run.run_s) if run.broken else (0.0, 0.0)
+        for where in (run.system_id, PlaceKey(run.system_id, run.queue)):
+            runs_here, broken_here, broken_here_s = seen[where]
+            seen[where] = _Seen(runs_here + weight, broken_here + broken, broken_here_s + broken_run_s)
+    return Tally(seen, last_at)
+
+
+def _left_after(then: datetime, now: datetime | None) -> float:
+    """What is left of a weight; all of it where a clock jumped back."""
+    return 1.0 if now is None else 0.5 ** (max(0.0, (now - then).total_seconds()) / HALF_LIFE_S)
+
+
+class Failures:
+    """How often each place breaks a run."""
+
+    def __init__(self, tallied: Tally, now: datetime) -> None:
+        self._tally, self._probabilities = tallied.seen, dict[PlaceKey, float]()
+        self._left = 1.0 if tallied.ended_at is None else _left_after(tallied.ended_at, now)
 
     def probability(self, place: PlaceKey) -> float:
         """Of a run there being broken: as seen there, leaning on the system's other queues, and they on the usual."""
         if place not in self._probabilities:
-            here, there = self._seen.get(place, _Seen()), self._seen.get(place.system_id, _Seen())
+            here, there = self._seen(place), self._seen(place.system_id)
             elsewhere = _Seen(ELSEWHERE * (there.runs - here.runs), ELSEWHERE * (there.broken - here.broken))
             usual = max(0.0, elsewhere.leaning_on(PRIOR_PROBABILITY))
             self._probabilities[place] = min(here.leaning_on(usual), MOST_PROBABILITY)
@@ -80,9 +99,13 @@ class Failures:
 
         It ran as long as broken ones did there, and by half where less is known.
         """
-        probability, seen = self.probability(place), self._seen.get(place.system_id, _Seen())
+        probability, seen = self.probability(place), self._seen(place.system_id)
         ran_s = max(run.p50_s / 2, seen.broken_run_s / seen.broken if seen.broken else 0.0)
         return probability / (1 - probability) * (wait.p50_s + ran_s)
+
+    def _seen(self, where: str | PlaceKey) -> _Seen:
+        runs, broken, broken_run_s = self._tally.get(where, _Seen())
+        return _Seen(runs * self._left, broken * self._left, broken_run_s * self._left)
 
     def note(self, place: PlaceKey, loss_s: float) -> tuple[str, ...]:
         """What people should read of it beside an estimate; nothing where failures are rare."""

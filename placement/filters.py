@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from placement.constraints import parse
+from placement.gist import Gist, restated
 from placement.policy import allowed_images, image_allowed, outbound_network, price_usd, storage_mib
 from placement.problem import Ask, Breaker, PlaceOption, Problem, SystemView, holds
 from placement.rejections import of_place, of_system, reached
@@ -34,7 +35,7 @@ from placement.words import count, memory
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
-from scheduler.model.runs import JobType, Runtime
+from scheduler.model.runs import JobType, Resources, Runtime
 
 NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN, Reason.FAILING, Reason.GANG})
 """Reasons that time alone may heal: the job waits. All others are an error of the request."""
@@ -60,14 +61,17 @@ class Screening:
 def screen(problem: Problem) -> Mapping[str, Screening]:
     """Judge every ask of the problem against every system; by job uuid, places in a stable order."""
     views = sorted(problem.systems, key=lambda view: view.system.id)
-    found: dict[Hashable, Screening] = {}
-    screenings: dict[str, Screening] = {}
+    gist, judged = Gist(views), dict[Hashable, Screening]()
+    screenings: dict[tuple[Hashable, Resources], Screening] = {}
+    found: dict[str, Screening] = {}
     for ask in problem.asks:
-        asked = ask.owner, question(ask.spec)
-        if asked not in found:
-            found[asked] = _screened(ask, views)
-        screenings[ask.job_uuid] = found[asked]
-    return screenings
+        asked, resources = (ask.owner, gist.of(ask.spec)), ask.spec.resources
+        if asked not in judged:
+            judged[asked] = screenings[asked, resources] = _screened(ask, views)
+        elif (asked, resources) not in screenings:
+            screenings[asked, resources] = _restated(judged[asked], resources)
+        found[ask.job_uuid] = screenings[asked, resources]
+    return found
 
 
 def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:
@@ -90,23 +94,9 @@ def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:
     return Screening(tuple(candidates), later, hard)
 
 
-def question(spec: JobSpec) -> Hashable:
-    """All that the filters read of a spec: jobs of one owner for whom this is equal are judged alike."""
-    return (
-        spec.exec_system_id,
-        spec.dynamic,
-        spec.queue,
-        spec.job_type,
-        spec.runtime,
-        None if spec.array is None else len(spec.array.indices),
-        spec.resources,
-        spec.constraints,
-        spec.scheduler_options,
-        spec.image,
-        spec.max_price_usd,
-        spec.needs_network,
-        spec.storage_mib,
-    )
+def _restated(screening: Screening, asked: Resources) -> Screening:
+    later, never = restated(screening.later, asked), restated(screening.rejections, asked)
+    return Screening(screening.candidates, later, never)
 
 
 def job_type_on(spec: JobSpec, view: SystemView) -> JobType:

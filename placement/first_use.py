@@ -29,7 +29,7 @@ PRESENT = Term(1, 5, "the image was used there before")
 
 
 class FirstUses:
-    """What completed runs tell of images on systems; built once for a problem."""
+    """What completed runs tell of images on systems."""
 
     def __init__(self, runs: Iterable[FinishedRun]) -> None:
         self._last_at: dict[tuple[str, str], datetime] = {}
@@ -39,6 +39,7 @@ class FirstUses:
             here = (run.system_id, run.image)
             took_s[here].append(run.run_s)
             self._last_at[here] = max(run.ended_at, self._last_at.get(here, run.ended_at))
+        self._images = {image for _, image in took_s}
         self._on_system: dict[str, list[float]] = defaultdict(list)
         self._of_image: dict[str, list[float]] = defaultdict(list)
         for (system_id, image), (first_s, *later_s) in took_s.items():
@@ -46,6 +47,10 @@ class FirstUses:
                 delay_s = max(0.0, first_s - median(later_s))
                 self._on_system[system_id].append(delay_s)
                 self._of_image[image].append(delay_s)
+
+    def knows(self, image: str) -> bool:
+        """Whether the image was used anywhere: all others are alike."""
+        return image in self._images
 
     def is_present(self, system_id: str, image: str, now: datetime) -> bool:
         """Whether the image was used there lately; a run that ended after ``now`` (a clock jumped) is lately."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from threading import Lock
 
 from placement.experience import Experience, Place
 from placement.futures import Copy, Futures
+from placement.kept import Kept
 from placement.looks import Look
 from placement.played import DEPTH
 from placement.predict import Predictor
@@ -42,11 +43,18 @@ class Forecast:
         """``name``: of the queue in what is known."""
         place = known.places.get(name, Place(look))
         self.look, self.visible_jobs = look, len(look.running) + len(look.waiting)
-        draws = max(FEWEST_DRAWS, min(DRAWS, JOBS_DRAWN // max(1, self.visible_jobs)))
+        self._draws = draws = max(FEWEST_DRAWS, min(DRAWS, JOBS_DRAWN // max(1, self.visible_jobs)))
         depth = depth_for(self.visible_jobs)
         self._likely = Futures(look, Predictor(known.run_times), place.order, place.newcomers, draws, depth=depth)
         self._worst = Futures(look, AllOfIt(known.run_times), place.order, (), 1, depth=depth)
         self._lock = Lock()
+
+    def play(self) -> None:
+        """Play all draws; whoever asks meanwhile waits for one of them at most."""
+        for futures, draws in ((self._likely, self._draws), (self._worst, 1)):
+            for n in range(draws):
+                with self._lock:
+                    futures.play(n)
 
     def starts_s(self, copy: Copy, until_s: float) -> tuple[float, ...]:
         """When a copy that is sent now would start, a draw each; ``until_s`` where later."""
@@ -64,15 +72,5 @@ class Forecast:
             return self._likely.held_starts_s(held, until_s)
 
 
-class Forecasts:
-    """What was made, by name of the queue; the newest of each."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, tuple[Sequence[object], Forecast | None]] = {}
-
-    def of(self, name: str, made_of: Sequence[object], make: Callable[[], Forecast | None]) -> Forecast | None:
-        """The forecast that is at hand, if it was made of the same; else a new one."""
-        kept = self._made.get(name)
-        if kept is None or kept[0] != made_of:
-            kept = self._made[name] = made_of, make()
-        return kept[1]
+Forecasts = Kept[Forecast | None]
+"""By name of the queue; None where too little of it is visible."""

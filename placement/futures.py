@@ -94,6 +94,10 @@ class Futures:
         """When each of these, which are in line already, will start, a draw each; ``until_s`` where later."""
         return {each: tuple(draw.start_s(each, until_s) for draw in self._all()) for each in held}
 
+    def play(self, n: int) -> None:
+        """Play one draw as far as draws are played; else that is done by whoever asks first."""
+        self._all()[n].play(self._look.now_s + LONGEST_S)
+
     # -- one draw ----------------------------------------------------------------------------------------------------
 
     def _all(self) -> Sequence[Played]:

@@ -20,7 +20,7 @@ FEWEST = 3
 
 
 class History:
-    """Finished runs by what they are asked for; built once for a problem."""
+    """Finished runs by what they are asked for."""
 
     def __init__(self, runs: Iterable[FinishedRun], speeds: Mapping[str, float]) -> None:
         """``speeds``: speed factor by system id, so that run times of one system speak for another."""

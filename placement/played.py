@@ -76,6 +76,11 @@ class Played:
             if not self._play(until_s) and first == len(self._steps):
                 return until_s if self._pace is None else max(_paced_s(self._pace, load, until_s), ready_s)
 
+    def play(self, until_s: float) -> None:
+        """All that is played one by one, so that nobody who asks has to wait for it."""
+        while self._play(until_s):
+            pass
+
     # -- looking for a start -----------------------------------------------------------------------------------------
 
     def _fits(self, step: int, load: Load, ready_s: float) -> bool:

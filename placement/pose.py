@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from placement.assign import LONGEST_S, MOST_CORES, Assignment, Counts, Kind, Limit, Option, periods
-from placement.estimate import score_s, tasks_at_once
+from placement.estimate import CROWD, demand, score_s, tasks_at_once
 from placement.filters import Screening
 from placement.gangs import GangKey, gang_of
 from placement.history import History
@@ -36,13 +36,15 @@ def pose(
     posed: dict[tuple[int, PlaceKey | None], int] = {}
     choices: dict[tuple[Option, ...], int] = {}
     weight = weights(problem.asks)
-    for ask in problem.asks:
+    limited = _limited_per_user(problem)
+    for ask in sorted(problem.asks, key=demand, reverse=True):  # who speaks for others comes first
         stays, estimates = problem.last_plan.get(ask.job_uuid), expected[ask.job_uuid]
         same = id(estimates), stays  # who is estimated alike shares them
         if same not in posed:
             posed[same] = choices.setdefault(_options(ask, places, estimates, stays), len(choices))
         if estimates:
-            what = _Alike(ask.owner, weight[ask.job_uuid], posed[same], ask.spec.deadline_at, gang_of(ask))
+            owner = ask.owner if len(problem.asks) <= CROWD or limited else ""
+            what = _Alike(owner, weight[ask.job_uuid], posed[same], ask.spec.deadline_at, gang_of(ask))
             alike[what].append(ask)
     options = list(choices)
     kinds = [_kind(each, asks, options[each.choice]) for each, asks in alike.items() if each.gang is None]
@@ -62,6 +64,7 @@ class _Alike(NamedTuple):
     """What the jobs of a kind have in common."""
 
     owner: str
+    """Empty in a crowd where no limit is a user's."""
     weight: int
     choice: int
     """Number of the options that they have."""
@@ -172,6 +175,14 @@ def _limits(problem: Problem, slots: Mapping[PlaceKey, int], owners: Iterable[st
             if places and 0 <= most_per_user < UNLIMITED:
                 for owner in sorted(owners):
                     yield Limit(places, max(0, most_per_user - view.active_jobs(name, owner)), owner)
+
+
+def _limited_per_user(problem: Problem) -> bool:
+    """Whether any limit on numbers of jobs is one for each user."""
+    systems = [view.system for view in problem.systems]
+    limits = [each.max_jobs_per_user for each in systems]
+    limits += [queue.max_jobs_per_user for each in systems for queue in each.queues]
+    return any(0 <= most < UNLIMITED for most in limits)
 
 
 def _longest_waiting(ask: Ask) -> tuple[float, str]:

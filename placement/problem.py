@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from placement.experience import Experience
 from placement.forecasts import Forecasts
+from placement.kept import Kept
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
 from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
 from scheduler.model.systems import UNLIMITED, LogicalQueue, System
+
+if TYPE_CHECKING:
+    from placement.own_runs import OwnRuns
 
 ANYONE = frozenset({"*"})
 """A set of owners that holds everyone; for systems that need no credential, and for tests."""
@@ -226,7 +230,7 @@ class Problem:
     """Everything a plan depends on. ``last_plan`` is only a hint; ``seed`` feeds the solver.
 
     watched, experience: what the looks at queues taught; read, and never moved, by planning.
-    forecasts: those of plans before, which save the work and change no answer.
+    forecasts, own_runs: what was worked out for plans before, of queues and of ``history``.
     """
 
     now: datetime
@@ -236,6 +240,7 @@ class Problem:
     watched: Mapping[PlaceKey, LearntWaits] = field(default_factory=dict)
     experience: Experience = field(default_factory=Experience)
     forecasts: Forecasts = field(default_factory=Forecasts, compare=False, repr=False)
+    own_runs: Kept[OwnRuns] = field(default_factory=Kept, compare=False, repr=False)
     last_plan: Mapping[str, PlaceKey] = field(default_factory=dict)
     seed: int = 0
 

@@ -31,7 +31,7 @@ class Score:
 
 
 class Scores:
-    """Scores by place and estimator; built once for a problem."""
+    """Scores by place and estimator."""
 
     def __init__(self, runs: Iterable[FinishedRun]) -> None:
         told: dict[tuple[PlaceKey, str], list[tuple[float, bool]]] = defaultdict(list)

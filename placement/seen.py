@@ -35,7 +35,7 @@ def cores_fit(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 
 def memory_fits(ask: Ask, place: PlaceOption) -> Rejection | None:
-    return between(place, Reason.MEMORY, ask.spec.resources.memory_mib, place.bounds.memory_mib, _memory)
+    return between(place, Reason.MEMORY, ask.spec.resources.memory_mib, place.bounds.memory_mib, written_memory)
 
 
 def walltime_allowed(ask: Ask, place: PlaceOption) -> Rejection | None:
@@ -219,7 +219,8 @@ def _cores(number: int) -> str:
     return count(number, "core") + " per node"
 
 
-def _memory(mib: int) -> str:
+def written_memory(mib: int) -> str:
+    """As what a job asks of each node."""
     return memory(mib) + " per node"
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from placement.estimate import Evidence, visible_queue
 from placement.explain import place_name
-from placement.filters import question, screen
+from placement.filters import screen
+from placement.gist import question
 from placement.holds import closures_ahead, held, walltime_before
 from placement.problem import Ask, PlaceKey, PlaceOption
 from placement.slots import nodes_free_for

@@ -100,9 +100,9 @@ class Steering:
         return Prospect(copy.place, starts_s, self._futures[copy.place].ends_s(copy, starts_s))
 
     def _cost_s(self, copy: Copy, prospect: Prospect) -> float:
-        return prospect.mean_end_s + crowding_s(prospect, copy.cores, self._looks[copy.place].cores)
+        return prospect.mean_end_s + crowding_s(prospect.run_s, copy.cores, self._looks[copy.place].cores)
 
 
-def crowding_s(prospect: Prospect, cores: int, all_cores: int) -> float:
-    """What others of ours lose by a job that takes so many of a place's cores, in seconds."""
-    return CROWDING * prospect.run_s * cores / all_cores
+def crowding_s(run_s: float, cores: int, all_cores: int) -> float:
+    """What others of ours lose by a job that takes so many of a place's cores for so long, in seconds."""
+    return CROWDING * run_s * cores / all_cores

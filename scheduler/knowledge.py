@@ -2,7 +2,8 @@
 
 What was learnt is kept by each process for itself and can always be made again: it is brought back from the rows of
 everyone's jobs when a system is first met, and moved by every look from then on. All of it happens in one thread of its
-own, one piece after the other, so that neither loops nor requests wait for it; until it is done nothing is known.
+own, one piece after the other, so that neither loops nor requests wait for it; until it is done nothing is known. There
+the forecasts of queues are played, too, as soon as a look is learnt from: plans find them at hand.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from placement.estimate import foresee
 from placement.experience import Experience, learn, recall
 from placement.forecasts import Forecasts
+from placement.kept import Kept
+from placement.own_runs import OwnRuns
 from placement.problem import Ask, LearntWaits, PlaceKey, Problem, SystemView
 from placement.visible import look_of, queue_name, remembered
 from scheduler.model.plan import Term
@@ -82,9 +86,11 @@ class Knowledge:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._looks: dict[str, Mapping[str, SystemSnapshot]] = defaultdict(dict)
+        self._looks: dict[str, dict[str, SystemSnapshot]] = defaultdict(dict)
+        self._views: dict[str, Mapping[str, SystemView]] = defaultdict(dict)
         self._experience: dict[str, Experience] = defaultdict(Experience)
         self._forecasts: dict[str, Forecasts] = defaultdict(Forecasts)
+        self._own_runs: dict[str, Kept[OwnRuns]] = defaultdict(Kept)
         self._followed: dict[tuple[str, str], Followed] = {}
         self._recalling: set[asyncio.Task[None]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="learning")
@@ -93,18 +99,28 @@ class Knowledge:
         """The question of where these jobs go, with all that is known."""
         async with self._reading() as db:
             asked = await PlacementFacts(db).problem(tenant, asks, now, self._looks[tenant])
-        self._looks[tenant] = {view.system.id: view.snapshot for view in asked.systems if view.snapshot is not None}
-        for system_id, snapshot in self._looks[tenant].items():
-            self.look(tenant, system_id, snapshot)
+        self._views[tenant] = {view.system.id: view for view in asked.systems}
+        self._looks[tenant] = {id_: look for id_, look in self._looks[tenant].items() if id_ in self._views[tenant]}
+        for view in asked.systems:
+            if view.snapshot is not None:
+                self.look(tenant, view.system.id, view.snapshot)
         watched = {key: queue for view in asked.systems for key, queue in self._watched(tenant, view)}
-        known, kept = self._experience[tenant], self._forecasts[tenant]
-        return replace(asked, experience=known, watched=watched, forecasts=kept)
+        return replace(
+            asked,
+            experience=self._experience[tenant],
+            watched=watched,
+            forecasts=self._forecasts[tenant],
+            own_runs=self._own_runs[tenant],
+        )
 
     def look(self, tenant: str, system_id: str, snapshot: SystemSnapshot) -> None:
         """Learn from a look, soon; one that is not newer than the last is passed over.
 
         So is one by another login, which may be shown other jobs, unless the first has not looked for long.
         """
+        at_hand = self._looks[tenant].get(system_id)
+        if at_hand is None or at_hand.taken_at < snapshot.taken_at:
+            self._looks[tenant][system_id] = snapshot
         followed = self._followed.get((tenant, system_id))
         if followed is None:
             followed = self._followed[tenant, system_id] = Followed()
@@ -160,6 +176,15 @@ class Knowledge:
         self._experience[tenant] = learn(self._experience[tenant], looks)
         for name in partitions:
             followed.queues.setdefault(name, watched(name)).look(snapshot)
+        self._foresee(tenant, system_id, snapshot)
+
+    def _foresee(self, tenant: str, system_id: str, snapshot: SystemSnapshot) -> None:
+        """Play what the next plan will ask for, if none of our jobs is sent there until then."""
+        view = self._views[tenant].get(system_id)
+        for place in replace(view, snapshot=snapshot).queue_places if view is not None else ():
+            forecast = foresee(place, self._experience[tenant], self._forecasts[tenant])
+            if forecast is not None:
+                forecast.play()
 
     def _guarded(self, work: Callable[..., None], tenant: str, system_id: str, *rest: Any) -> None:
         """What goes wrong here costs what would have been learnt, and nothing else."""

@@ -13,7 +13,8 @@ from typing import Any
 from placement.constraints import parse, validate
 from placement.engine import place as place_all
 from placement.explain import advice, refusal
-from placement.filters import Screening, question, screen
+from placement.filters import Screening, screen
+from placement.gist import question
 from placement.problem import ANYONE, Ask, PlaceOption, Problem, SystemView
 from scheduler.model.errors import NoFeasibleSystem, NotFound, SpecInvalid
 from scheduler.model.jobs import JobSpec

@@ -357,6 +357,17 @@ def test_the_same_problem_gets_the_same_plan(seed):
     assert place(asked, LITTLE) == place(asked, LITTLE)
 
 
+def test_in_a_crowd_jobs_that_are_nearly_alike_are_estimated_as_one_but_for_where_they_go():
+    busy = snapshot(nodes(free=0, free_cores=0), jobs=tuple(running(cores=4, remote_id=str(n)) for n in range(4)))
+    views = tuple(view(cluster(name), busy) for name in ("alder", "birch", "cedar"))
+    asks = tuple(ask(f"job-{n:03}", walltime_s=1000 + n // 4) for n in range(201))
+    plan = place(problem(asks, *views))
+    first, last = (plan.decisions[uuid] for uuid in ("job-000", "job-200"))
+    assert first.losers[-1] == last.losers[-1]
+    assert first.winner.run.p90_s < last.winner.run.p90_s, "each has its own run time"
+    assert place(problem(asks[::-1], *views)) == plan
+
+
 # -- jobs that wait ---------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +383,8 @@ def test_a_queued_job_moves_to_an_idle_cluster_and_stays_where_it_will_start_soo
     assert moved.sooner_s > 3600
     soon = replace(stands, start_at_s=NOW.timestamp() + 60)
     assert rethink(asked, {"job-1": soon}) == {}
+    of_two = ask(walltime_s=36_000, gang=Gang("pair", 2))
+    assert rethink(replace(asked, asks=(of_two,)), {"job-1": stands}) == {}, "no job leaves its gang"
 
 
 def test_no_queued_job_moves_to_a_place_on_trial_and_who_waits_in_one_may_leave():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from placement.engine import place
-from placement.failures import Failures, Trials, guarded, suspects
+from placement.failures import Failures, Trials, guarded, suspects, tally
 from placement.problem import PlaceKey
 from scheduler.model.plan import Reason, Term
 from tests.placement.worlds import NOW, ask, cluster, finished, problem, queue, snapshot, view
@@ -32,27 +33,34 @@ def breakers(*runs, trials=None, systems=None):
 
 
 def test_one_failure_among_few_runs_is_not_taken_for_the_rule():
-    assert Failures((), NOW).probability(HERE) == pytest.approx(0.01)
-    assert 0.02 < Failures((broken(60),), NOW).probability(HERE) < 0.2
-    assert Failures(tuple(broken(n) for n in range(200)), NOW).probability(HERE) > 0.9
+    assert Failures(tally(()), NOW).probability(HERE) == pytest.approx(0.01)
+    assert 0.02 < Failures(tally((broken(60),)), NOW).probability(HERE) < 0.2
+    assert Failures(tally(tuple(broken(n) for n in range(200))), NOW).probability(HERE) > 0.9
 
 
 def test_what_a_run_did_to_itself_is_no_failure_of_the_system():
     failed = tuple(finished(completed=False) for _ in range(50))
-    assert Failures(failed, NOW).probability(HERE) < 0.01
+    assert Failures(tally(failed), NOW).probability(HERE) < 0.01
 
 
 def test_a_queue_leans_on_its_system_and_old_failures_are_forgotten():
     runs = tuple(broken(60, queue="gpu") for _ in range(20))
-    seen = Failures(runs, NOW)
+    seen = Failures(tally(runs), NOW)
     assert seen.probability(PlaceKey("alder", "gpu")) > seen.probability(HERE) > 0.1
     assert seen.probability(PlaceKey("birch", "cpu")) == pytest.approx(0.01)
     old = tuple(broken(60 * 86_400, queue="gpu") for _ in range(20))
-    assert Failures(old, NOW).probability(PlaceKey("alder", "gpu")) < 0.02
+    assert Failures(tally(old), NOW).probability(PlaceKey("alder", "gpu")) < 0.02
+
+
+def test_what_was_counted_before_fades_as_if_it_were_counted_now():
+    runs = tuple(broken(minute * 1000) for minute in range(8))
+    later = NOW + timedelta(days=9)
+    counted_now = Failures(tally((*runs, replace(runs[0], system_id="birch", ended_at=later))), later)
+    assert Failures(tally(runs), later).probability(HERE) == pytest.approx(counted_now.probability(HERE))
 
 
 def test_what_is_lost_grows_with_the_wait_and_the_run():
-    seen = Failures(tuple(broken(60) for _ in range(20)), NOW)
+    seen = Failures(tally(tuple(broken(60) for _ in range(20))), NOW)
     short, long = Term(60, 60), Term(7200, 7200)
     assert seen.loss_s(HERE, short, short) < seen.loss_s(HERE, long, short) < seen.loss_s(HERE, long, long)
 

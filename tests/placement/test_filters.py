@@ -9,7 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from placement.filters import question, screen
+from placement.filters import screen
+from placement.gist import question
 from placement.problem import PlaceKey
 from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Runtime, SchedulerOption
@@ -434,6 +435,20 @@ def test_filters_read_nothing_of_a_spec_that_is_not_in_its_question(changes, its
     question(whole)
     screened(replace(asked, spec=judged), its_view)
     assert judged.read <= whole.read
+
+
+def test_a_job_is_judged_among_others_as_it_is_alone():
+    queues = (
+        queue("cpu", max_walltime_s=3600, min_memory_mib=500),
+        queue("long", min_walltime_s=3601, max_memory_mib=2000),
+    )
+    pair = nodes("cpu"), nodes("long", memory_mib=3000)
+    views = view(cluster("alder", *queues), snapshot(*pair)), view(cluster("birch", queue("cpu")))
+    steps = (499, 500, 501, 1999, 2000, 2001, 3000, 3001, 4000, 4001), (60, 3599, 3600, 3601, 86_400, 86_401)
+    asks = tuple(ask(f"job-{mib}-{s}", memory_mib=mib, walltime_s=s) for mib in steps[0] for s in steps[1])
+    together = screen(problem(asks, *views))
+    assert together == {each.job_uuid: screen(problem(each, *views))[each.job_uuid] for each in asks}
+    assert len(set(map(repr, together.values()))) > 20
 
 
 def test_jobs_that_ask_for_something_else_ask_another_question():

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
@@ -131,3 +132,16 @@ async def test_records_that_are_imported_are_brought_back_with_the_next_look(wor
     await knowledge.settle()
     known = (await knowledge.problem("dev", (), world.now)).experience
     assert len(known.places["cluster/fake"].newcomers) == 9
+
+
+async def test_queues_are_foreseen_before_anybody_asks(world: World, knowledge: Knowledge):
+    await knowledge.problem("dev", (), world.now)
+    shown = look(10, *(running(number, 2, 8) for number in range(8)))
+    async with world.database.transaction() as db:
+        await SnapshotStore(db).put(*HERE, "ann", shown)
+    knowledge.look(*HERE, shown)
+    await knowledge.settle()
+    asked = await knowledge.problem("dev", (), world.now)
+    [place] = [each for view in asked.systems for each in view.queue_places if each.key == PLACE]
+    assert place.view.snapshot is shown, "the look at hand is not read again"
+    assert asked.forecasts.of("cluster/fake", (shown, place.unseen), Mock(side_effect=AssertionError)) is not None

@@ -1,0 +1,27 @@
+"""All that our own ended runs teach a plan. It depends on nothing else, and so is kept while they are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from placement.failures import Tally, tally
+from placement.first_use import FirstUses
+from placement.history import History
+from placement.scores import Scores
+from scheduler.model.jobs import FinishedRun
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRuns:
+    """Waits and run times, first uses of images, what systems broke, and how well estimators did."""
+
+    history: History
+    first_uses: FirstUses
+    broken: Tally
+    scores: Scores
+
+    @classmethod
+    def of(cls, runs: Sequence[FinishedRun], speeds: Mapping[str, float]) -> OwnRuns:
+        """``speeds``: speed factors by system id."""
+        return cls(History(runs, speeds), FirstUses(runs), tally(runs), Scores(runs))
