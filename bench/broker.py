@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +33,7 @@ class Engine:
         self._cores: Mapping[str, int] = {}
         self._users: dict[str, str] = {}
         self._sent: dict[tuple[str, str], SeenJob] = {}
+        self._move_counts: Counter[str] = Counter()
 
     def __call__(self, message: Message) -> Message:
         answers = {"init": self._init, "place": self._place, "tick": self._tick}
@@ -70,11 +71,12 @@ class Engine:
             held = {name: starts[name][job_id] for name in names if job_id in starts.get(name, {})}
             if len(held) < len(names):
                 continue  # a copy is still being staged: nothing new is known of it
-            job = message["jobs"][job_id]
-            elsewhere = [name for name in job["options"] if name not in held]
-            errand = self._errand(job, message["now"])
-            change = steering.reconsider(errand, held, elsewhere, self._spent.price_s(self._rules))
+            errand = self._errand(message["jobs"][job_id], message["now"])
+            waited_s = message["now"] - max(self._sent[job_id, name].submitted_s for name in names)
+            standing = errand.standing(names, waited_s, self._move_counts[job_id])
+            change = steering.reconsider(errand, standing, held, self._spent)
             self._send(errand, change.submit)
+            self._move_counts[job_id] += bool(change.submit and change.withdraw)
             self._spent = self._spent.more(submissions=len(change.submit))
             if change.submit or change.withdraw:
                 actions.append({"job": job_id, "submit": list(change.submit), "cancel": list(change.withdraw)})

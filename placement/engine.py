@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
-from placement.estimate import Evidence, estimates, exactly, outlook, probe_for, starts_in_line
+from placement.estimate import Evidence, Outlook, estimates, exactly, outlook, probe_for, starts_in_line
 from placement.explain import LONG_WAIT_S, advice, decided
 from placement.filters import Screening, screen
 from placement.gangs import gathered
 from placement.greedy import greedy
 from placement.improve import improve
-from placement.moves import Further, Standing, further, where_it_waits
+from placement.moves import Further, SecondThought, Standing, reconsider, where_it_waits
 from placement.pose import pose, read
-from placement.problem import DEFAULT_LIMITS, Plan, Problem, SolveLimits
+from placement.problem import DEFAULT_LIMITS, Choice, PlaceKey, Plan, Problem, SolveLimits
+from placement.race import Change, Prospect, Rules, Spent, first_ends_s
 from placement.sooner import Waiting, advice_for
 from scheduler.model.plan import Decision
 from scheduler.model.snapshots import StartProbe
@@ -42,8 +44,7 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     evidence = Evidence.of(problem)
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)
-    found = answer(assignment, greedy(assignment), limits, problem.seed)
-    choices = read(assignment, found.counts)
+    choices, found = choose(assignment, limits, problem.seed)
     shown = {
         ask.job_uuid: exactly(ask, expected[ask.job_uuid], choice.place, screenings[ask.job_uuid].candidates, evidence)
         for ask in problem.asks
@@ -60,31 +61,60 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     return Plan(advised, found.proven_optimal, gap_share, found.solved_share)
 
 
-def rethink(problem: Problem, standings: Mapping[str, Standing]) -> Mapping[str, Further]:
-    """Where queued jobs should go besides where they wait, by uuid; those that stay are left out.
+def choose(
+    assignment: Assignment, limits: SolveLimits = DEFAULT_LIMITS, seed: int = 0
+) -> tuple[Mapping[str, Choice], Answer]:
+    """The place of every job that has one, by uuid: the first choice of a server and of the bench alike."""
+    found = answer(assignment, greedy(assignment), limits, seed)
+    return read(assignment, found.counts), found
 
-    A place that breaks jobs at once is tried by new jobs, never by these; who waits there may leave. No job leaves its
-    gang.
+
+def rethink(
+    problem: Problem, standings: Mapping[str, Standing], rules: Rules, spent: Spent
+) -> Mapping[str, SecondThought]:
+    """What should change for queued jobs, by uuid; those for which nothing does are left out.
+
+    Who waits longest is thought over first, and what it is given is spent for those after it. A place that breaks jobs
+    at once is tried by new jobs, never by these; who waits there may leave. No job leaves its gang.
     """
     evidence, screenings, now_s = Evidence.of(problem), screen(problem), problem.now.timestamp()
     shut = [place for view in problem.systems if view.breakers for place in (view.host_place, *view.queue_places)]
-    found: dict[str, Further] = {}
-    for ask in problem.asks:
+    found: dict[str, SecondThought] = {}
+    for ask in sorted(problem.asks, key=lambda ask: (ask.waiting_since.timestamp(), ask.job_uuid)):
         if ask.spec.gang:  # one place was chosen for all of it
             continue
         standing = standings[ask.job_uuid]
         candidates = {place.key: place for place in screenings[ask.job_uuid].candidates if not place.breakers}
         candidates |= {place.key: place for place in shut if place.breakers and place.key in standing.in_line}
         outlooks = {key: outlook(ask, place, evidence) for key, place in candidates.items()}
+        if standing.lead not in outlooks:
+            continue
         held = [
             where_it_waits(standing, key, outlooks[key].prospect, starts_in_line(candidates[key], remote_id, evidence))
             for key, remote_id in standing.in_line.items()
             if key in outlooks
         ]
-        best = further(standing, held, list(outlooks.values()), now_s) if standing.lead in outlooks else None
-        if best is not None:
-            found[ask.job_uuid] = best
+        offered = {key: each.prospect for key, each in outlooks.items()}
+        change = reconsider(standing, held, offered, rules, spent, now_s)
+        spent = spent.more(submissions=len(change.submit))
+        if (thought := _thought(standing, held, outlooks, change)) != SecondThought():
+            found[ask.job_uuid] = thought
     return found
+
+
+def _thought(
+    standing: Standing, held: Sequence[Prospect], outlooks: Mapping[PlaceKey, Outlook], change: Change
+) -> SecondThought:
+    """A change read back as places. What leaves the place in which it leads is a move, made by the attempt that takes
+    over.
+    """
+    gone = tuple(key for key, each in outlooks.items() if each.prospect.place in change.withdraw)
+    best = next((each for each in outlooks.values() if each.prospect.place in change.submit), None)
+    further = None
+    if best is not None:
+        sooner_s = fmean(first_ends_s(held)) - best.prospect.mean_end_s
+        further = Further(best.estimate, standing.lead in gone, sooner_s)
+    return SecondThought(further, tuple(key for key in gone if key != standing.lead))
 
 
 def probes_for(problem: Problem) -> Mapping[str, tuple[StartProbe, ...]]:

@@ -26,7 +26,7 @@ from placement.holds import held
 from placement.own_runs import OwnRuns
 from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.race import Prospect
+from placement.race import Prospect, crowding_s
 from placement.scores import Scores
 from placement.slots import (
     UNSEEN_CORES,
@@ -37,7 +37,6 @@ from placement.slots import (
     slots_for_us,
     total_cores,
 )
-from placement.steer import crowding_s
 from placement.utility import costs, kwh
 from placement.visible import LONGEST_RUN_S, foreseeable, place_name, waits_for_nodes
 from placement.words import about, count

@@ -1,23 +1,22 @@
-"""Whether a job that waits should wait elsewhere, or in a further place too: what ``race`` may do as things stand."""
+"""Second thoughts about a job that waits: where it should wait as well or instead, and where no longer.
+
+What ``race`` advises, as far as the job's standing and the rules allow it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from placement.easy import NEVER_S
-from placement.estimate import Outlook
 from placement.problem import PlaceKey
-from placement.race import Prospect, Rules, first_ends_s, reconsidered
+from placement.race import Change, Prospect, Rules, Spent, is_loss, reconsidered
 from scheduler.model.plan import Estimate
 
 MOST_MOVES = 4
 SETTLE_S = 900
 """How long a job stays where it was put before it may be moved: forecasts swing, and time in a queue counts."""
-
-MOVE_PRICE_S = 1800.0
-"""What a move must save at least, beside the share that ``race`` asks for: it is work for two sites."""
 
 ASKED_FOR_S = -NEVER_S
 """The price of a copy that the user asked for: it is made in the best place there is."""
@@ -42,7 +41,7 @@ class Standing:
 
     @property
     def may_move(self) -> bool:
-        return len(self.in_line) == 1 and self.waited_s >= SETTLE_S and self.move_count < MOST_MOVES
+        return self.waited_s >= SETTLE_S and self.move_count < MOST_MOVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +53,39 @@ class Further:
     sooner_s: float
 
 
-def further(standing: Standing, held: Sequence[Prospect], outlooks: Sequence[Outlook], now_s: float) -> Further | None:
-    """Where the job should go besides; None: it stays. held: what is foreseen where it waits; outlooks: of all places.
+class SecondThought(NamedTuple):
+    """What is to become of a job that waits. no_longer: where its copies are to be taken back; never where it leads."""
 
-    A copy that the user asked for comes first; a move is made where no copy is owed.
+    further: Further | None = None
+    no_longer: tuple[PlaceKey, ...] = ()
+
+
+def reconsider(
+    standing: Standing,
+    held: Sequence[Prospect],
+    offered: Mapping[PlaceKey, Prospect],
+    rules: Rules,
+    spent: Spent,
+    now_s: float,
+) -> Change:
+    """What to change for a job that waits. held: what is foreseen where it waits; offered: of other places.
+
+    A copy that the user asked for comes first, at no price, unless it would be a loss from the start. Whoever waits in
+    more places than the rules allow by themselves, as the user asked, is not moved.
     """
-    free = [each for each in outlooks if each.key not in standing.in_line]
-    owed = len(standing.in_line) < standing.hedge_count
-    copies = [each for each in free if owed and each.key.system_id in standing.hedges_to]
-    offered = copies or [each for each in free if standing.may_move and each.key.system_id in standing.moves_to]
-    rules = Rules(copies=len(held) + 1 if copies else len(held), moves=not copies)
-    price_s = ASKED_FOR_S if copies else MOVE_PRICE_S
-    if not held or not offered:
-        return None
-    change = reconsidered(held, [each.prospect for each in offered], rules, price_s, now_s)
-    best = next((each for each in offered if each.prospect.place in change.submit), None)
-    if best is None:
-        return None
-    return Further(best.estimate, not copies, fmean(first_ends_s(held)) - best.prospect.mean_end_s)
+    free = {key: each for key, each in offered.items() if key not in standing.in_line}
+    if len(standing.in_line) < standing.hedge_count:
+        asked = [each for key, each in free.items() if key.system_id in standing.hedges_to]
+        asked = [each for each in asked if not is_loss(each, held, now_s)]
+        if asked:
+            return reconsidered(held, asked, replace(rules, copies=len(held) + 1), ASKED_FOR_S, now_s)
+    welcome: Collection[str] = ()
+    if len(standing.in_line) < rules.copies:
+        welcome = standing.hedges_to
+    elif len(standing.in_line) == rules.copies and standing.may_move:
+        welcome = standing.moves_to
+    worth = [each for key, each in free.items() if key.system_id in welcome]
+    return reconsidered(held, worth, rules, spent.price_s(rules), now_s)
 
 
 def where_it_waits(standing: Standing, key: PlaceKey, prospect: Prospect, starts_s: Sequence[float] | None) -> Prospect:

@@ -17,6 +17,9 @@ from placement.easy import NEVER_S
 MOVE_SHARE, MOVE_S = 0.15, 900.0
 """A move must save this share of what is left, and this long, at least; each of them costs a place in line."""
 
+CROWDING = 1.0
+"""Own jobs that a start delays: how often the core-seconds of a job, spread over all cores, count beside its end."""
+
 LOSS_SHARE = 0.5
 """How much of a loss in a draw counts against a new copy: most of them are seen coming, and the copy is taken back."""
 
@@ -110,12 +113,22 @@ def saved_s(held: Collection[Prospect], new: Prospect, now_s: float, old: Prospe
     return saved / len(ends_s) / len(starts_s)
 
 
+def crowding_s(run_s: float, cores: int, all_cores: int) -> float:
+    """What others of ours lose by a job that takes so many of a place's cores for so long, in seconds."""
+    return CROWDING * run_s * cores / all_cores
+
+
+def is_loss(each: Prospect, others: Collection[Prospect], now_s: float) -> bool:
+    """Whether a start there now would end the job later than the other copies promise."""
+    return now_s + each.run_s > fmean(first_ends_s(others))
+
+
 def losing(held: Sequence[Prospect], now_s: float) -> tuple[str, ...]:
     """Places in which a start now would end the job later than the other copies promise; never all of them."""
     dropped: list[str] = []
     for each in sorted(held, key=lambda prospect: (-prospect.run_s, prospect.place)):
         others = [other for other in held if other is not each and other.place not in dropped]
-        if others and now_s + each.run_s > fmean(first_ends_s(others)):
+        if others and is_loss(each, others, now_s):
             dropped.append(each.place)
     return tuple(dropped)
 

@@ -1,19 +1,23 @@
-"""Where a job goes, and where it goes on waiting: prospects from forecasts, decisions by ``placement.race``."""
+"""Our jobs among forecasts that are made from experience alone: where each goes, and where it goes on waiting.
+
+Only what is foreseen is found here. What is made of it is decided by ``engine.choose`` and ``moves.reconsider``, which
+a server calls as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from placement.assign import Assignment, Kind, Option
+from placement.engine import choose
 from placement.experience import Experience
 from placement.futures import LONGEST_S, Copy, Futures
+from placement.moves import Standing, reconsider
 from placement.predict import Predictor
-from placement.race import Change, Prospect, Rules, Spent, first_ends_s, reconsidered
-
-CROWDING = 1.0
-"""Own jobs that a start delays: how often the core-seconds of a job, spread over all cores, count beside its end."""
-
+from placement.problem import PlaceKey
+from placement.race import Change, Prospect, Rules, Spent, crowding_s, first_ends_s
 
 LATEST = 4.0
 """Starts are not looked for beyond this multiple of the time that another place needs for everything."""
@@ -26,6 +30,19 @@ class Errand:
     id: str
     copies: Mapping[str, Copy]
 
+    def standing(self, names: Sequence[str], waited_s: float = 0.0, move_count: int = 0) -> Standing:
+        """How it stands when it waits in these places, the first of which leads; it may go to all others."""
+        in_line = {PlaceKey(name, None): self.id for name in names}
+        everywhere = frozenset(self.copies)
+        return Standing(
+            in_line=in_line,
+            lead=next(iter(in_line)),
+            waited_s=waited_s,
+            move_count=move_count,
+            hedges_to=everywhere,
+            moves_to=everywhere,
+        )
+
 
 class Steering:
     """The forecasts at one moment, and what they say about our jobs."""
@@ -33,25 +50,24 @@ class Steering:
     def __init__(self, known: Experience, now_s: float, rules: Rules, draws: int = 8) -> None:
         self._now_s, self._rules = now_s, rules
         predictor = Predictor(known.run_times)
-        self._looks = {name: place.look for name, place in known.places.items()}
+        self._cores = {name: place.look.cores for name, place in known.places.items()}
         self._futures = {
             name: Futures(place.look, predictor, place.order, place.newcomers, draws)
             for name, place in known.places.items()
         }
 
     def place(self, errand: Errand, spent: Spent) -> tuple[str, ...]:
-        """Places to send a new job to: the one with the soonest end, and copies as far as they are worth it."""
+        """Places to send a new job to: the one that is chosen, and copies as far as they are worth it."""
         offered = self._prospects(errand, errand.copies)
-        first = min(offered, key=lambda name: (self._cost_s(errand.copies[name], offered[name]), name))
-        held = [offered.pop(first)]
-        spent = spent.more(jobs=1, submissions=1)
-        while len(held) < self._rules.copies and offered:
-            change = reconsidered(held, list(offered.values()), self._rules, spent.price_s(self._rules), self._now_s)
+        choices, _ = choose(self._posed(errand, offered))
+        names, spent = [choices[errand.id].place.system_id], spent.more(jobs=1, submissions=1)
+        while True:
+            held = [offered[name] for name in names]
+            change = self._reconsidered(errand.standing(names), held, offered.values(), spent)
             if not change.submit:
-                break
-            held.append(offered.pop(change.submit[0]))
-            spent = spent.more(submissions=1)
-        return tuple(each.place for each in held)
+                return tuple(names)
+            names.extend(change.submit)
+            spent = spent.more(submissions=len(change.submit))
 
     def held(self, waiting: Mapping[str, Collection[str]]) -> Mapping[str, Mapping[str, tuple[float, ...]]]:
         """Starts of the copies that are in line, by place and job; ``waiting``: their ids by place."""
@@ -59,23 +75,41 @@ class Steering:
         return {name: self._futures[name].held_starts_s(ids, until_s) for name, ids in sorted(waiting.items()) if ids}
 
     def reconsider(
-        self, errand: Errand, held: Mapping[str, tuple[float, ...]], elsewhere: Collection[str], price_s: float | None
+        self, errand: Errand, standing: Standing, held: Mapping[str, tuple[float, ...]], spent: Spent
     ) -> Change:
-        """What to change for a job that waits. held: starts of its copies by place; elsewhere: places it may go to."""
+        """What to change for a job that waits. held: starts of its copies by place.
+
+        Places in which not even a start at once would be worth its price are not looked at.
+        """
         prospects = [self._ends(errand.copies[name], starts_s) for name, starts_s in sorted(held.items())]
-        left_s = fmean(first_ends_s(prospects)) - self._now_s
+        left_s, price_s = fmean(first_ends_s(prospects)) - self._now_s, spent.price_s(self._rules)
         worth = [
-            name
-            for name in elsewhere
-            if price_s is not None and self._soonest_s(errand.copies[name]) + price_s < left_s
+            copy
+            for name, copy in sorted(errand.copies.items())
+            if name not in held and price_s is not None and self._soonest_s(copy) + price_s < left_s
         ]
         until_s = self._now_s + LATEST * left_s
-        offered = [self.prospect(errand.copies[name], until_s) for name in sorted(worth)]
-        return reconsidered(prospects, offered, self._rules, price_s, self._now_s)
+        return self._reconsidered(standing, prospects, [self.prospect(copy, until_s) for copy in worth], spent)
 
     def prospect(self, copy: Copy, until_s: float) -> Prospect:
         """What a copy sent now may come to; starts after ``until_s`` are not looked for."""
         return self._ends(copy, self._futures[copy.place].starts_s(copy, until_s))
+
+    def _reconsidered(
+        self, standing: Standing, held: Sequence[Prospect], offered: Collection[Prospect], spent: Spent
+    ) -> Change:
+        places = {PlaceKey(each.place, None): each for each in offered}
+        return reconsider(standing, held, places, self._rules, spent, self._now_s)
+
+    def _posed(self, errand: Errand, offered: Mapping[str, Prospect]) -> Assignment:
+        """One job's place as a question in whole numbers; of places that are as soon the first by name comes first."""
+        costs_s = {name: self._cost_s(errand.copies[name], each) for name, each in sorted(offered.items())}
+        options = [
+            Option(PlaceKey(name, None), round(costs_s[name]), errand.copies[name].cores, round(offered[name].run_s))
+            for name in sorted(costs_s, key=lambda name: costs_s[name])
+        ]
+        slots = {option.place: self._cores[option.place.system_id] for option in options}
+        return Assignment((Kind((errand.id,), "", 1, tuple(options)),), slots)
 
     def _prospects(self, errand: Errand, names: Collection[str]) -> dict[str, Prospect]:
         """The likely soonest first, so that the others need not be looked at much beyond its end."""
@@ -100,9 +134,5 @@ class Steering:
         return Prospect(copy.place, starts_s, self._futures[copy.place].ends_s(copy, starts_s))
 
     def _cost_s(self, copy: Copy, prospect: Prospect) -> float:
-        return prospect.mean_end_s + crowding_s(prospect.run_s, copy.cores, self._looks[copy.place].cores)
-
-
-def crowding_s(run_s: float, cores: int, all_cores: int) -> float:
-    """What others of ours lose by a job that takes so many of a place's cores for so long, in seconds."""
-    return CROWDING * run_s * cores / all_cores
+        """What sending it there costs from now on: the mean time until its end, and what others of ours lose."""
+        return prospect.mean_end_s - self._now_s + crowding_s(prospect.run_s, copy.cores, self._cores[copy.place])

@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     snapshot_interval_s: Seconds = 30.0
     """Between two looks at a system for which jobs wait; ten times as long while none do."""
     solve_limit_s: Seconds = 5.0
+    submissions_per_job: float = Field(default=1.3, ge=1, le=10)
+    """How often a job is submitted in the mean of a week, moves included; 1 moves none."""
 
     lost_after_s: Seconds = 600.0
     """How long answering queries must miss a remote job before it counts as lost."""

@@ -1,4 +1,8 @@
-"""Queued jobs are thought over now and then: moved when another place is better by far, copied where that was asked."""
+"""Queued jobs are thought over now and then.
+
+They are moved when another place is better by far, copied where that was asked, and copies that became a loss are taken
+back.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from typing import NamedTuple
 
 import structlog
 
-from placement.moves import Further, Standing
+from placement.moves import Further, SecondThought, Standing
 from placement.problem import Ask, PlaceKey, Problem
+from placement.race import Rules, Spent
 from scheduler.model.errors import NotFound, SpecInvalid, StaleJob
 from scheduler.model.jobs import Attempt, Job, Role
 from scheduler.model.macros import MacroUnknown, PathRefused
@@ -20,19 +25,25 @@ from scheduler.model.plan import Estimate
 from scheduler.model.states import LIVE_ATTEMPTS, A, S
 from scheduler.model.systems import System
 from scheduler.ports import Ports
-from scheduler.reconcile.copying import copy_of
+from scheduler.reconcile.copying import copy_of, named
 from scheduler.reconcile.sides import Sides
 from scheduler.store.copies import CopyStore
 from scheduler.store.jobs import JobStore
 
 log = structlog.get_logger()
 
-Thinker = Callable[[Problem, Mapping[str, Standing]], Mapping[str, Further]]
+Thinker = Callable[[Problem, Mapping[str, Standing], Rules, Spent], Mapping[str, SecondThought]]
 
 REVIEW_S = 300.0
 BATCH = 200
 MOST_COPIES = 8
 """Copies made of one job, those that failed included; then it stays where it is."""
+
+SPENT_FOR = timedelta(days=7)
+"""How far back submissions count against the mean that is allowed."""
+
+UNMOVED_JOBS = 10
+"""Jobs that count as placed and never moved before those that are known: the first may be moved, too."""
 
 
 class Wish(NamedTuple):
@@ -46,8 +57,10 @@ class Wish(NamedTuple):
 class KeepRight:
     """The loop of second thoughts. A job is due again ``review_s`` later, whatever became of the thought."""
 
-    def __init__(self, ports: Ports, thinker: Thinker, *, review_s: float = REVIEW_S, batch: int = BATCH) -> None:
-        self._ports, self._thinker, self._sides = ports, thinker, Sides(ports)
+    def __init__(
+        self, ports: Ports, thinker: Thinker, rules: Rules, *, review_s: float = REVIEW_S, batch: int = BATCH
+    ) -> None:
+        self._ports, self._thinker, self._rules, self._sides = ports, thinker, rules, Sides(ports)
         self._review, self._batch = timedelta(seconds=review_s), batch
 
     async def tick(self) -> None:
@@ -70,16 +83,38 @@ class KeepRight:
         problem = await self._ports.problem(tenant, asks)
         async with self._ports.reading() as db:
             attempts = await JobStore(db).attempts_of(jobs)
+            spent = await CopyStore(db).spent(tenant, problem.now - SPENT_FOR)
         systems = [view.system for view in problem.systems]
         found = {job.uuid: standing(job, attempts[job.id], systems, problem.now) for job in jobs}
         standings = {uuid: each for uuid, each in found.items() if each is not None}
         if not standings:
             return
         asked = replace(problem, asks=tuple(ask for ask in asks if ask.job_uuid in standings))
-        wanted = await asyncio.to_thread(self._thinker, asked, standings)
-        for job in jobs:
-            if job.uuid in wanted:
-                await self._plan(job, wish(job, wanted[job.uuid]))
+        spent = spent.more(jobs=UNMOVED_JOBS, submissions=UNMOVED_JOBS)
+        thoughts = await asyncio.to_thread(self._thinker, asked, standings, self._rules, spent)
+        for job in (each for each in jobs if each.uuid in thoughts):
+            thought = thoughts[job.uuid]
+            for key in thought.no_longer:
+                await self._take_back(job, key)
+            if thought.further is not None:
+                await self._plan(job, wish(job, thought.further))
+
+    async def _take_back(self, seen: Job, key: PlaceKey) -> None:
+        """Ask for the end of a copy that still waits, while the lead still does."""
+        at = self._ports.clock()
+        try:
+            async with self._ports.transaction() as db:
+                job = await JobStore(db).find(seen.id)
+                attempts = {one.number: one for one in await JobStore(db).attempts(job)}
+                copies = [one for one in attempts.values() if _key(one) == key and one.number != job.attempt]
+                copy = next((one for one in copies if one.state is A.QUEUED and one.unwanted_at is None), None)
+                if copy is None or job.attempt != seen.attempt or not _waits(job, attempts.get(job.attempt)):
+                    raise StaleJob(f"job {seen.uuid} was moved meanwhile")
+                await CopyStore(db).take_back(copy, f"{named(copy)} would end it later than where else it waits", at)
+        except StaleJob as stale:
+            log.info("no copy taken back", job=seen.uuid, system=key.system_id, why=str(stale))
+            return
+        self._ports.wake()
 
     async def _plan(self, seen: Job, wanted: Wish) -> None:
         """Decide, unless an attempt was added or another leads by now; mere news of the job change nothing."""
@@ -102,12 +137,12 @@ def standing(job: Job, attempts: Sequence[Attempt], systems: Sequence[System], n
     """How a queued job stands; None where it stays as it is. What had begun once stays: no copy could take over."""
     lead = next((one for one in attempts if one.number == job.attempt), None)
     copies = [one for one in attempts if one.role is not Role.LEAD]
-    if lead is None or lead.state is not A.QUEUED or lead.unwanted_at is not None or len(copies) >= MOST_COPIES:
+    if lead is None or not _waits(job, lead) or len(copies) >= MOST_COPIES:
         return None
     if job.observation is not None and job.observation.restarts:
         return None
     waiting = [one for one in copies if one.state in LIVE_ATTEMPTS and one.number != lead.number]
-    if any(one.role is Role.MOVE for one in waiting):
+    if any(one.role is Role.MOVE or one.state is A.CLAIMED for one in waiting):
         return None
     expected_at = job.observation.expected_start_at if job.observation else None
     return Standing(
@@ -129,6 +164,11 @@ def wish(job: Job, best: Further) -> Wish:
         why = f"it moves to {name}, where its result is expected {best.sooner_s / 60:.0f} min sooner"
         return Wish(Role.MOVE, best.place, why)
     return Wish(Role.HEDGE, best.place, f"it is to wait in {job.spec.hedge_count} places; the next is {name}")
+
+
+def _waits(job: Job, lead: Attempt | None) -> bool:
+    """Whether the job waits where it leads, and nothing is about to end that."""
+    return job.state is S.QUEUED and lead is not None and lead.state is A.QUEUED and lead.unwanted_at is None
 
 
 def _key(attempt: Attempt) -> PlaceKey:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from placement.engine import place, probes_for, rethink
 from placement.problem import SolveLimits
+from placement.race import Rules
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import Advance
 from scheduler.reconcile.copies import Copies
@@ -51,7 +52,7 @@ class Reconciler:
         self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
         self.sweep = Sweep(ports)
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
-        self.keep_right = KeepRight(ports, rethink)
+        self.keep_right = KeepRight(ports, rethink, Rules(submissions_per_job=settings.submissions_per_job, moves=True))
         self.copies = Copies(ports, web, lease_s=lease_s)
 
     @property

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, insert, or_, select, update
+from sqlalchemy import Select, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from placement.race import Spent
 from scheduler.model.errors import NotFound, StaleJob
 from scheduler.model.ids import Marker
 from scheduler.model.jobs import Attempt, HistoryEvent, Job, Role
@@ -23,6 +24,9 @@ from scheduler.store.statements import changed
 jobs, attempts = schema.jobs, schema.attempts
 
 NOTE = "JOB_USER_EVENT"
+
+MOST_COUNTED = 2000
+"""Attempts of which is known what was spent, the newest."""
 
 FREE: Mapping[str, Any] = {"lease_owner": None, "lease_until": None}
 """A write gives the lease back, unless it says that more follows."""
@@ -75,6 +79,14 @@ class CopyStore:
         rows = (await self._db.execute(taken.returning(*JOB_COLUMNS))).mappings()
         return sorted(map(job_of, rows), key=lambda job: job.id)
 
+    async def spent(self, tenant: str, since: datetime) -> Spent:
+        """Jobs of a tenant that were submitted since then, and how often they were."""
+        newest = select(attempts.c.job_id, attempts.c.submitted_at).where(attempts.c.tenant == tenant)
+        last = newest.order_by(attempts.c.id.desc()).limit(MOST_COUNTED).subquery()
+        counted = select(func.count(last.c.job_id.distinct()), func.count()).where(last.c.submitted_at >= since)
+        jobs_count, submission_count = (await self._db.execute(counted)).one()
+        return Spent(jobs_count, submission_count)
+
     async def get(self, marker: Marker) -> Attempt:
         """NotFound when there is none."""
         row = (await self._db.execute(select(*ATTEMPT_COLUMNS).where(attempts.c.marker == marker))).mappings().first()
@@ -117,6 +129,11 @@ class CopyStore:
     async def note(self, attempt: Attempt, *, keep: bool = False, **changes: Any) -> Attempt:
         """Change fields without a move; ``keep`` as above."""
         return await self._write(attempt, changes, keep=keep)
+
+    async def take_back(self, copy: Attempt, message: str, at: datetime) -> Attempt:
+        """Ask for the end of a copy, whatever becomes of its job."""
+        await write_history(self._db, [(copy.job_id, _note("COPY_UNWANTED", message, at))])
+        return await self._write(copy, {"unwanted_at": at, "next_look_at": at})
 
     async def hand_over(self, job: Job, lead: Attempt, copy: Attempt, message: str, at: datetime) -> Job:
         """The copy leads from now on, and its gate is to be opened; the lead is proven to run nothing, ever."""

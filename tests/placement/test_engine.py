@@ -15,8 +15,9 @@ from placement.engine import MAX_PROBES, place, probes_for, rethink
 from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
 from placement.gangs import gathered
-from placement.moves import Standing
+from placement.moves import SecondThought, Standing
 from placement.problem import Breaker, PlaceKey, Problem, SolveLimits
+from placement.race import Rules, Spent
 from scheduler.model.jobs import Gang
 from scheduler.model.plan import Reason
 from scheduler.model.runs import ArraySpec, JobType, Resources
@@ -42,6 +43,7 @@ FULL = tuple(running(remote_id=str(n)) for n in range(4))
 LONG = tuple(running(remote_id=str(n), walltime_s=100 * 3600, since_s=60) for n in range(4))
 BUSY = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=FULL))
 IDLE = view(cluster("birch"), snapshot())
+MOVES, UNSPENT = Rules(submissions_per_job=1.3, moves=True), Spent(jobs=10, submissions=10)
 
 
 def decision(an_ask, *views, **changes):
@@ -378,13 +380,35 @@ def test_a_queued_job_moves_to_an_idle_cluster_and_stays_where_it_will_start_soo
     key = PlaceKey("alder", "cpu")
     stands = Standing(in_line={key: "7"}, lead=key, waited_s=waits, moves_to={"alder", "birch"})
     asked = problem(ask(walltime_s=36_000), full, IDLE)
-    moved = rethink(asked, {"job-1": stands})["job-1"]
+    moved = rethink(asked, {"job-1": stands}, MOVES, UNSPENT)["job-1"].further
     assert (moved.place.system_id, moved.is_move) == ("birch", True)
     assert moved.sooner_s > 3600
     soon = replace(stands, start_at_s=NOW.timestamp() + 60)
-    assert rethink(asked, {"job-1": soon}) == {}
+    assert rethink(asked, {"job-1": soon}, MOVES, UNSPENT) == {}
+    assert rethink(asked, {"job-1": stands}, MOVES, Spent(jobs=10, submissions=13)) == {}
     of_two = ask(walltime_s=36_000, gang=Gang("pair", 2))
-    assert rethink(replace(asked, asks=(of_two,)), {"job-1": stands}) == {}, "no job leaves its gang"
+    assert rethink(replace(asked, asks=(of_two,)), {"job-1": stands}, MOVES, UNSPENT) == {}, "no job leaves its gang"
+
+
+def test_a_copy_is_taken_back_in_a_slow_place_once_the_lead_will_end_sooner_and_the_lead_never_is():
+    slow = view(cluster("cedar", notes={"berth": {"speedFactor": 0.1}}), snapshot(nodes(free=0, free_cores=0)))
+    fast, late = PlaceKey("birch", "cpu"), PlaceKey("cedar", "cpu")
+    asked = problem(ask(walltime_s=36_000), IDLE, slow)
+    stands = Standing(in_line={fast: "7", late: "8"}, lead=fast, waited_s=60, hedge_count=2)
+    assert rethink(asked, {"job-1": stands}, MOVES, UNSPENT) == {"job-1": SecondThought(no_longer=(late,))}
+    assert rethink(asked, {"job-1": replace(stands, lead=late)}, MOVES, UNSPENT) == {}
+
+
+def test_what_one_job_is_given_is_spent_for_those_that_came_after_it():
+    key = PlaceKey("alder", "cpu")
+    full = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=LONG))
+    asks = tuple(ask(f"job-{n}", waited_s=3600 * n, walltime_s=36_000) for n in range(3))
+    stands = Standing(in_line={key: None}, lead=key, waited_s=9 * 3600, moves_to={"birch"})
+    for some in (asks, asks[::-1]):
+        found = rethink(problem(some, full, IDLE), dict.fromkeys(["job-0", "job-1", "job-2"], stands), MOVES, UNSPENT)
+        assert set(found) == {"job-1", "job-2", "job-0"}
+        few = Spent(jobs=10, submissions=12)
+        assert set(rethink(problem(some, full, IDLE), dict.fromkeys(found, stands), MOVES, few)) == {"job-2"}
 
 
 def test_no_queued_job_moves_to_a_place_on_trial_and_who_waits_in_one_may_leave():
@@ -394,5 +418,6 @@ def test_no_queued_job_moves_to_a_place_on_trial_and_who_waits_in_one_may_leave(
     stands = Standing(in_line={key: None}, lead=key, waited_s=9 * 3600, moves_to={"birch"})
     asked = ask(walltime_s=36_000)
     full = view(cluster("alder"), snapshot(nodes(free=0, free_cores=0), jobs=LONG), breakers=shut)
-    assert rethink(problem(asked, full, IDLE), {"job-1": stands})["job-1"].place.system_id == "birch"
-    assert rethink(problem(asked, full, replace(IDLE, breakers=open_again)), {"job-1": stands}) == {}
+    left = rethink(problem(asked, full, IDLE), {"job-1": stands}, MOVES, UNSPENT)
+    assert left["job-1"].further.place.system_id == "birch"
+    assert rethink(problem(asked, full, replace(IDLE, breakers=open_again)), {"job-1": stands}, MOVES, UNSPENT) == {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from placement.experience import Experience, learn
 from placement.futures import Copy, Futures
 from placement.looks import Look, SeenJob
+from placement.moves import SETTLE_S
 from placement.order import Order
 from placement.predict import Predictor, RunTimes
 from placement.race import Rules, Spent
@@ -125,8 +128,11 @@ def test_a_job_that_waits_is_moved_where_it_starts_at_once():
     known = experience(a=long_wait, b=look())
     steering = Steering(known, NOW, Rules(submissions_per_job=1.3, moves=True))
     held = {"a": steering.held({"a": ["mine"]})["a"]["mine"]}
-    assert steering.reconsider(errand(a=0, b=0), held, ["b"], 600.0).submit == ("b",)
-    assert steering.reconsider(errand(a=0, b=0), held, ["b"], None).submit == ()
+    here_or_there = errand(a=0, b=0)
+    standing = here_or_there.standing(["a"], waited_s=SETTLE_S)
+    assert steering.reconsider(here_or_there, standing, held, Spent(10, 10)).submit == ("b",)
+    assert steering.reconsider(here_or_there, standing, held, Spent(10, 13)).submit == ()
+    assert steering.reconsider(here_or_there, replace(standing, waited_s=0.0), held, Spent(10, 10)).submit == ()
 
 
 def test_a_job_that_vanishes_from_sight_is_taken_to_have_ended():

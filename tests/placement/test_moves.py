@@ -4,11 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from placement.estimate import Outlook
-from placement.moves import MOST_MOVES, SETTLE_S, Standing, further, where_it_waits
+from placement.moves import MOST_MOVES, SETTLE_S, Standing, reconsider, where_it_waits
 from placement.problem import PlaceKey
-from placement.race import Prospect
-from scheduler.model.plan import Estimate, Term
+from placement.race import Change, Prospect, Rules, Spent
 
 HOUR = 3600.0
 HERE, THERE, YONDER = (PlaceKey(name, "normal") for name in ("here", "there", "yonder"))
@@ -16,6 +14,8 @@ STANDING = Standing(
     in_line={HERE: "7"}, lead=HERE, waited_s=HOUR, hedges_to={"there", "yonder"}, moves_to={"there", "yonder"}
 )
 HEDGED = replace(STANDING, hedge_count=2)
+RULES = Rules(submissions_per_job=1.3, moves=True)
+LITTLE_SPENT = Spent(jobs=100, submissions=110)
 
 
 def prospect(key, wait_h, run_h=1.0):
@@ -23,24 +23,33 @@ def prospect(key, wait_h, run_h=1.0):
     return Prospect(key.system_id, starts, [start + run_h * HOUR for start in starts])
 
 
-def outlook(key, wait_h):
-    term = Term(wait_h * HOUR, 2 * wait_h * HOUR)
-    found = Estimate(system_id=key.system_id, queue=key.queue, wait=term, staging=term, run=term, archive=term)
-    return Outlook(key, found, prospect(key, wait_h))
-
-
-def gone_to(standing, here_h=10.0, **elsewhere_h):
+def change(standing, here_h=10.0, spent=LITTLE_SPENT, rules=RULES, **elsewhere_h):
     places = {"there": THERE, "yonder": YONDER}
-    outlooks = [outlook(HERE, here_h), *(outlook(places[name], wait_h) for name, wait_h in elsewhere_h.items())]
+    offered = {HERE: prospect(HERE, here_h)}
+    offered |= {places[name]: prospect(places[name], wait_h) for name, wait_h in elsewhere_h.items()}
     held = [prospect(key, here_h) for key in standing.in_line]
-    best = further(standing, held, outlooks, 0.0)
-    return best and (best.place.system_id, best.is_move)
+    return reconsider(standing, held, offered, rules, spent, 0.0)
+
+
+def copied_to(name):
+    return Change(submit=(name,))
+
+
+def moved_to(name):
+    return Change(submit=(name,), withdraw=("here",))
+
+
+STAYS = Change()
 
 
 def test_a_job_moves_where_its_result_comes_sooner_by_far():
-    assert gone_to(STANDING, there=1.0, yonder=2.0) == ("there", True)
-    assert gone_to(STANDING, there=9.5) is None
-    assert gone_to(STANDING, here_h=0.3, there=0.0) is None, "half an hour is the least"
+    assert change(STANDING, there=1.0, yonder=2.0) == moved_to("there")
+    assert change(STANDING, there=9.5) == STAYS
+    assert change(STANDING, here_h=0.15, there=0.0) == STAYS, "a quarter of an hour is the least"
+
+
+def test_a_job_stays_when_what_may_be_spent_on_moves_is_spent():
+    assert change(STANDING, there=1.0, spent=Spent(jobs=100, submissions=130)) == STAYS
 
 
 @pytest.mark.parametrize(
@@ -52,25 +61,42 @@ def test_a_job_moves_where_its_result_comes_sooner_by_far():
     ],
 )
 def test_a_job_stays_that_has_only_just_come_or_was_moved_often_or_is_not_welcome(standing):
-    assert gone_to(standing, there=1.0) is None
-
-
-def test_what_a_move_saves_is_said():
-    best = further(STANDING, [prospect(HERE, 10.0)], [outlook(THERE, 1.0)], 0.0)
-    assert best.sooner_s == 1.5 * 9 * HOUR
+    assert change(standing, there=1.0) == STAYS
 
 
 def test_a_copy_that_was_asked_for_is_made_in_the_best_place_whatever_it_saves():
-    assert gone_to(HEDGED, there=30.0, yonder=20.0) == ("yonder", False)
-    assert gone_to(replace(HEDGED, hedges_to={"there"}), there=30.0, yonder=20.0) == ("there", False)
+    assert change(HEDGED, there=30.0, yonder=20.0) == copied_to("yonder")
+    assert change(replace(HEDGED, hedges_to={"there"}), there=30.0, yonder=20.0) == copied_to("there")
+
+
+def test_a_copy_that_was_asked_for_has_no_price():
+    assert change(HEDGED, there=30.0, spent=Spent(jobs=100, submissions=300)) == copied_to("there")
+
+
+def test_a_copy_that_was_asked_for_is_not_made_where_it_would_be_taken_back():
+    slow = {THERE: prospect(THERE, 0.1, run_h=9.0)}
+    assert reconsider(HEDGED, [prospect(HERE, 1.0)], slow, RULES, LITTLE_SPENT, 0.0) == STAYS
 
 
 def test_a_job_that_waits_in_as_many_places_as_asked_goes_nowhere_else():
-    assert gone_to(replace(HEDGED, in_line={HERE: "7", THERE: "8"}), yonder=0.1) is None
+    assert change(replace(HEDGED, in_line={HERE: "7", THERE: "8"}), yonder=0.1) == STAYS
+
+
+def test_a_copy_that_became_a_loss_is_taken_back_and_nothing_is_sent_in_its_place():
+    held = [prospect(HERE, 1.0), prospect(THERE, 2.0, run_h=9.0)]
+    twice = replace(HEDGED, in_line={HERE: "7", THERE: "8"})
+    assert reconsider(twice, held, {YONDER: prospect(YONDER, 0.1)}, RULES, LITTLE_SPENT, 0.0) == Change((), ("there",))
+
+
+def test_copies_that_nobody_asked_for_are_made_where_the_rules_allow_them_and_owners_too():
+    rules = replace(RULES, copies=2)
+    assert change(STANDING, there=0.0, rules=rules) == copied_to("there")
+    assert change(replace(STANDING, hedges_to=frozenset()), there=0.0, rules=rules) == STAYS
+    assert change(STANDING, there=0.0, rules=rules, spent=Spent(jobs=100, submissions=130)) == STAYS
 
 
 def test_a_job_for_which_no_place_allows_copies_may_move_instead():
-    assert gone_to(replace(HEDGED, hedges_to=frozenset()), there=1.0) == ("there", True)
+    assert change(replace(HEDGED, hedges_to=frozenset()), there=1.0) == moved_to("there")
 
 
 def test_where_a_job_waits_it_starts_as_is_foreseen_of_it_or_when_the_site_says_if_that_is_sooner():

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from placement.moves import Further
+from placement.moves import Further, SecondThought
+from placement.problem import PlaceKey
 from scheduler.model.apps import FileInput
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.jobs import Role
 from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import Ending
 from scheduler.model.states import A, S
-from scheduler.reconcile.keep_right import KeepRight
+from scheduler.reconcile.keep_right import UNMOVED_JOBS, KeepRight
 from tests.fakes.system import Fault
 from tests.reconcile.hedging import (
     HEDGED,
@@ -26,7 +27,7 @@ from tests.reconcile.hedging import (
     system_of,
     two_clusters,
 )
-from tests.reconcile.world import LOST_AFTER_S, World, database_in
+from tests.reconcile.world import LOST_AFTER_S, RULES, World, database_in
 
 
 @pytest.fixture
@@ -207,10 +208,11 @@ async def test_a_job_is_moved_while_it_waits_and_keeps_its_old_place_until_it_ha
     [lead] = await world.attempts(job)
     there = "second" if lead.system_id == "cluster" else "cluster"
 
-    def elsewhere(problem, standings):
-        return {uuid: Further(promised(there, 60.0), True, 36_000.0) for uuid in standings}
+    def elsewhere(problem, standings, rules, spent):
+        further = Further(promised(there, 60.0), True, 36_000.0)
+        return {uuid: SecondThought(further) for uuid in standings}
 
-    world.loops.keep_right = KeepRight(world.ports(), elsewhere, review_s=60.0)
+    world.loops.keep_right = KeepRight(world.ports(), elsewhere, RULES, review_s=60.0)
     world.later(1000)
     await world.run(ticks=12)
     now = await world.job(job)
@@ -223,6 +225,51 @@ async def test_a_job_is_moved_while_it_waits_and_keeps_its_old_place_until_it_ha
     ended = await finished(world, job)
     assert "moves to" in "; ".join(await world.words(job))
     assert ended.place.output_dir == copy.place.output_dir
+
+
+def no_longer(attempt):
+    """Second thoughts that take an attempt back."""
+
+    def think(problem, standings, rules, spent):
+        thought = SecondThought(no_longer=(PlaceKey(attempt.system_id, attempt.queue),))
+        return dict.fromkeys(standings, thought)
+
+    return think
+
+
+async def test_a_copy_that_became_a_loss_is_taken_back_and_the_lead_runs(world):
+    job, lead, copy = await hedged(world)
+    world.loops.keep_right = KeepRight(world.ports(), no_longer(copy), RULES, review_s=60.0)
+    world.later(100)
+    await world.run(ticks=4)
+    assert system_of(world, copy).jobs[copy.marker].ending is Ending.CANCELLED
+    assert [one.state for one in await world.attempts(job)] == [A.QUEUED, A.WITHDRAWN]
+    assert "COPY_UNWANTED" in await world.history(job)
+    system_of(world, lead).start(lead.marker)
+    await finished(world, job)
+    assert runs(world) == [lead.marker]
+
+
+async def test_a_lead_is_never_taken_back_as_a_loss(world):
+    job, lead, _ = await hedged(world)
+    world.loops.keep_right = KeepRight(world.ports(), no_longer(lead), RULES, review_s=60.0)
+    world.later(100)
+    await world.run(ticks=4)
+    assert [one.state for one in await world.attempts(job)] == [A.QUEUED, A.QUEUED]
+
+
+async def test_second_thoughts_know_what_was_spent(world):
+    told = []
+
+    def think(problem, standings, rules, spent):
+        told.append((spent.jobs, spent.submissions))
+        return {}
+
+    await hedged(world)
+    world.loops.keep_right = KeepRight(world.ports(), think, RULES, review_s=60.0)
+    world.later(100)
+    await world.run()
+    assert told == [(UNMOVED_JOBS + 1, UNMOVED_JOBS + 2)]
 
 
 def promised(system_id: str, wait_s: float) -> Estimate:

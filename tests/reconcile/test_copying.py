@@ -214,8 +214,9 @@ def test_a_job_that_was_copied_too_often_is_left_alone():
     assert stands(attempts=(LEAD, *gone)) is None
 
 
-def test_a_job_on_its_way_elsewhere_gets_no_further_copy():
+def test_a_job_on_its_way_elsewhere_gets_no_further_copy_and_loses_none():
     assert stands(attempts=(LEAD, MOVE)) is None
+    assert stands(attempts=(LEAD, replace(HEDGE, state=A.CLAIMED))) is None
 
 
 def test_what_has_begun_once_or_is_being_withdrawn_gets_no_copy():

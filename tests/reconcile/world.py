@@ -11,6 +11,7 @@ from typing import Any
 
 from placement.engine import place, probes_for, rethink
 from placement.problem import SolveLimits
+from placement.race import Rules
 from scheduler.model.ids import new_job_uuid
 from scheduler.model.jobs import Attempt, HistoryEvent, Job, JobSpec, NewJob, Place
 from scheduler.model.macros import JobIdentity, place_of
@@ -40,6 +41,7 @@ LEASE_S = 60.0
 LOST_AFTER_S = 600.0
 SNAPSHOT_INTERVAL_S = 30.0
 REVIEW_S = 60.0
+RULES = Rules(submissions_per_job=1.3, moves=True)
 
 CLUSTER = System(
     tenant="dev",
@@ -160,7 +162,7 @@ class Process:
         self.snapshots = Snapshots(ports, probes_for, interval_s=SNAPSHOT_INTERVAL_S)
         self.place = Placing(ports, place, SolveLimits(), lease_s=LEASE_S, batch=100, refresh=self.snapshots.refresh)
         self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=at_once)
-        self.keep_right = KeepRight(ports, rethink, review_s=REVIEW_S)
+        self.keep_right = KeepRight(ports, rethink, RULES, review_s=REVIEW_S)
         self.copies = Copies(ports, WebRules(), lease_s=LEASE_S, at_once=at_once)
 
     async def tick(self) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from placement.race import Spent
 from scheduler.model.errors import IllegalMove, StaleJob
 from scheduler.model.jobs import Fact, Job, Role
 from scheduler.model.runs import JobType, Observation, RemoteState, Resources
@@ -254,3 +255,12 @@ async def test_a_queued_job_is_thought_over_when_it_is_due_and_by_one_process(da
     await recorded(database, job, E.STARTED)
     async with database.reading() as db:
         assert not await CopyStore(db).is_any_for_review(again_at)
+
+
+async def test_what_was_spent_counts_jobs_and_submissions_of_one_tenant_since_then(database):
+    await planned(database, await queued(database), submitted_at=NOW)
+    await planned(database, await queued(database))  # it was never submitted
+    async with database.reading() as db:
+        assert await CopyStore(db).spent("dev", NOW - timedelta(days=1)) == Spent(jobs=2, submissions=3)
+        assert await CopyStore(db).spent("dev", NOW + timedelta(days=1)) == Spent()
+        assert await CopyStore(db).spent("else", NOW - timedelta(days=1)) == Spent()
