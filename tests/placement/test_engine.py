@@ -393,7 +393,8 @@ def test_a_queued_job_moves_to_an_idle_cluster_and_stays_where_it_will_start_soo
 def test_a_copy_is_taken_back_in_a_slow_place_once_the_lead_will_end_sooner_and_the_lead_never_is():
     slow = view(cluster("cedar", notes={"berth": {"speedFactor": 0.1}}), snapshot(nodes(free=0, free_cores=0)))
     fast, late = PlaceKey("birch", "cpu"), PlaceKey("cedar", "cpu")
-    asked = problem(ask(walltime_s=36_000), IDLE, slow)
+    known = tuple(finished(run_s=3000.0) for _ in range(10))
+    asked = problem(ask(walltime_s=36_000), IDLE, slow, history=known)
     stands = Standing(in_line={fast: "7", late: "8"}, lead=fast, waited_s=60, hedge_count=2)
     assert rethink(asked, {"job-1": stands}, MOVES, UNSPENT) == {"job-1": SecondThought(no_longer=(late,))}
     assert rethink(asked, {"job-1": replace(stands, lead=late)}, MOVES, UNSPENT) == {}
