@@ -33,8 +33,9 @@ here:
 	@{ $(call twice,nice $(RUN) -o cache_dir=.cache/pytest-here -m "not testbed and $(WHICH)" -n 2 --dist worksteal tests); \
 	} > .cache/here.log 2>&1; ended=$$?; cat .cache/here.log; exit $$ended
 
+# The long ones bring up clusters of their own, file by file, and two of them do not get in each other's way.
 on-clusters:
-	@$(call twice,$(RUN) -v -o cache_dir=.cache/pytest-clusters -m "testbed and $(WHICH)" tests)
+	@$(call twice,$(RUN) -v -o cache_dir=.cache/pytest-clusters -m "testbed and $(WHICH)" $(if $(filter-out slow,$(WHICH)),,-n 2 --dist loadfile) tests)
 
 lint: $(VENV)/.test     ## style, types and import contracts
 	$(BIN)/ruff check .

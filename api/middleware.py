@@ -13,12 +13,12 @@ from api.problems import Kind, problem_answer
 MAX_BODY_BYTES = 1024 * 1024
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-"""Of a system's history: about 150,000 jobs as sacct prints them."""
+"""Of records of past jobs: about 150,000 jobs as sacct prints them."""
 
 _SLASHES = re.compile(r"/{2,}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_ESCAPE = re.compile(rb"%(?:[01][0-9a-fA-F]|7[fF])")
-_HISTORY = re.compile(r"/v3/systems/[^/]+/history")
+_PAST_JOBS = re.compile(r"/v3/systems/[^/]+/pastJobs")
 _TRACKING_ID = re.compile(r"[A-Za-z0-9._~:@-]{1,126}\.[A-Za-z0-9._~:@-]{1,126}")
 
 BAD_PATH = Kind(400, "bad-path", "The address cannot be meant")
@@ -53,7 +53,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        max_bytes = MAX_RECORD_BYTES if _HISTORY.fullmatch(scope["path"]) else MAX_BODY_BYTES
+        max_bytes = MAX_RECORD_BYTES if _PAST_JOBS.fullmatch(scope["path"]) else MAX_BODY_BYTES
         detail = f"the body is larger than {max_bytes} bytes"
         said = Headers(scope=scope).get("content-length", "0")
         if not said.isdecimal() or int(said) > max_bytes:

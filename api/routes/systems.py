@@ -19,9 +19,9 @@ from api.schemas.placement import estimate_view
 from api.schemas.systems import (
     PATCHABLE,
     SUMMARY,
-    HistoryBody,
-    HistoryView,
     MatchBody,
+    PastJobsBody,
+    PastJobsView,
     PermissionsBody,
     ProbeBody,
     SystemBody,
@@ -197,8 +197,8 @@ async def put_system(
     return answer({"url": f"{base_url}/v3/systems/{systemId}"}, f"system '{systemId}' replaced")
 
 
-@router.post("/{systemId}/history", operation_id="learnHistory", response_model=Envelope[HistoryView])
-async def learn_history(ports: ThePorts, caller: Caller, systemId: str, body: HistoryBody) -> Response:
+@router.post("/{systemId}/pastJobs", operation_id="learnPastJobs", response_model=Envelope[PastJobsView])
+async def learn_past_jobs(ports: ThePorts, caller: Caller, systemId: str, body: PastJobsBody) -> Response:
     """Learn how long jobs waited from what the site's own records tell. The same text again changes nothing."""
     given = GivenRecord(
         format=RecordFormat(body.format),
@@ -208,7 +208,7 @@ async def learn_history(ports: ThePorts, caller: Caller, systemId: str, body: Hi
     )
     learnt = await history.learn(ports, caller, systemId, given)
     message = f"{learnt.kept_jobs} of {learnt.told_jobs} jobs are kept"
-    return answer(HistoryView.of(learnt).model_dump(), message)
+    return answer(PastJobsView.of(learnt).model_dump(), message)
 
 
 @router.get("/{systemId}/isEnabled", operation_id="isEnabled", response_model=Envelope[Truth])

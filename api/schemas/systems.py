@@ -63,7 +63,7 @@ EXAMPLE = {
     "batchDefaultLogicalQueue": "short",
 }
 
-HISTORY_EXAMPLE = {
+PAST_JOBS_EXAMPLE = {
     "format": "SACCT",
     "text": "JobID|User|Partition|NCPUS|TimelimitRaw|Submit|Start|End|State\n"
     "11|ann|debug|16|90|1772362800|1772362860|1772366400|COMPLETED\n",
@@ -303,11 +303,11 @@ class PermissionsBody(Body):
     permissions: Annotated[list[Literal["READ", "MODIFY", "EXECUTE"]], Field(min_length=1, max_length=3)]
 
 
-class HistoryBody(Body):
+class PastJobsBody(Body):
     """What a site's own records tell of past jobs. ``queue``: of jobs whose partition is not in the text; ``timeZone``:
     of instants that are not written as Unix time, as ``Europe/Berlin``."""
 
-    model_config = showing(HISTORY_EXAMPLE)
+    model_config = showing(PAST_JOBS_EXAMPLE)
 
     format: Literal["SACCT", "SWF"]
     text: Lines
@@ -315,7 +315,7 @@ class HistoryBody(Body):
     timeZone: Annotated[Line, AfterValidator(_zone)] | None = None
 
 
-class HistoryView(View):
+class PastJobsView(View):
     """How many jobs the text told of, how many of them are kept, and why others are not."""
 
     toldJobs: int
@@ -324,7 +324,7 @@ class HistoryView(View):
     otherQueueJobs: int
 
     @classmethod
-    def of(cls, learnt: LearntRecord) -> HistoryView:
+    def of(cls, learnt: LearntRecord) -> PastJobsView:
         return cls(
             toldJobs=learnt.told_jobs,
             keptJobs=learnt.kept_jobs,

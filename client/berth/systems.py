@@ -78,14 +78,14 @@ class Systems:
         given = {name: value for name, value in ask.items() if value is not None}
         return ProbeReport.of(self._session.post("/v3/systems/probe", given, timeout_s=LOGIN_S))
 
-    def learn_history(
+    def learn_past_jobs(
         self, system_id: str, text: str, form: str, *, queue: str | None = None, time_zone: str | None = None
     ) -> Raw:
         """Let the server learn from a site's own records how long jobs waited. form: SACCT or SWF; queue: of jobs whose
         partition the text does not name; time_zone: of instants that are not Unix time."""
         given = {"format": form, "text": text, "queue": queue, "timeZone": time_zone}
         body = {name: value for name, value in given.items() if value is not None}
-        return dict(self._session.post(f"/v3/systems/{segment(system_id)}/history", body, timeout_s=RECORD_S))
+        return dict(self._session.post(f"/v3/systems/{segment(system_id)}/pastJobs", body, timeout_s=RECORD_S))
 
     # -- credentials ---------------------------------------------------------------------------------------------
 

@@ -191,7 +191,7 @@ async def test_what_no_system_can_run_is_refused_with_the_reasons(berth: Shell, 
     assert refused.code == 5
     first, *reasons = refused.err.splitlines()
     assert first.startswith("berth: JOBS_NO_MATCHING_SYSTEM")
-    assert any(line.startswith("  alder/long  NODES: asked") for line in reasons), refused.err
+    assert "  queue 'long' of 'alder' allows at most 16 nodes (5000 nodes asked)" in reasons, refused.err
     assert await world.count_jobs() == 0
 
 
@@ -262,10 +262,10 @@ async def test_past_jobs_are_learnt_from_a_file(berth: Shell, world: World, tmp_
     began_s = int(world.clock.now.timestamp()) - 9000
     log = f"; UnixStartTime: {began_s}\n1 100 50 600 4 -1 -1 8 500 -1 1 7 1 1 1 -1 -1 -1\n"
     (tmp_path / "log.swf").write_text(log)
-    words = ("systems", "history", "alder", str(tmp_path / "log.swf"), "--format", "swf", "--queue", "long")
+    words = ("systems", "learn", "alder", str(tmp_path / "log.swf"), "--format", "swf", "--queue", "long")
     assert "kept" in await berth.ok(*words)
     learnt = json.loads(await berth.ok(*words, "-o", "json"))
-    assert (learnt["kind"], learnt["item"]["keptJobs"]) == ("LearntHistory", 1)
+    assert (learnt["kind"], learnt["item"]["keptJobs"]) == ("LearntPastJobs", 1)
     refused = await berth(*words[:3], "-", given="no dump\n")
     assert refused.code == 5
     assert "line 1: names no column jobid" in refused.err

@@ -129,7 +129,7 @@ async def test_what_is_over_is_looked_at_once_more_at_its_own_pace(database):
 
 @pytest.mark.parametrize(
     ("state", "counted"),
-    [*((state, 1) for state in LIVE_ATTEMPTS), *((state, 0) for state in A if state not in LIVE_ATTEMPTS)],
+    [(state, int(state in LIVE_ATTEMPTS)) for state in A],
 )
 async def test_a_copy_counts_against_limits_where_it_waits_until_it_is_over(database, state, counted):
     await planned(database, await queued(database), state=state, next_look_at=NOW if counted else None)

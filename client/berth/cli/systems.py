@@ -182,7 +182,7 @@ class RecordForm(StrEnum):
 
 
 @app.command()
-def history(
+def learn(
     system: SystemArgument,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Past jobs, or - for standard input.")],
     form: Annotated[
@@ -204,19 +204,19 @@ def history(
     Examples:
       ssh login.cluster.example 'SLURM_TIME_FORMAT=%s sacct -a -X -P --starttime=now-30days \\
         --format=JobID,User,Partition,NCPUS,ReqCPUS,TimelimitRaw,Submit,Start,End,State' > jobs.txt
-      berth systems history cluster jobs.txt
-      berth systems history cluster log.swf --format swf --queue normal
+      berth systems learn cluster jobs.txt
+      berth systems learn cluster log.swf --format swf --queue normal
     """
     text, _ = read_text(file)
     with connect() as client:
-        learnt = client.systems.learn_history(system, text, form.value.upper(), queue=queue, time_zone=time_zone)
+        learnt = client.systems.learn_past_jobs(system, text, form.value.upper(), queue=queue, time_zone=time_zone)
     rows = (
         ("jobs in the file", learnt["toldJobs"]),
         ("kept", learnt["keptJobs"]),
         ("too old", learnt["tooOldJobs"]),
         ("of other queues", learnt["otherQueueJobs"]),
     )
-    print_one("LearntHistory", learnt, rows, system, output)
+    print_one("LearntPastJobs", learnt, rows, system, output)
 
 
 # -- looking at a host -------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from datetime import timedelta
 import pytest
 
 from api.middleware import MAX_BODY_BYTES, MAX_RECORD_BYTES
-from api.schemas.systems import HISTORY_EXAMPLE, HistoryBody
+from api.schemas.systems import PAST_JOBS_EXAMPLE, PastJobsBody
 from scheduler.services import history
 from scheduler.store.learning import SightingStore
 from tests.api.world import BEGIN, World
 
 NOW_S = int(BEGIN.timestamp())
-PATH = "/v3/systems/alder/history"
+PATH = "/v3/systems/alder/pastJobs"
 HEADER = "JobID|User|Partition|NCPUS|TimelimitRaw|Submit|Start|End|State"
 
 
@@ -117,5 +117,5 @@ async def test_a_record_may_be_larger_than_other_bodies_but_not_endless(world: W
 
 
 def test_the_example_is_read_as_it_stands():
-    body = HistoryBody.model_validate(HISTORY_EXAMPLE)
+    body = PastJobsBody.model_validate(PAST_JOBS_EXAMPLE)
     assert len(history.parse_history(body.text.splitlines(), BEGIN)) == 1
