@@ -60,6 +60,10 @@ class History:
         p50_s, p90_s = (self._predictor.run_s(owner, asked_s, quantile) for quantile in (0.5, 0.9))
         return Term(min(p50_s, asked_s), min(max(p50_s, p90_s), asked_s), source)
 
+    def knows(self, spec: JobSpec, owner: str) -> bool:
+        """Whether there were runs enough to tell how long such a job takes; else ``run`` is mostly a guess."""
+        return self._of_image(spec.image, owner) is not None or len(self._known.by_user.get(owner, ())) >= FEWEST
+
     def _of_image(self, image: str, owner: str) -> Term | None:
         if (image, owner) not in self._learnt:
             own, anyone = self._runs.get((image, owner), ()), self._runs.get((image, None), ())

@@ -175,7 +175,8 @@ def _gain_s(now: Start, then: Start) -> float:
 def _shorter(scene: Scene) -> Iterator[Variant]:
     """Less walltime, the largest first; never less than such runs are known to take."""
     asked_s = scene.ask.spec.resources.walltime_s
-    known_s = scene.run.p90_s if scene.run.p90_s < asked_s else 0.0
+    is_known = scene.evidence.history.knows(scene.ask.spec, scene.ask.owner) and scene.run.p90_s < asked_s
+    known_s = scene.run.p90_s if is_known else 0.0
     offers = (*WALLTIMES_S, *_before_closures(scene), *(_largest(each).walltime_s for each in scene.all()))
     for each in _below(asked_s, offers):
         if each > max(known_s, 59):

@@ -65,6 +65,12 @@ def test_no_walltime_is_advised_that_such_runs_are_known_to_exceed():
     assert not any("walltime" in each for each in result.advice)
 
 
+def test_one_run_of_the_user_is_too_little_to_keep_a_walltime_from_being_advised():
+    once = (finished(run_s=60, image="another"),)
+    result = decision(ask(cores_per_node=4, walltime_s=24 * HOUR), behind_a_large_job(), history=once)
+    assert any("8 h instead of 24 h" in each for each in result.advice)
+
+
 def test_fewer_nodes_are_advised_where_they_are_free():
     holders = [running(4, 10 * HOUR, since_s=0, remote_id=str(n)) for n in range(2)]
     result = decision(ask(nodes=4, cores_per_node=4, walltime_s=24 * HOUR), busy(*holders, waiting(16), free=2))
