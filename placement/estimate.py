@@ -38,7 +38,7 @@ from placement.slots import (
     total_cores,
 )
 from placement.utility import costs, kwh
-from placement.visible import LONGEST_RUN_S, foreseeable, place_name, waits_for_nodes
+from placement.visible import LONGEST_RUN_S, foreseeable, place_name, stands_as, waits_for_nodes
 from placement.words import about, count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
@@ -446,14 +446,13 @@ def _replay_of(forecast: Forecast) -> str:
 
 def _copy(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Copy:
     """A job as it would be sent there now. Whose runs its own are like does not change when it starts."""
-    system = place.view.system
     return Copy(
         id="ours",
         place=place_name(place),
         cores=footprint_cores(spec.resources, fitting_nodes(spec, place)),
         asked_s=min(max(1.0, float(spec.resources.walltime_s)), LONGEST_RUN_S),
         ready_s=evidence.problem.now.timestamp(),
-        user="" if system.is_dynamic_user else system.effective_user_id,  # a login that all share has its rank
+        user=stands_as(place),
         kin="",
     )
 

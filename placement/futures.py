@@ -16,7 +16,7 @@ from typing import overload
 
 from placement.easy import Cluster, Load
 from placement.looks import Look, SeenJob
-from placement.order import Order
+from placement.order import Order, first_sizes, headed
 from placement.played import DEPTH, Played
 from placement.predict import Predictor, phase
 
@@ -104,10 +104,12 @@ class Futures:
         if not self._played:
             ranks_s = self._order.ranks_s(self._look.waiting)
             shown = self._shown(ranks_s)
+            sizes = () if self._order.believed else first_sizes(self._look)
             for n in range(self._draws):
                 if not self._order.believed:
                     pairs = zip(ranks_s, self._look.waiting, strict=True)
-                    shown = self._shown([rank_s + self._misjudged_s(n, job.id, job.user) for rank_s, job in pairs])
+                    drawn_s = [rank_s + self._misjudged_s(n, job.id, job.user) for rank_s, job in pairs]
+                    shown = self._shown(headed(drawn_s, self._look.waiting, sizes))
                 self._played.append(Played(self._world(n, shown), self._depth))
         return self._played
 

@@ -4,7 +4,7 @@ Under backfilling a job that starts while another stays, which came before it an
 time, has the better rank: the other would have fitted wherever it did. Such pairs are facts, whatever order the site
 shows. They tell whether that order can be believed, and by how much each user's jobs are ranked before or behind their
 submission (fair-share, QOS): the smallest offsets with which the pairs agree. A site that serves by submission never
-contradicts itself, and its offsets stay zero.
+contradicts itself, and its offsets stay zero. That nobody in line has started tells who may be the first of it.
 """
 
 from __future__ import annotations
@@ -114,6 +114,42 @@ def rising(values: Iterable[float]) -> list[float]:
         pools.append((mean, size))
     means = [mean for mean, size in pools for _ in range(size)]
     return [mean + 0.001 * n for n, mean in enumerate(means)]
+
+
+# -- who is first ------------------------------------------------------------------------------------------------
+
+
+def first_sizes(look: Look) -> Collection[int]:
+    """Cores of which the first in line must ask for some, for nobody in line has started.
+
+    It is too large for what is free, and whoever is not would delay it. Empty where nobody would explain that.
+    """
+    free = look.cores - sum(job.cores for job in look.running)
+    claims = sorted(((job.started_s or look.now_s) + job.asked_s, job.cores) for job in look.running)
+    fitting = {(job.cores, job.asked_s) for job in look.waiting if job.cores <= free}
+    sizes = {job.cores for job in look.waiting if free < job.cores <= look.cores}
+    return {cores for cores in sizes if _bars(cores, free, claims, look.now_s, fitting)}
+
+
+def headed(ranks_s: Sequence[float], waiting: Sequence[SeenJob], sizes: Collection[int]) -> Sequence[float]:
+    """The ranks, with the foremost job of one of these sizes before all others."""
+    able = [(rank_s, n) for n, (rank_s, job) in enumerate(zip(ranks_s, waiting, strict=True)) if job.cores in sizes]
+    if not able:
+        return ranks_s
+    _, first = min(able)
+    return [*ranks_s[:first], min(ranks_s) - 1.0, *ranks_s[first + 1 :]]
+
+
+def _bars(
+    cores: int, free: int, claims: Sequence[tuple[float, int]], now_s: float, others: Iterable[tuple[int, float]]
+) -> bool:
+    """Whether the first in line, if it asks for so many cores, keeps these from starting (cores, seconds asked)."""
+    at_s = now_s
+    for claim_s, claimed in claims:
+        if free >= cores and claim_s > at_s:
+            break
+        free, at_s = free + claimed, max(at_s, claim_s)
+    return all(other > free - cores and now_s + asked_s > at_s for other, asked_s in others)
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------

@@ -36,6 +36,12 @@ def place_name(place: PlaceOption) -> str:
     return queue_name(place.view.system.id, _partition(place))
 
 
+def stands_as(place: PlaceOption) -> str:
+    """As whom our jobs stand in line there: a login that all share has its rank, users' own have none in common."""
+    system = place.view.system
+    return "" if system.is_dynamic_user else system.effective_user_id
+
+
 def waits_for_nodes(job: VisibleJob) -> bool:
     """Whether a visible job competes for free nodes now."""
     return not job.running and not job.reason.startswith(NOT_COMPETING)
@@ -134,7 +140,8 @@ def _coming(place: PlaceOption, look: Look) -> Iterable[SeenJob]:
         cores = footprint_cores(each.resources, place.nodes) * max(1, each.tasks)
         sent_s = (each.submitted_at or each.placed_at).timestamp()
         walltime_s = _walltime_s(each.resources.walltime_s)
-        yield SeenJob(f"ours {number}", min(cores, look.cores), walltime_s, max(look.now_s, sent_s), "", "")
+        at_s = max(look.now_s, sent_s)
+        yield SeenJob(f"ours {number}", min(cores, look.cores), walltime_s, at_s, stands_as(place), "")
 
 
 def _walltime_s(asked_s: float) -> float:

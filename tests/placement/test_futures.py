@@ -56,6 +56,13 @@ def test_an_unchanged_queue_gives_the_same_draws_and_the_order_of_running_jobs_d
     assert futures(one).starts_s(copy(), FAR) == futures(other).starts_s(copy(), FAR)
 
 
+def test_who_would_have_started_is_not_first_where_the_order_shown_is_not_the_order_served():
+    a_look = look([seen("r", 2, started_s=0)], [seen("long", 2, asked_s=9000.0), seen("wide", came_s=-50)])
+    doubted = Order(contradicted=20)
+    assert futures(a_look, order=doubted).starts_s(copy(cores=2, asked_s=100.0), FAR) == (NOW,) * 4
+    assert min(futures(a_look).starts_s(copy(cores=2, asked_s=100.0), FAR)) > NOW
+
+
 def test_a_job_that_starts_after_the_horizon_is_taken_to_start_then():
     assert futures(look(cores=2)).starts_s(copy(cores=4), NOW + 7) == (NOW + 7,) * 4
 

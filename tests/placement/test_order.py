@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from placement.easy import Cluster, Load
 from placement.looks import Look, SeenJob
-from placement.order import Order, learn, rising
+from placement.order import Order, first_sizes, headed, learn, rising
 
 HOUR = 3600.0
 
@@ -84,3 +85,49 @@ def test_pooled_values_rise_and_keep_their_sum(values):
     pooled = rising(values)
     assert all(a < b for a, b in pairwise(pooled))
     assert sum(pooled) == pytest.approx(sum(values), abs=0.001 * len(values) ** 2 + 1e-3)
+
+
+LARGE = job("large", 5, "us", cores=40, started_h=5, asked_s=20 * HOUR)
+LONG = job("long", 0, "a", cores=20, asked_s=16 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "sizes", "why"),
+    [
+        ([], set(), "nobody waits"),
+        ([job("wide", 9, "b", cores=60)], {60}, "it is too large for what is free"),
+        ([LONG, job("wide", 9, "b", cores=60)], {60}, "the long one would delay it"),
+        ([LONG, job("wide", 9, "b", cores=30)], set(), "the long one would leave it enough"),
+        ([LONG, job("wide", 9, "b", cores=60), job("half", 8, "c", cores=30)], {60}, "the half is not in the way"),
+        ([job("brief", 0, "a", asked_s=HOUR), job("wide", 9, "b", cores=60)], set(), "the brief one would be over"),
+        ([job("vast", 0, "a", cores=65)], set(), "it never starts"),
+    ],
+)
+def test_that_nobody_starts_tells_how_large_the_first_in_line_is(waiting, sizes, why):
+    assert first_sizes(look(10, running=[LARGE], waiting=waiting)) == sizes, why
+
+
+def test_the_foremost_job_of_such_a_size_is_put_first_and_the_others_keep_their_ranks():
+    waiting = [job("a", 0, "a"), job("b", 1, "b", cores=9), job("c", 2, "c", cores=9)]
+    assert headed([10.0, 30.0, 20.0], waiting, {9}) == [10.0, 30.0, 9.0]
+    assert headed([10.0, 30.0, 20.0], waiting, {8}) == [10.0, 30.0, 20.0]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 8), st.integers(1, 50), st.integers(0, 60), st.integers(0, 60)),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(0, 120),
+)
+def test_under_backfilling_the_first_in_line_is_always_of_such_a_size(shapes, at_s):
+    loads = [
+        Load(str(n), cores, asked_s, max(1, asked_s // 2), came_s, rank_s)
+        for n, (cores, asked_s, came_s, rank_s) in enumerate(sorted(shapes, key=lambda shape: shape[2]))
+    ]
+    site = Cluster(8, arrivals=loads)
+    site.advance(at_s)
+    waiting = [SeenJob(j.id, j.cores, j.asked_s, j.submitted_s, "", "") for j in site.waiting]
+    running = [SeenJob(j.id, j.cores, j.asked_s, j.submitted_s, "", "", began_s) for j, began_s in site.running]
+    assert not waiting or waiting[0].cores in first_sizes(Look(at_s, 8, running, waiting))

@@ -114,3 +114,10 @@ def test_a_forecast_is_kept_while_it_would_be_made_of_the_same():
     assert kept.of("alder/cpu", ("a look", ()), make) is first
     assert kept.of("alder/cpu", ("a look", (OURS,)), make) is not first
     assert len(made) == 2
+
+
+@pytest.mark.parametrize(("effective_user_id", "user"), [("berth", "berth"), ("${apiUserId}", "")])
+def test_jobs_of_ours_that_come_are_ranked_as_the_login_that_all_share(effective_user_id, user):
+    system = cluster("alder", CPU, effective_user_id=effective_user_id)
+    there = PlaceOption(view(system, snapshot(nodes(free=0), jobs=FULL), committed=(OURS,)), CPU)
+    assert [job.user for job in foreseeable(there).coming] == [user]
