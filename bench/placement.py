@@ -17,7 +17,8 @@ from statistics import fmean
 
 from placement.assign import cost
 from placement.engine import answer, place
-from placement.estimate import Evidence, estimates
+from placement.estimate import estimates
+from placement.evidence import Evidence
 from placement.filters import screen
 from placement.forecasts import Forecasts, depth_for
 from placement.futures import Copy, Futures

@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from placement.assign import Assignment, Counts, cost
-from placement.estimate import Evidence, Outlook, estimates, exactly, outlook, probe_for, starts_in_line
+from placement.estimate import Outlook, estimates, exactly, outlook
+from placement.evidence import Evidence
 from placement.explain import LONG_WAIT_S, advice, decided
 from placement.filters import Screening, screen
 from placement.gangs import gathered
@@ -18,6 +19,7 @@ from placement.improve import improve
 from placement.moves import Further, SecondThought, Standing, reconsider, where_it_waits
 from placement.pose import pose, read
 from placement.problem import DEFAULT_LIMITS, Choice, PlaceKey, Plan, Problem, SolveLimits
+from placement.queue_wait import probe_for, starts_in_line
 from placement.race import Change, Prospect, Rules, Spent, first_ends_s
 from placement.sooner import Waiting, advice_for
 from scheduler.model.plan import Decision

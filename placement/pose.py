@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from placement.assign import LONGEST_S, MOST_CORES, Assignment, Counts, Kind, Limit, Option, periods
-from placement.estimate import CROWD, demand, score_s, tasks_at_once
+from placement.estimate import demand, score_s, tasks_at_once
+from placement.evidence import CROWD
 from placement.filters import Screening
 from placement.gangs import GangKey, gang_of
 from placement.history import History

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from placement.estimate import Evidence, visible_queue
+from placement.evidence import Evidence
 from placement.explain import place_name
 from placement.filters import screen
 from placement.gist import question
 from placement.holds import closures_ahead, held, walltime_before
 from placement.problem import Ask, PlaceKey, PlaceOption
+from placement.queue_wait import visible_queue
 from placement.slots import nodes_free_for
 from placement.words import about, count, duration, memory
 from scheduler.model.jobs import JobSpec

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from placement.estimate import foresee
+from placement.evidence import foresee
 from placement.experience import Experience, learn, recall
 from placement.forecasts import Forecasts
 from placement.kept import Kept

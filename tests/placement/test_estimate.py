@@ -7,8 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from placement.estimate import NO_HISTORY, Evidence, likeness, outlook, queue_wait, score_s
+from placement.estimate import outlook, score_s
+from placement.evidence import Evidence, likeness
 from placement.problem import Committed, PlaceOption
+from placement.queue_wait import NO_HISTORY, queue_wait
 from scheduler.model.apps import FileInput
 from scheduler.model.jobs import ArchiveMode
 from scheduler.model.runs import ArraySpec, JobType, Resources, Runtime

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from placement.assign import UNPLACED_S, cost
 from placement.engine import answer, place
-from placement.estimate import Evidence, estimates
+from placement.estimate import estimates
+from placement.evidence import Evidence
 from placement.filters import screen
 from placement.gangs import gathered
 from placement.greedy import greedy

@@ -5,8 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from placement.estimate import Evidence, outlook, queue_wait
+from placement.estimate import outlook
+from placement.evidence import Evidence
 from placement.problem import PlaceKey, PlaceOption
+from placement.queue_wait import queue_wait
 from placement.scores import FEWEST, LAST, Scores
 from scheduler.model.runs import Resources
 from scheduler.model.snapshots import StartProbe

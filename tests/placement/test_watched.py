@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import placement.watched
-from placement.estimate import Evidence, queue_wait
+from placement.evidence import Evidence
 from placement.problem import PlaceKey, PlaceOption
 from placement.queue_state import JobShape
+from placement.queue_wait import queue_wait
 from placement.waits import NO_HISTORY_S
 from placement.watched import WatchedQueue
 from scheduler.model.snapshots import Sighting

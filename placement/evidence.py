@@ -1,0 +1,143 @@
+"""What estimators know besides job and place, worked out once for a problem, and which jobs are nearly alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+
+from placement.experience import Experience
+from placement.failures import Failures
+from placement.first_use import FirstUses
+from placement.forecasts import Forecast, Forecasts
+from placement.futures import Copy
+from placement.history import History
+from placement.own_runs import OwnRuns
+from placement.problem import Ask, PlaceKey, PlaceOption, Problem
+from placement.scores import Scores
+from placement.visible import LONGEST_RUN_S, foreseeable, place_name
+from scheduler.model.jobs import JobSpec
+from scheduler.model.plan import Estimate, Term
+from scheduler.model.runs import Resources
+
+STALE_S = 3600
+"""A look at a system that is older says nothing of its queue."""
+
+CROWD = 200
+ROUNDING = 1.5
+"""With more jobs in a plan, walltimes of one such step and memories of a factor of two are asked of a queue as one.
+
+Jobs that differ by no more than such a step in anything are then estimated as one, but for where they go.
+"""
+
+WaitKey = tuple[PlaceKey, Resources, frozenset[object]]
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the estimators know besides job and place, worked out once for a problem."""
+
+    problem: Problem
+    history: History
+    first_uses: FirstUses
+    failures: Failures
+    scores: Scores
+    waits: dict[WaitKey, Term] = field(default_factory=dict)
+    draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
+    """Of those waits that are summed up from draws."""
+    starts_s: dict[Copy, tuple[float, ...]] = field(default_factory=dict)
+    """By job as it is replayed: many that ask for other memory are the same there."""
+    told_waits_s: dict[WaitKey, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    """Median and 90th percentile by every estimator that had an answer."""
+    rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
+    own_estimates: dict[Hashable, Estimate] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, problem: Problem) -> Evidence:
+        speeds = {view.system.id: view.speed_factor for view in problem.systems}
+        runs = problem.own_runs.of("", (problem.history, speeds), lambda: OwnRuns.of(problem.history, speeds))
+        return cls(problem, runs.history, runs.first_uses, Failures(runs.broken, problem.now), runs.scores)
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether there are so many jobs that those speak for others that are nearly alike."""
+        return len(self.problem.asks) > CROWD
+
+    def kin(self, ask: Ask) -> Hashable:
+        """Equal for jobs that are nearly ``alike``: to a step in run time, walltime and memory."""
+        spec, asked = ask.spec, ask.spec.resources
+        run = self.history.run(spec, ask.owner, 1.0)
+        image = spec.image if self.first_uses.knows(spec.image) else ""
+        shape = asked.nodes, asked.cores_per_node, asked.gpus_per_node, asked.gpu_model
+        steps = tuple(map(_step, (run.p50_s, run.p90_s, asked.walltime_s, asked.memory_mib)))
+        return (*shape, *steps, image, *_beside(spec))
+
+    def as_asked(self, spec: JobSpec, place: PlaceOption) -> JobSpec:
+        """The job whose wait is asked for: it, or in a crowd one that is rounded up and stands for all like it."""
+        if not self.is_crowd:
+            return spec
+        resources = _rounded_up(spec.resources, place)
+        key = place.key, resources, frozenset(spec.scheduler_options)
+        if key not in self.rounded:
+            self.rounded[key] = replace(spec, resources=resources)
+        return self.rounded[key]
+
+    def age_s(self, place: PlaceOption) -> float:
+        """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
+        snapshot = place.view.snapshot
+        return math.inf if snapshot is None else max(0.0, (self.problem.now - snapshot.taken_at).total_seconds())
+
+    def forecast(self, place: PlaceOption) -> Forecast | None:
+        """What is foreseen of the place's queue; None where too little of it is visible, or that was long ago."""
+        return None if self.age_s(place) > STALE_S else foresee(place, self.problem.experience, self.problem.forecasts)
+
+
+def foresee(place: PlaceOption, known: Experience, kept: Forecasts) -> Forecast | None:
+    """The forecast of a queue that is kept, or a new one; None where too little of it is visible."""
+    name = place_name(place)
+
+    def make() -> Forecast | None:
+        look = foreseeable(place)
+        return None if look is None else Forecast(look, known, name)
+
+    return kept.of(name, (place.view.snapshot, place.unseen), make)
+
+
+def likeness(ask: Ask) -> Hashable:
+    """All that the estimators read of an ask: those for whom this is equal may expect the same everywhere."""
+    return (ask.owner, ask.spec.image, ask.spec.resources, *_beside(ask.spec))
+
+
+def _beside(spec: JobSpec) -> tuple[Hashable, ...]:
+    return (
+        spec.runtime,
+        spec.array,
+        spec.scheduler_options,
+        tuple(each.source_url for each in spec.file_inputs),
+        spec.archive_mode,
+        spec.archive_system_id,
+        spec.deadline_at,
+        spec.usd_per_hour,
+        spec.usd_per_kwh,
+    )
+
+
+def _step(amount: float) -> int:
+    return math.ceil(math.log(max(1.0, amount), ROUNDING))
+
+
+def _rounded_up(resources: Resources, place: PlaceOption) -> Resources:
+    """Walltime and memory to the next step of a coarse scale, memory never beyond the largest node."""
+    largest_mib = max((kind.memory_mib for kind in place.nodes), default=resources.memory_mib)
+    walltime_s = ROUNDING ** math.ceil(math.log(max(60, resources.walltime_s), ROUNDING))
+    memory_mib = 2 ** math.ceil(math.log2(max(1, resources.memory_mib)))
+    return replace(
+        resources,
+        walltime_s=min(round(walltime_s), max(resources.walltime_s, round(LONGEST_RUN_S))),
+        memory_mib=max(resources.memory_mib, min(memory_mib, largest_mib)),
+    )
+
+
+def wait_key(spec: JobSpec, place: PlaceOption) -> WaitKey:
+    """All that a wait there depends on: jobs for whom it is equal wait alike."""
+    return place.key, spec.resources, frozenset(spec.scheduler_options)
