@@ -69,11 +69,6 @@ class JobLeases:
         free = {"lease_owner": None, "lease_until": None}
         await self._db.execute(update(jobs).where(held).values(free | _look(next_look_at)))
 
-    async def defer(self, job: Job, next_look_at: datetime) -> None:
-        """Keep the lease, but look at the job again only then."""
-        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence)
-        await self._db.execute(update(jobs).where(held).values(_look(next_look_at)))
-
     async def extend(self, job: Job, lease_s: float, at: datetime) -> None:
         """Hold the lease under which ``job`` was claimed for ``lease_s`` more; StaleJob when it is no longer held."""
         held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.lease_owner.is_not(None))

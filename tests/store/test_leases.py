@@ -49,16 +49,6 @@ async def test_a_release_without_an_instant_makes_a_job_free_at_once(database):
     assert len(await claimed(database, "two")) == 1
 
 
-async def test_a_deferred_job_stays_leased(database):
-    await added(database)
-    (mine,) = await claimed(database)
-    later = NOW + timedelta(minutes=10)
-    async with database.transaction() as db:
-        await JobStore(db).defer(mine, later)
-    assert await claimed(database, at=EXPIRED) == []
-    assert len(await claimed(database, at=later)) == 1
-
-
 async def test_only_due_jobs_in_the_states_asked_for_are_claimed(database):
     await submitting(database)
     waiting = await added(database)
