@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-ROOTS = ("scheduler.model", "placement", "backends.base")
+ROOTS = ("scheduler.model", "placement", "images", "backends.base")
 UNITS = re.compile(r"_(s|ms|mib|bytes|per_hour|per_kwh|per_s|hours|minutes|usd|at)$|^(p\d\d|run|wait)_s$")
 COUNTS = re.compile(
     r"nodes|cores|gpus|jobs|indices|limit|offset|version|number|attempt|attempts|port|count|fence|id|skip|seed|order|"
