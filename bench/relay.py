@@ -73,7 +73,7 @@ class Site:
         every = f"srun --nodes={len(self.nodes)} --ntasks-per-node=1"
         script = self.cluster.state / "shared/shared/timed.sh"
         script.write_text(TIMED.format(command=command.format(every=every)))
-        allocate = f"salloc --quiet --nodes={len(self.nodes)} --time=30"
+        allocate = f"salloc --quiet --mem=0 --nodes={len(self.nodes)} --time=30"
         self.cluster.sh("n1", f"{allocate} {every} sh -c 'rm -rf {COPY}* /scratch/alice/.copy*'", user="alice")
         before = self._carried()
         said = self.cluster.sh("n1", f"{allocate} sh /shared/timed.sh", user="alice", timeout_s=1200)
@@ -108,7 +108,7 @@ def ways(site: Site) -> dict[str, Callable[[], Outcome]]:
     found: dict[str, Callable[[], Outcome]] = {shape.value: lambda shape=shape: relayed(shape) for shape in Shape}
     for fanout in (2, 3, 8):
         found[f"sbcast --fanout={fanout}"] = lambda fanout=fanout: site.time(
-            f"sbcast --force --fanout={fanout} {IMAGE} {COPY}"
+            f"sbcast --force --timeout=300 --fanout={fanout} {IMAGE} {COPY}"
         )
     found["rsync star"] = lambda: site.time(f"{{every}} sh -c '{fetch}'")
     return found

@@ -102,6 +102,10 @@ class Lost(Exception):
         self.gone = gone
 
 
+class Silent(Lost):
+    """It is there, but says nothing."""
+
+
 # -- instructions ----------------------------------------------------------------------------------------------------
 
 
@@ -457,7 +461,7 @@ class Node:
             link, number, content = self.incoming.get()
             try:
                 if not self.copy.put(number, content):
-                    link.refuse()
+                    link.wrong = True
                 self.progress_at = time.monotonic()
             finally:
                 self.incoming.task_done()
@@ -480,8 +484,9 @@ class Node:
         except OSError as error:
             self.copy.discard()
             self.trouble = Trouble("no_space" if error.errno in NO_ROOM else "cannot_write", "destination: %s" % error)
-        if self.trouble and self.link:
-            self.link.cut()
+        link = self.link
+        if self.trouble and link:
+            link.cut()
         self._ring()
         while self.trouble:  # or who fills the queue would wait for ever
             self.incoming.get()
@@ -520,7 +525,6 @@ class Node:
         """Note that one above gives no more. One that was wrong is asked once again: it may have been the wire."""
         if self.link and self.link.wrong:
             self.wrong[way] = self.wrong.get(way, 0) + 1
-            lost = Lost("gave a wrong chunk", gone=False)
         else:
             passed.add(way)
         if lost.gone and way != FILE:
@@ -540,31 +544,36 @@ class Node:
                     self.check()
                     offset, length, _ = self.copy.chunks[number]
                     self._take(FILE, number, os.pread(file.fileno(), length, offset))
-                    if link.wrong:
-                        break
+                    link.check()
         except OSError as error:
             raise Lost("cannot be read here: %s" % error) from None
         self.incoming.join()
         self.check()
-        if link.wrong:
-            raise Lost("gave a wrong chunk")
+        link.check()
 
     def _draw(self, parent):
         """Take from a parent what is missing, then tell it once everybody below is served."""
         with contextlib.closing(self._reach(parent)) as link:
-            pace = Pace(self.told.least_bytes_per_s, self.told.patience_s, LAG_CHUNKS * self.copy.chunks[0][1])
-            while not self._settled():
-                if not link.has_news():
-                    continue
-                kind, first, second = link.frame()
-                if kind == CHUNK:
-                    self._take(parent, first, link.chunk(first, second))
-                elif kind == BEAT:
-                    self.above_bytes = first
-                    slow = pace.is_slow(time.monotonic(), self.copy.arrived_bytes, max(first, second))
-                    if slow and parent != 0:
-                        raise Lost("is slow", gone=False)
-            link.farewell(self.finished, self.gone)
+            try:
+                self._converse(link, parent)
+            except Lost as lost:
+                if not lost.gone:
+                    link.leave(self.below)
+                raise
+
+    def _converse(self, link, parent):
+        pace = Pace(self.told.least_bytes_per_s, self.told.patience_s, LAG_CHUNKS * self.copy.chunks[0][1])
+        while not self._settled():
+            if not link.has_news():
+                continue
+            kind, first, second = link.frame()
+            if kind == CHUNK:
+                self._take(parent, first, link.chunk(first, second))
+            elif kind == BEAT:
+                self.above_bytes = first
+                if pace.is_slow(time.monotonic(), self.copy.arrived_bytes, first, second) and parent != 0:
+                    raise Lost("is slow", gone=False)
+        link.farewell(self.finished, self.gone)
 
     def _take(self, way, number, content):
         name = self._name(way)
@@ -573,12 +582,15 @@ class Node:
 
     def _reach(self, parent):
         """The link to a parent; one that has not shown up yet is waited for while everybody starts."""
+        self.link = None
         while True:
             try:
                 sock = socket.create_connection(self._address_of(parent), HELLO_S, (self.address, 0))
                 self.link = Link(self, sock)
                 self.link.introduce(parent)
                 return self.link
+            except Silent:
+                raise
             except (OSError, ValueError, Lost) as error:
                 if time.monotonic() - self.started > self.told.start_s:
                     raise Lost("cannot be reached: %s" % error) from None
@@ -635,7 +647,10 @@ class Node:
                 self.children.add(sock)
                 self.gone.discard(child)
             with contextlib.suppress(Lost, OSError):
-                self._feed(sock, child, has)
+                try:
+                    self._feed(sock, child, has)
+                except OSError:
+                    self._hear_out(sock)
             with self.lock:
                 self.children.discard(sock)
                 self.quiet_since = time.monotonic()
@@ -684,8 +699,15 @@ class Node:
                     self.bytes_out[name] += self.copy.chunks[number][1]
                     heard_at = now
 
+    def _hear_out(self, sock):
+        """What a child that is gone had still said."""
+        sock.settimeout(0)
+        while FRAME.unpack(_receive(sock, FRAME.size))[0] != FINISHED:
+            pass
+        self._part(sock)
+
     def _part(self, sock):
-        """Hear from a child who was served, and let it go."""
+        """Hear who below a child is served and who will not come to us, and let it go."""
         finished, gone = (_marked(_receive(sock, len(self.told.peers))) for _ in range(2))
         with self.lock:
             self.finished |= finished & self.below
@@ -733,12 +755,13 @@ class Link:
 
     def has_news(self):
         """Whether the neighbour said something, or there is news of our own within a beat."""
+        self.check()
         self._beat()
         ready = select.select([self.sock, self.node.bell], [], [], BEAT_S)[0]
         if self.node.bell in ready:
             self.node.wait(0)
         if self.sock not in ready and time.monotonic() - self.heard_at > self.node.told.stall_s:
-            raise Lost("silent for %d s" % self.node.told.stall_s)
+            raise Silent("silent for %d s" % self.node.told.stall_s)
         return self.sock in ready
 
     def frame(self):
@@ -749,7 +772,7 @@ class Link:
         chunks = self.node.copy.chunks
         if number >= len(chunks) or chunks[number][1] != length:
             self.wrong = True
-            raise Lost("gave a chunk that the index does not have")
+            self.check()
         return self._take(length)
 
     def farewell(self, finished, gone):
@@ -759,10 +782,19 @@ class Link:
         while self.frame()[0] != FINISHED:
             pass
 
-    def refuse(self):
-        """Take nothing more: a chunk was wrong."""
-        self.wrong = True
-        self.cut()
+    def leave(self, below):
+        """Tell a neighbour who is still there that neither we nor those below us come back to it."""
+        count = len(self.node.told.peers)
+        with contextlib.suppress(Lost):
+            self._send(
+                FRAME.pack(FINISHED, 0, 0) + _marks((), count) + _marks({self.node.told.position, *below}, count)
+            )
+
+    def check(self):
+        """Raise when nothing more is to be taken."""
+        self.node.check()
+        if self.wrong:
+            raise Lost("gave a wrong chunk", gone=False)
 
     def cut(self):
         """End the connection under whoever waits for it."""
@@ -777,7 +809,7 @@ class Link:
         content = bytearray(count)
         left = memoryview(content)
         while left:
-            self.node.check()
+            self.check()
             if beating:
                 self._beat()
             if _readable(self.sock, BEAT_S):
@@ -786,7 +818,7 @@ class Link:
                     raise Lost("closed the connection")
                 left, self.heard_at = left[got:], time.monotonic()
             elif time.monotonic() - self.heard_at > self.node.told.stall_s:
-                raise Lost("silent for %d s" % self.node.told.stall_s)
+                raise Silent("silent for %d s" % self.node.told.stall_s)
         return content
 
     def _beat(self):
@@ -805,21 +837,29 @@ class Link:
 
 
 class Pace:
-    """Whether a parent is slow: little came of it for a while, though it, or whoever feeds it, has more to give."""
+    """Whether a parent is slow: little came of it for a while, though it, or whoever feeds it, has more to give.
+
+    One who lags behind its own parent is borne with longer: it may turn elsewhere itself, and often that is enough.
+    """
 
     def __init__(self, least_bytes_per_s, patience_s, lag_bytes):
         self.least_bytes_per_s, self.patience_s, self.lag_bytes = least_bytes_per_s, patience_s, lag_bytes
         self.seen = []
 
-    def is_slow(self, now, mine_bytes, theirs_bytes):
-        """Asked at every beat; what is here, and the most that one of the two above has."""
-        self.seen.append((now, mine_bytes))
-        while len(self.seen) > 1 and now - self.seen[1][0] >= self.patience_s:
-            del self.seen[0]
-        since, then_bytes = self.seen[0]
-        if now - since < self.patience_s or theirs_bytes - mine_bytes <= self.lag_bytes:
+    def is_slow(self, now, mine_bytes, theirs_bytes, above_them_bytes):
+        """Asked at every beat: how much is here, at the parent, and at the parent's parent."""
+        self.seen = [(at, then) for at, then in self.seen if now - at < 4 * self.patience_s] + [(now, mine_bytes)]
+        return any(
+            ahead_bytes - mine_bytes > self.lag_bytes and self._gained_little(now, mine_bytes, patience_s)
+            for ahead_bytes, patience_s in ((theirs_bytes, self.patience_s), (above_them_bytes, 3 * self.patience_s))
+        )
+
+    def _gained_little(self, now, mine_bytes, patience_s):
+        long_ago = [(at, then_bytes) for at, then_bytes in self.seen if now - at >= patience_s]
+        if not long_ago:
             return False
-        return mine_bytes - then_bytes < self.least_bytes_per_s * (now - since)
+        at, then_bytes = long_ago[-1]
+        return mine_bytes - then_bytes < self.least_bytes_per_s * (now - at)
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------

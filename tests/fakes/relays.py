@@ -126,6 +126,14 @@ class Fleet:
         self.running[position] = subprocess.Popen(argv, text=True, stdout=subprocess.PIPE)
         return self.running[position]
 
+    def address_of(self, position: int) -> tuple[str, int]:
+        """Where a relay listens, once it does."""
+        place = self.meeting / str(position)
+        while not place.exists():
+            assert self.running[position].poll() is None, "the relay has ended"
+        host, port = json.loads(place.read_text())
+        return host, port
+
     def start_all(self, tweaks: dict[int, str] | None = None) -> None:
         for position in range(len(self.parents)):
             self.start(position, (tweaks or {}).get(position, ""))

@@ -168,13 +168,15 @@ def test_every_outcome_has_an_exit_status_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("mine_bytes", "theirs_bytes", "slow"),
+    ("mine_bytes", "theirs_bytes", "above_them_bytes", "slow_after_s"),
     [
-        ([0, 10, 20], 100, True),  # there is more, and it does not come
-        ([0, 10, 20], 22, False),  # there is no more to be had yet
-        ([0, 60, 120], 200, False),  # it comes
+        ([0, 10, 20, 30, 40, 50, 60], 100, 100, 2),  # the parent has more, and it does not come
+        ([0, 10, 20, 30, 40, 50, 60], 0, 100, 6),  # the parent lags behind its own, and had its chance
+        ([0, 10, 20, 30, 40, 50, 60], 0, 62, None),  # there is no more to be had yet
+        ([0, 60, 120, 180, 240, 300, 360], 999, 999, None),  # it comes
     ],
 )
-def test_a_parent_is_slow_only_if_it_could_give_more(mine_bytes, theirs_bytes, slow):
+def test_a_parent_is_slow_only_if_more_could_have_come(mine_bytes, theirs_bytes, above_them_bytes, slow_after_s):
     pace = Pace(least_bytes_per_s=50, patience_s=2, lag_bytes=5)
-    assert [pace.is_slow(second, mine, theirs_bytes) for second, mine in enumerate(mine_bytes)][-1] is slow
+    slow = [pace.is_slow(at, mine, theirs_bytes, above_them_bytes) for at, mine in enumerate(mine_bytes)]
+    assert (slow.index(True) if True in slow else None) == slow_after_s
