@@ -6,6 +6,7 @@ alone, so the instructions leave them out; they stand in a file that it writes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import re
@@ -50,15 +51,16 @@ class Errand:
                 raise SpecInvalid.of(field, "is not an absolute path of a file or directory", "begin it with /")
 
 
-def errand_files(plan: RelayPlan, errand: Errand, token: str, digest_of_index: str) -> tuple[StagedFile, ...]:
+def errand_files(plan: RelayPlan, errand: Errand, token: str) -> tuple[StagedFile, ...]:
     """The program, its instructions and the one-time token (64 hex digits, fresh for each attempt), all owner-only."""
     if not re.fullmatch(r"[0-9a-f]{64}", token):
         raise SpecInvalid.of("token", "is not 256 bits in hex", "take secrets.token_hex(32)")
+    index = errand.index.encode("ascii")
     told = {
         "digest": plan.digest,
         "size_bytes": plan.size_bytes,
         "index_path": _in(errand, "index"),
-        "index_digest": digest_of_index,
+        "index_digest": "sha256:" + hashlib.sha256(index).hexdigest(),
         "peers_path": _in(errand, "nodes"),
         "order": errand.order,
         "parents": plan.parents,
@@ -72,7 +74,7 @@ def errand_files(plan: RelayPlan, errand: Errand, token: str, digest_of_index: s
     return (
         StagedFile(_in(errand, "relay.py"), PROGRAM.read_bytes(), 0o500),
         StagedFile(_in(errand, "relay.json"), json.dumps(told).encode(), 0o600),
-        StagedFile(_in(errand, "index"), errand.index.encode("ascii"), 0o600),
+        StagedFile(_in(errand, "index"), index, 0o600),
         StagedFile(_in(errand, "token"), token.encode("ascii"), 0o600),
     )
 

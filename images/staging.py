@@ -11,7 +11,7 @@ from enum import StrEnum
 from math import ceil, inf, log
 
 CHUNK_BYTES_LIMITS = (64 * 2**10, 4 * 2**20)
-FILL_SHARE = 1 / 12
+FILL_SHARE = 1 / 48
 """How much of the time over one link a chain may take to fill: each further node waits for one more chunk."""
 CHAIN_SHARE = 1 / 4
 """A chain that fills longer than this share of the time over one link is worse than a tree."""

@@ -32,6 +32,7 @@ import struct
 import sys
 import threading
 import time
+import types
 
 EXITS = {
     "ok": 0,  # the file is in place and whole
@@ -79,8 +80,10 @@ STRANGERS_AT_ONCE = 16
 WRONG_TWICE = 2
 """Wrong chunks from one neighbour after which nothing more is taken from it: the first may be the wire's fault."""
 LAG_CHUNKS = 4
+SEND_BUFFER_BYTES = 256 * 1024
+"""Short and the same for every child: they share a slow link evenly then, and a tree loses no time by a favourite."""
 FRAME = struct.Struct("!cQQ")
-CHUNK, BEAT, FINISHED = b"c", b"b", b"f"
+CHUNK, BEAT, FINISHED, LEAVING = b"c", b"b", b"f", b"l"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FILE = "source"
 """What the source is called among the neighbours."""
@@ -109,8 +112,8 @@ class Silent(Lost):
 # -- instructions ----------------------------------------------------------------------------------------------------
 
 
-class Instructions:
-    """The fields of FIELDS as attributes, checked; ``index`` and ``peers`` in place of their files."""
+class Instructions(types.SimpleNamespace):
+    """The fields of FIELDS as attributes, checked; ``chunks`` and ``peers`` in place of their files."""
 
     def __init__(self, given):
         unknown = sorted(set(given) - set(FIELDS))
@@ -119,7 +122,7 @@ class Instructions:
         for name, default in FIELDS.items():
             if given.get(name) is None and default is REQUIRED:
                 raise _bad(name, "is missing")
-            setattr(self, name, given.get(name, default))
+        super().__init__(**{name: given.get(name, default) for name, default in FIELDS.items()})
         if not _is_digest(self.digest):
             raise _bad("digest", "must be sha256:<64 hex digits>")
         self.peers = self._peers()
@@ -215,7 +218,6 @@ class Copy:
         self.changed = threading.Condition()
         self.ready = False
         self.resumed = 0
-        self.file = self.map = None
 
     def open(self):
         """Find the finished file, else open the unfinished one."""
@@ -236,7 +238,7 @@ class Copy:
 
     def resume(self):
         """Take over what an earlier relay left, after reading it again."""
-        if self.map is None:
+        if self.ready:
             return
         kept = os.pread(self.map, len(self.chunks), 0)
         for number, mark in enumerate(kept):
@@ -293,6 +295,11 @@ class Copy:
         for path in (self.part, self.part + ".map"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+    def failed(self, error):
+        """What a refusal of the local disk means; nothing unfinished stays on it."""
+        self.discard()
+        return Trouble("no_space" if error.errno in NO_ROOM else "cannot_write", "destination: %s" % error)
 
     def _own_the_folder(self):
         with contextlib.suppress(FileExistsError):
@@ -398,7 +405,7 @@ class Node:
         self.above_bytes = 0
         self.lock = threading.Lock()
         self.children = set()
-        self.finished, self.gone = set(), set()
+        self.finished, self.gone, self.left = set(), set(), set()
         self.greeted = threading.Semaphore(STRANGERS_AT_ONCE)
         self.bell, self.rope = os.pipe()
         for end in (self.bell, self.rope):
@@ -410,15 +417,21 @@ class Node:
 
     def run(self):
         """Bring the image here, and serve those below until they have it too."""
-        self.copy.open()
+        try:
+            self.copy.open()
+        except OSError as error:
+            raise self.copy.failed(error) from None
         self._listen()
-        for work in (self._keep, self._finish):
-            _in_background(self._guard, work)
-        self.copy.resume()
-        self._bring()
-        while not self._settled():
-            self.wait(BEAT_S)
-        os.unlink(self._place(self.told.position))
+        try:
+            for work in (self._keep, self._finish):
+                _in_background(self._guard, work)
+            self.copy.resume()
+            self._bring()
+            while not self._settled():
+                self.wait(BEAT_S)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._place(self.told.position))
 
     def report(self):
         """What came of it, for the JSON line."""
@@ -482,8 +495,7 @@ class Node:
         except Trouble as trouble:
             self.trouble = trouble
         except OSError as error:
-            self.copy.discard()
-            self.trouble = Trouble("no_space" if error.errno in NO_ROOM else "cannot_write", "destination: %s" % error)
+            self.trouble = self.copy.failed(error)
         link = self.link
         if self.trouble and link:
             link.cut()
@@ -557,7 +569,8 @@ class Node:
             try:
                 self._converse(link, parent)
             except Lost as lost:
-                if not lost.gone:
+                is_asked_again = link.wrong and self.wrong.get(parent, 0) + 1 < WRONG_TWICE
+                if not (lost.gone or is_asked_again):
                     link.leave(self.below)
                 raise
 
@@ -658,6 +671,7 @@ class Node:
 
     def _greet(self, sock):
         """Which node this is, once it has proved the token, and what it has."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         sock.settimeout(HELLO_S)
         ours = os.urandom(NONCE_BYTES)
         sock.sendall(GREETING + ours)
@@ -686,8 +700,7 @@ class Node:
                 beat_at = now
             if _readable(sock, BEAT_S if all_sent else 0):
                 heard_at = now
-                if FRAME.unpack(_receive(sock, FRAME.size))[0] == FINISHED:
-                    self._part(sock)
+                if self._heard_the_last(sock):
                     return
             elif all_sent and now - heard_at > self.told.stall_s:
                 raise Lost("silent")
@@ -702,24 +715,31 @@ class Node:
     def _hear_out(self, sock):
         """What a child that is gone had still said."""
         sock.settimeout(0)
-        while FRAME.unpack(_receive(sock, FRAME.size))[0] != FINISHED:
+        while not self._heard_the_last(sock):
             pass
-        self._part(sock)
 
-    def _part(self, sock):
-        """Hear who below a child is served and who will not come to us, and let it go."""
-        finished, gone = (_marked(_receive(sock, len(self.told.peers))) for _ in range(2))
-        with self.lock:
-            self.finished |= finished & self.below
-            self.gone |= gone
-        sock.sendall(FRAME.pack(FINISHED, 0, 0))
+    def _heard_the_last(self, sock):
+        """Whether a child said that it needs no more: all below it are served, or it has turned elsewhere with them."""
+        kind, _, _ = FRAME.unpack(_receive(sock, FRAME.size))
+        count = len(self.told.peers)
+        if kind == LEAVING:
+            left = _marked(_receive(sock, count))
+            with self.lock:
+                self.left |= left
+        elif kind == FINISHED:
+            finished, gone = (_marked(_receive(sock, count)) for _ in range(2))
+            with self.lock:
+                self.finished |= finished & self.below
+                self.gone |= gone
+            sock.sendall(FRAME.pack(FINISHED, 0, 0))
+        return kind in (LEAVING, FINISHED)
 
     def _settled(self):
         """Whether the image is here, and everybody below has it or will not come for it."""
         with self.lock:
             if self.ready_s is None or self.children:
                 return False
-            if self.below <= self.finished | self.gone:
+            if self.below <= self.finished | self.gone | self.left:
                 return True
             return time.monotonic() > max(self.quiet_since + self.told.orphan_s, self.started + self.told.start_s)
 
@@ -784,11 +804,9 @@ class Link:
 
     def leave(self, below):
         """Tell a neighbour who is still there that neither we nor those below us come back to it."""
-        count = len(self.node.told.peers)
+        leaving = _marks({self.node.told.position, *below}, len(self.node.told.peers))
         with contextlib.suppress(Lost):
-            self._send(
-                FRAME.pack(FINISHED, 0, 0) + _marks((), count) + _marks({self.node.told.position, *below}, count)
-            )
+            self._send(FRAME.pack(LEAVING, 0, 0) + leaving)
 
     def check(self):
         """Raise when nothing more is to be taken."""
@@ -936,7 +954,7 @@ def run(path):
     except Trouble as trouble:
         said.update(outcome=trouble.outcome, why=str(trouble))
     except (OSError, ValueError, TypeError) as error:
-        said.update(outcome="bad_instructions" if node is None else "cannot_write", why=str(error))
+        said.update(outcome="bad_instructions" if node is None else "no_source", why="meeting_dir: %s" % error)
     if node:
         said.update(node.report())
     sys.stdout.write(json.dumps(said) + "\n")

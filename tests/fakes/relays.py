@@ -62,6 +62,16 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))
 """
 
+FULL_DISK = """
+import errno
+pwrite = os.pwrite
+def pwrite_while_there_is_room(file, content, offset):
+    if offset > {limit_bytes}:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return pwrite(file, content, offset)
+os.pwrite = pwrite_while_there_is_room
+"""
+
 
 class Fleet:
     """The nodes of one run: a random image, its index, a token, and a disk (a folder) per node."""

@@ -197,7 +197,7 @@ TOKEN = "5" * 64
 
 def test_the_instructions_are_what_the_relay_understands(tmp_path):
     plan = local_plan(MANY, MEASURED)
-    files = {file.path.removeprefix(ERRAND.folder + "/"): file for file in errand_files(plan, ERRAND, TOKEN, DIGEST)}
+    files = {file.path.removeprefix(ERRAND.folder + "/"): file for file in errand_files(plan, ERRAND, TOKEN)}
     told = json.loads(files["relay.json"].content)
     assert told.keys() <= relay.FIELDS.keys()
     assert {name for name, default in relay.FIELDS.items() if default is relay.REQUIRED} <= told.keys()
@@ -207,7 +207,7 @@ def test_the_instructions_are_what_the_relay_understands(tmp_path):
 
 def test_the_token_is_in_its_own_file_alone():
     plan = local_plan(MANY, MEASURED)
-    holders = [file.path for file in errand_files(plan, ERRAND, TOKEN, DIGEST) if TOKEN.encode() in file.content]
+    holders = [file.path for file in errand_files(plan, ERRAND, TOKEN) if TOKEN.encode() in file.content]
     assert holders == [ERRAND.folder + "/token"]
     assert TOKEN not in preamble(plan, ERRAND)
 
@@ -215,7 +215,7 @@ def test_the_token_is_in_its_own_file_alone():
 @pytest.mark.parametrize("token", ["", "5" * 63, "g" * 64])
 def test_a_weak_token_is_refused(token):
     with pytest.raises(SpecInvalid, match="token"):
-        errand_files(local_plan(MANY, MEASURED), ERRAND, token, DIGEST)
+        errand_files(local_plan(MANY, MEASURED), ERRAND, token)
 
 
 @pytest.mark.parametrize("path", ["", "relative", "/", "/a\nb", "/a//b", "/a\0b"])
