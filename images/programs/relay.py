@@ -81,7 +81,7 @@ WRONG_TWICE = 2
 """Wrong chunks from one neighbour after which nothing more is taken from it: the first may be the wire's fault."""
 LAG_CHUNKS = 4
 SEND_BUFFER_BYTES = 256 * 1024
-"""Short and the same for every child: they share a slow link evenly then, and a tree loses no time by a favourite."""
+"""At most, and two chunks: children share a slow link evenly then, and little waits in line at each step of a tree."""
 FRAME = struct.Struct("!cQQ")
 CHUNK, BEAT, FINISHED, LEAVING = b"c", b"b", b"f", b"l"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -161,7 +161,11 @@ class Instructions(types.SimpleNamespace):
         for length, digest in rows:
             chunks.append((offset, int(length), bytes.fromhex(digest)))
             offset += int(length)
-        if offset != self.size_bytes or any(length <= 0 or len(digest) != 32 for _, length, digest in chunks):
+        if (
+            not chunks
+            or offset != self.size_bytes
+            or any(length <= 0 or len(digest) != 32 for _, length, digest in chunks)
+        ):
             raise _bad("index", "its chunks do not make up size_bytes")
         return chunks
 
@@ -216,7 +220,7 @@ class Copy:
         self.arrived = []
         self.arrived_bytes = 0
         self.changed = threading.Condition()
-        self.ready = False
+        self.is_unfinished = self.ready = False
         self.resumed = 0
 
     def open(self):
@@ -228,6 +232,7 @@ class Copy:
             self.ready = True
             return
         self.file = self._open_part()
+        self.is_unfinished = True
         self.map = os.open(self.part + ".map", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         space = os.statvfs(self.folder)
         held = os.fstat(self.file.fileno()).st_blocks * 512
@@ -286,13 +291,14 @@ class Copy:
             raise Trouble("corrupt", "all chunks are as the index says, but the whole is not %s" % self.digest)
         os.fchmod(self.file.fileno(), self.mode)
         os.rename(self.part, self.path)
+        self.is_unfinished = False
         os.unlink(self.part + ".map")
         self._prove()
         self.ready = True
 
     def discard(self):
-        """Remove the unfinished file: there is no room for it, or it is wrong."""
-        for path in (self.part, self.part + ".map"):
+        """Remove our unfinished file, if there is one: there is no room for it, or it is wrong."""
+        for path in (self.part, self.part + ".map") if self.is_unfinished else ():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -605,6 +611,7 @@ class Node:
             except Silent:
                 raise
             except (OSError, ValueError, Lost) as error:
+                self.link = None  # closes it
                 if time.monotonic() - self.started > self.told.start_s:
                     raise Lost("cannot be reached: %s" % error) from None
             self.wait(0.1)
@@ -671,7 +678,8 @@ class Node:
 
     def _greet(self, sock):
         """Which node this is, once it has proved the token, and what it has."""
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        buffer_bytes = min(SEND_BUFFER_BYTES, 2 * self.copy.chunks[0][1])
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
         sock.settimeout(HELLO_S)
         ours = os.urandom(NONCE_BYTES)
         sock.sendall(GREETING + ours)
