@@ -23,6 +23,9 @@ STRIDE = 16
 STATES, STATE_JOBS = 16, 20_000
 """From how many states a draw can be played anew, and how many jobs in line they hold together, at most."""
 
+MOST_FIRST = 200
+"""Starts of jobs that were the first in line, of which no more are remembered."""
+
 
 Step = tuple[float, int, float, int, float, float]
 """What is left after a step, and at which instant: free cores; until when one that is last in line may use all of them,
@@ -43,6 +46,7 @@ class Played:
         self._states = [(0, world)]
         self._steps: list[Step] = []
         self._begun: dict[int, tuple[Load, ...]] = {}
+        self._first_starts_s: dict[tuple[int, int, float, float, float], float] = {}
         self._note([])
 
     def start_s(self, load_id: str, until_s: float) -> float:
@@ -96,7 +100,16 @@ class Played:
         return is_first or load.cores <= spare or max(since_s, ready_s) + load.asked_s <= shadow_s
 
     def _anew_s(self, step: int, load: Load, ready_s: float, until_s: float) -> float:
-        """Play on from before the step at which the job is the first in line and does not fit."""
+        """When the job starts that is the first in line at a step and does not fit, however long it asks to run."""
+        alike = step, load.cores, load.rank_s, ready_s, until_s
+        if alike not in self._first_starts_s:
+            if len(self._first_starts_s) >= MOST_FIRST:
+                self._first_starts_s.clear()
+            self._first_starts_s[alike] = self._played_anew_s(step, load, ready_s, until_s)
+        return self._first_starts_s[alike]
+
+    def _played_anew_s(self, step: int, load: Load, ready_s: float, until_s: float) -> float:
+        """Play on with it from before that step."""
         twin = self._state(step if ready_s > self._steps[step][0] else max(0, step - 1)).copy()
         twin.enter(load, ready_s)
         while twin.next_s < until_s:
