@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from placement.draws import drawn, mean_s
-from placement.evidence import Evidence, WaitKey, likeness, wait_key
+from placement.evidence import Evidence, Wait, likeness
 from placement.failures import Failures
 from placement.filters import Screening
 from placement.forecasts import DRAWS
 from placement.holds import held
 from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.queue_wait import queue_wait
+from placement.queue_wait import wait_there
 from placement.race import Prospect, crowding_s
 from placement.slots import (
     UNSEEN_CORES,
@@ -97,7 +97,7 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     """The terms of the time to solution, and what they come to."""
     expected = estimated(ask, place, evidence)
     now_s = evidence.problem.now.timestamp()
-    waits_s = _waits_s(wait_key(evidence.as_asked(ask.spec, place), place), expected.wait, evidence)
+    waits_s = _waits_s(wait_there(evidence.as_asked(ask.spec, place), place, evidence), expected.wait)
     starts_s = tuple(now_s + max(wait_s, expected.staging.p50_s) for wait_s in waits_s)
     runs_s = drawn(expected.run, DRAWS, order_step=3)
     ends_s = tuple(at_s + run_s + expected.archive.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
@@ -106,15 +106,14 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
 
 def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     """The same for people; what it comes to are the means over the same draws."""
-    asked = evidence.as_asked(ask.spec, place)
-    key = wait_key(asked, place)
-    wait = held(ask.spec, place, evidence.problem.now, queue_wait(asked, place, evidence))
+    in_queue = wait_there(evidence.as_asked(ask.spec, place), place, evidence)
+    wait = held(ask.spec, place, evidence.problem.now, in_queue.term)
     stage, run, bring_home = (
         staging(ask.spec, place, evidence),
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    start_s = sum(max(wait_s, stage.p50_s) for wait_s in _waits_s(key, wait, evidence)) / DRAWS
+    start_s = sum(max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)) / DRAWS
     run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
     taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES)
@@ -127,7 +126,7 @@ def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
         run=run,
         archive=bring_home,
         expected_s=start_s + run_s + bring_home.p50_s + taken_s,
-        told_waits_s=evidence.told_waits_s.get(key, {}),
+        told_waits_s=in_queue.told_s,
         deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
     )
     extra_s = costs(ask, place, expected, evidence.failures)
@@ -135,10 +134,9 @@ def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     return replace(expected, costs_s=extra_s, notes=noted) if extra_s or noted else expected
 
 
-def _waits_s(key: WaitKey, wait: Term, evidence: Evidence) -> Sequence[float]:
-    """Draws of the wait: those that it was summed up from, unless something else holds the job back."""
-    waits_s = evidence.draws_s.get(key) if wait is evidence.waits[key] else None
-    return drawn(wait, DRAWS) if waits_s is None else waits_s
+def _waits_s(in_queue: Wait, wait: Term) -> Sequence[float]:
+    """Draws of the wait: those of the queue, unless something else holds the job back."""
+    return in_queue.draws_s if wait is in_queue.term else drawn(wait, DRAWS)
 
 
 def score_s(estimate: Estimate) -> float:
