@@ -39,17 +39,29 @@ def estimates(
     """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
     evidence = evidence or Evidence.of(problem)
     like: Callable[[Ask], Hashable] = evidence.kin if evidence.is_crowd else likeness
-    asked: dict[str, Hashable] = {}
-    speakers: dict[Hashable, Ask] = {}
+    asked: dict[str, tuple[Hashable, int]] = {}
+    speakers: dict[tuple[Hashable, int], Ask] = {}
+    number_of = _numbered(screening.candidates for screening in screenings.values())
     for ask in problem.asks:
-        alike = like(ask), tuple(place.key for place in screenings[ask.job_uuid].candidates)
+        alike = like(ask), number_of[id(screenings[ask.job_uuid].candidates)]
         asked[ask.job_uuid] = alike
-        if alike not in speakers or demand(ask) > demand(speakers[alike]):
+        speaker = speakers.get(alike)
+        if speaker is None or demand(ask) > demand(speaker):
             speakers[alike] = ask
     found = {
         alike: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for alike, ask in speakers.items()
     }
     return {uuid: found[alike] for uuid, alike in asked.items()}
+
+
+def _numbered(choices: Iterable[Sequence[PlaceOption]]) -> Mapping[int, int]:
+    """A number for each choice of places, by id: the same for the same places."""
+    numbers: dict[tuple[PlaceKey, ...], int] = {}
+    found: dict[int, int] = {}
+    for places in choices:
+        if id(places) not in found:
+            found[id(places)] = numbers.setdefault(tuple(place.key for place in places), len(numbers))
+    return found
 
 
 def demand(ask: Ask) -> tuple[int, int, str]:

@@ -53,6 +53,8 @@ class Evidence:
     failures: Failures
     scores: Scores
     waits: dict[WaitKey, Wait] = field(default_factory=dict)
+    draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
+    """As they were replayed, believed or not."""
     starts_s: dict[Copy, tuple[float, ...]] = field(default_factory=dict)
     """By job as it is replayed: many that ask for other memory are the same there."""
     rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)

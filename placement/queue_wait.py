@@ -73,9 +73,7 @@ def _guessed(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Wait:
         term = Term(term.p50_s, term.p90_s, f"{term.source}; {held_p90}")
     if best != REPLAY:
         return Wait(term, drawn(term, DRAWS), told_s)
-    copy = _copy(spec, place, evidence)
-    waits_s = [start_s - copy.ready_s for start_s in evidence.starts_s[copy]]
-    return Wait(term, as_many(waits_s, DRAWS), told_s)
+    return Wait(term, evidence.draws_s[wait_key(spec, place)], told_s)
 
 
 def host_starts_at_once(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
@@ -157,7 +155,9 @@ def foreseen(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | No
     starts_s = evidence.starts_s[copy]
     if min(starts_s) >= until_s:
         return None
-    p50_s, p90_s = summed_up([start_s - copy.ready_s for start_s in starts_s])
+    waits_s = [start_s - copy.ready_s for start_s in starts_s]
+    evidence.draws_s[wait_key(spec, place)] = as_many(waits_s, DRAWS)
+    p50_s, p90_s = summed_up(waits_s)
     return _aged(Term(p50_s, p90_s, _replay_of(forecast)), evidence.age_s(place))
 
 
