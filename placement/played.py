@@ -8,7 +8,7 @@ played anew, with the job. What is left after ``depth`` starts is not played: it
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
 from placement.easy import NEVER_S, Cluster, Load, Start
@@ -45,6 +45,7 @@ class Played:
         self._every = max(16, in_line // 8)
         self._states = [(0, world)]
         self._steps: list[Step] = []
+        self._strides: list[tuple[int, float, float]] = []
         self._begun: dict[int, tuple[Load, ...]] = {}
         self._first_starts_s: dict[tuple[int, int, float, float, float], float] = {}
         self._note([])
@@ -67,9 +68,8 @@ class Played:
             pass
         first = bisect_right(self._steps, ready_s, key=_since_s) - 1
         while True:
-            for step, (since_s, free, _, _, first_s, latest_s) in enumerate(self._steps[first:], first):
-                if free < cores and first_s <= rank_s and latest_s <= rank_s:
-                    continue
+            for step in self._telling(first, cores, rank_s):
+                since_s, _, _, _, first_s, _ = self._steps[step]
                 if since_s >= until_s:
                     return until_s
                 if self._fits(step, load, ready_s):
@@ -86,6 +86,22 @@ class Played:
             pass
 
     # -- looking for a start -----------------------------------------------------------------------------------------
+
+    def _telling(self, first: int, cores: int, rank_s: float) -> Iterator[int]:
+        """The steps from ``first`` on after which such a job may start: so much is free, or who ranks behind it moves.
+
+        Where that is so of no step of a stride, the stride is passed over as one.
+        """
+        steps, strides, last = self._steps, self._strides, len(self._steps)
+        while first < last:
+            behind = min(last, first - first % STRIDE + STRIDE)
+            free, first_s, latest_s = strides[first // STRIDE] if behind % STRIDE == 0 else (cores, rank_s, rank_s)
+            if free >= cores or first_s > rank_s or latest_s > rank_s:
+                for step in range(first, behind):
+                    _, free, _, _, first_s, latest_s = steps[step]
+                    if free >= cores or first_s > rank_s or latest_s > rank_s:
+                        yield step
+            first = behind
 
     def _fits(self, step: int, load: Load, ready_s: float) -> bool:
         """Whether the job starts in or after a step, when its turn comes; later ranks have theirs behind it."""
@@ -167,10 +183,12 @@ class Played:
                     latest_s = load.rank_s
         ahead = self._ahead
         self._steps.append((ahead.now_s, *ahead.room, latest_s))
+        if len(self._steps) % STRIDE == 0:
+            some = self._steps[-STRIDE:]
+            self._strides.append((max(map(_free, some)), max(map(_first_s, some)), max(map(_latest_s, some))))
 
 
-def _since_s(step: Step) -> float:
-    return step[0]
+_since_s, _free, _first_s, _latest_s = itemgetter(0), itemgetter(1), itemgetter(4), itemgetter(5)
 
 
 def _paced_s(pace: Pace, load: Load, until_s: float) -> float:
