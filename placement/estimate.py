@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from placement.draws import drawn, mean_s
 from placement.evidence import Evidence, Wait, likeness
@@ -125,25 +124,25 @@ def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    start_s = sum(max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)) / DRAWS
+    start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
     run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
     taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES)
     deadline_at = ask.spec.deadline_at
-    expected = Estimate(
-        system_id=place.key.system_id,
-        queue=place.key.queue,
-        wait=wait,
-        staging=stage,
-        run=run,
-        archive=bring_home,
-        expected_s=start_s + run_s + bring_home.p50_s + taken_s,
-        told_waits_s=in_queue.told_s,
-        deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
-    )
+    told: dict[str, Any] = {
+        "system_id": place.key.system_id,
+        "queue": place.key.queue,
+        "wait": wait,
+        "staging": stage,
+        "run": run,
+        "archive": bring_home,
+        "expected_s": start_s + run_s + bring_home.p50_s + taken_s,
+        "told_waits_s": in_queue.told_s,
+        "deadline_s": None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
+    }
+    expected = Estimate(**told)
     extra_s = costs(ask, place, expected, evidence.failures)
-    noted = notes(ask, place, expected, evidence.failures, extra_s)
-    return replace(expected, costs_s=extra_s, notes=noted) if extra_s or noted else expected
+    return Estimate(**told, costs_s=extra_s, notes=notes(ask, place, expected, evidence.failures, extra_s))
 
 
 def _waits_s(in_queue: Wait, wait: Term) -> Sequence[float]:

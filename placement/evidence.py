@@ -57,7 +57,7 @@ class Evidence:
     """As they were replayed, believed or not."""
     starts_s: dict[Copy, tuple[float, ...]] = field(default_factory=dict)
     """By job as it is replayed: many that ask for other memory are the same there."""
-    rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
+    rounded: dict[Hashable, JobSpec] = field(default_factory=dict)
     own_estimates: dict[Hashable, Estimate] = field(default_factory=dict)
 
     @classmethod
@@ -85,7 +85,7 @@ class Evidence:
         if not self.is_crowd:
             return spec
         resources = _rounded_up(spec.resources, place.largest_node_mib)
-        key = place.key, resources, frozenset(spec.scheduler_options)
+        key = resources, spec.scheduler_options
         found = self.rounded.get(key)
         if found is None:
             found = self.rounded[key] = replace(spec, resources=resources)
