@@ -47,7 +47,7 @@ class Errand:
 class Steering:
     """The forecasts at one moment, and what they say about our jobs."""
 
-    def __init__(self, known: Experience, now_s: float, rules: Rules, draws: int = 8, *, followers: float) -> None:
+    def __init__(self, known: Experience, now_s: float, rules: Rules, draws: int = 8, followers: float = 0.0) -> None:
         """followers: jobs of ours that come to a place in ``race.FOLLOWED_S``."""
         self._now_s, self._rules, self._followers = now_s, rules, followers
         predictor = Predictor(known.run_times)
