@@ -103,12 +103,12 @@ class RegionPlan:
     delivery: ToMachines
 
 
-def region_plan(digest: str, size_bytes: int, region: str, machines: int, has_it: bool) -> RegionPlan:
+def region_plan(digest: str, size_bytes: int, region: str, nodes: int, has_it: bool) -> RegionPlan:
     """Keep one file per image in each region that uses it: between regions every machine's pull would be paid for."""
-    delivery = ToMachines.SNAPSHOT if machines > RELAYED_MACHINES else ToMachines.RELAY
+    delivery = ToMachines.SNAPSHOT if nodes > RELAYED_MACHINES else ToMachines.RELAY
     return RegionPlan(
         region=region,
         key=f"blobs/{digest.replace(':', '/')}",
         copy_bytes=0 if has_it else size_bytes,
-        delivery=ToMachines.FETCH if machines <= 1 else delivery,
+        delivery=ToMachines.FETCH if nodes <= 1 else delivery,
     )

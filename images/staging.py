@@ -88,7 +88,7 @@ class SbcastPlan:
     digest: str
     size_bytes: int
     fanout_nodes: int
-    rounds: int
+    pass_count: int
     """How often the image passes the busiest link."""
 
 
@@ -143,8 +143,8 @@ def local_plan(use: Use, site: SiteFacts) -> RelayPlan | SbcastPlan:
     """The quickest way to a copy on each node: our relay, else Slurm's broadcast."""
     if not site.relay_allowed:
         fanout = min(SBCAST_FANOUTS, key=lambda each: sbcast_rounds(use.nodes, each))
-        rounds = sbcast_rounds(use.nodes, fanout)
-        return SbcastPlan(digest=use.digest, size_bytes=use.size_bytes, fanout_nodes=fanout, rounds=rounds)
+        pass_count = sbcast_rounds(use.nodes, fanout)
+        return SbcastPlan(digest=use.digest, size_bytes=use.size_bytes, fanout_nodes=fanout, pass_count=pass_count)
     shape, length_bytes = shape_of(use.size_bytes, use.nodes), chunk_bytes(use.size_bytes, use.nodes)
     return RelayPlan(
         digest=use.digest,
@@ -162,7 +162,7 @@ def plan_s(plan: RelayPlan | SbcastPlan, site: SiteFacts) -> float:
     """
     link = site.link_bytes_per_s or inf
     if isinstance(plan, SbcastPlan):
-        return plan.rounds * plan.size_bytes / link
+        return plan.pass_count * plan.size_bytes / link
     passes = 1 if plan.shape is Shape.CHAIN else 2
     fill_bytes = depth(plan.parents) * passes * plan.chunk_bytes
     return RELAY_START_S + plan.size_bytes / min(link / passes, site.disk_bytes_per_s) + fill_bytes / link

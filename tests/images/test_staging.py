@@ -178,7 +178,7 @@ def test_few_nodes_get_a_copy_where_they_read_it_often_or_the_owner_says_so(use,
 
 def test_where_no_relay_may_run_slurm_broadcasts():
     chosen = delivery(MANY, replace(MEASURED, relay_allowed=False))
-    assert chosen.local == SbcastPlan(digest=DIGEST, size_bytes=4 * GB, fanout_nodes=2, rounds=12)
+    assert chosen.local == SbcastPlan(digest=DIGEST, size_bytes=4 * GB, fanout_nodes=2, pass_count=12)
     assert chosen.expected_s == pytest.approx(12 * 3.2)
 
 
@@ -300,11 +300,11 @@ def test_each_pool_gets_the_manifest_of_its_architecture_and_none_twice():
 
 
 @pytest.mark.parametrize(
-    ("machines", "way"), [(1, ToMachines.FETCH), (2, ToMachines.RELAY), (8, ToMachines.RELAY), (9, ToMachines.SNAPSHOT)]
+    ("nodes", "way"), [(1, ToMachines.FETCH), (2, ToMachines.RELAY), (8, ToMachines.RELAY), (9, ToMachines.SNAPSHOT)]
 )
-def test_an_image_crosses_into_a_region_once(machines, way):
-    first = region_plan(DIGEST, GB, "eu-1", machines, has_it=False)
-    again = region_plan(DIGEST, GB, "eu-1", machines, has_it=True)
+def test_an_image_crosses_into_a_region_once(nodes, way):
+    first = region_plan(DIGEST, GB, "eu-1", nodes, has_it=False)
+    again = region_plan(DIGEST, GB, "eu-1", nodes, has_it=True)
     assert (first.copy_bytes, again.copy_bytes) == (GB, 0)
     assert first.delivery is again.delivery is way
     assert first.key == "blobs/sha256/" + "ab" * 32
