@@ -136,7 +136,7 @@ def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
     run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
-    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES)
+    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES, evidence.followers)
     deadline_at = ask.spec.deadline_at
     told: dict[str, Any] = {
         "system_id": place.key.system_id,
