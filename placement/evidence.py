@@ -62,6 +62,8 @@ class Evidence:
     """By job as it is replayed: many that ask for other memory are the same there."""
     rounded: dict[Hashable, JobSpec] = field(default_factory=dict)
     own_estimates: dict[Hashable, Estimate] = field(default_factory=dict)
+    losers: dict[int, tuple[Estimate, Estimate]] = field(default_factory=dict)
+    """By id of an estimate that jobs share: it, and as it is shown beside the winner."""
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
