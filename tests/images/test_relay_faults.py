@@ -219,7 +219,7 @@ def one_round(nodes, seed):
     nodes.start_all({victim: KILLED.format(chunks=chunks), other: tweak})
     assert nodes.outcome(victim)["exit"] == -signal.SIGKILL
     assert not nodes.image(victim).exists()
-    nodes.start(victim)
+    nodes.start(victim, start_s=3, orphan_s=1)
     said = nodes.outcomes()
     assert_all_have_it(nodes, said, range(len(nodes.parents)))
     assert said[victim]["chunks_resumed"] >= chunks
