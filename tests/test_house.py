@@ -9,6 +9,8 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 ROOTS = ("scheduler.model", "placement", "images", "backends.base")
+TRAVELS = "images.programs."
+"""Programs for the Python of old hosts: untyped on purpose, since every byte of them travels."""
 UNITS = re.compile(r"_(s|ms|mib|bytes|per_hour|per_kwh|per_s|hours|minutes|usd|at)$|^(p\d\d|run|wait)_s$")
 COUNTS = re.compile(
     r"nodes|cores|gpus|jobs|indices|limit|offset|version|number|attempt|attempts|port|count|fence|id|skip|seed|order|"
@@ -23,7 +25,8 @@ def modules():
         module = importlib.import_module(root)
         yield module
         for found in pkgutil.walk_packages(getattr(module, "__path__", []), root + "."):
-            yield importlib.import_module(found.name)
+            if not found.name.startswith(TRAVELS):
+                yield importlib.import_module(found.name)
 
 
 def public_functions():
