@@ -145,16 +145,17 @@ def _runscript(config: RunConfig) -> str:
     """
     return f"""#!/bin/sh
 entrypoint={quote(join(config.entrypoint))}
-command={quote(join(config.cmd))}
-if [ $# -eq 0 ]; then
-    eval "set -- $entrypoint $command"
-elif [ -n "${{SINGULARITY_NO_EVAL:-}}${{APPTAINER_NO_EVAL:-}}" ]; then
-    eval "set -- $entrypoint \\"\\$@\\""
-else
-    words=
-    for word in "$@"; do words="$words \\"$word\\""; done
-    eval "set -- $entrypoint $words"
+words={quote(join(config.cmd))}
+if [ $# -gt 0 ]; then
+    words='"$@"'
+    if [ -z "${{SINGULARITY_NO_EVAL:-}}${{APPTAINER_NO_EVAL:-}}" ]; then
+        words=
+        for word in "$@"; do words="$words \\"$word\\""; done
+    fi
 fi
+SINGULARITY_OCI_RUN="-- $entrypoint $words"
+# By the next line Apptainer knows a script that it can interpret by itself, in an image without a shell.
+eval "set ${{SINGULARITY_OCI_RUN}}"
 if [ $# -eq 0 ]; then
     echo "this image names no program: say what to run" >&2
     exit 127

@@ -760,8 +760,10 @@ def _sync(folder):
 
 # -- requests --------------------------------------------------------------------------------------------------------
 
-VERBS = ("begin", "fill", "finish", "put", "index", "have", "verify", "record", "lease", "release")
-VERBS += ("lock", "beat", "unlock", "gc", "repair", "stats")
+VERBS = (
+    *("begin", "fill", "finish", "put", "index", "have", "verify", "record", "lease", "release"),
+    *("lock", "beat", "unlock", "gc", "repair", "stats"),
+)
 
 
 def answer(request, stream):
