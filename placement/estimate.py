@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from placement.draws import drawn, mean_s
 from placement.evidence import Evidence, Wait, likeness
+from placement.explain import untold
 from placement.failures import Failures
 from placement.filters import Screening
 from placement.forecasts import DRAWS
@@ -78,8 +79,15 @@ def exactly(
     keys = [PlaceKey(each.system_id, each.queue) for each in expected]
     shown = {chosen, next((key for key in keys if key != chosen), chosen)}
     own = {place.key: _own(ask, place, evidence) for place in places if place.key in shown}
-    found = [own.get(key, each) for key, each in zip(keys, expected, strict=True)]
+    found = [own.get(key) or _shared(each, evidence) for key, each in zip(keys, expected, strict=True)]
     return tuple(sorted(found, key=lambda each: round(score_s(each))))
+
+
+def _shared(loser: Estimate, evidence: Evidence) -> Estimate:
+    """The estimate that many jobs have of a place where they do not go."""
+    if id(loser) not in evidence.losers:
+        evidence.losers[id(loser)] = loser, untold(loser)
+    return evidence.losers[id(loser)][1]
 
 
 def _own(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
@@ -128,7 +136,7 @@ def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
     run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
-    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES)
+    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES, evidence.followers)
     deadline_at = ask.spec.deadline_at
     told: dict[str, Any] = {
         "system_id": place.key.system_id,

@@ -16,6 +16,7 @@ from placement.futures import Copy
 from placement.history import History
 from placement.own_runs import OwnRuns
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
+from placement.race import FOLLOWED_S
 from placement.scores import Scores
 from placement.visible import LONGEST_RUN_S, foreseeable, place_name
 from scheduler.model.jobs import JobSpec
@@ -52,6 +53,8 @@ class Evidence:
     first_uses: FirstUses
     failures: Failures
     scores: Scores
+    followers: float
+    """Jobs of ours that come to a system in ``FOLLOWED_S``, going by those that have ended."""
     waits: dict[WaitKey, Wait] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """As they were replayed, believed or not."""
@@ -59,12 +62,16 @@ class Evidence:
     """By job as it is replayed: many that ask for other memory are the same there."""
     rounded: dict[Hashable, JobSpec] = field(default_factory=dict)
     own_estimates: dict[Hashable, Estimate] = field(default_factory=dict)
+    losers: dict[int, tuple[Estimate, Estimate]] = field(default_factory=dict)
+    """By id of an estimate that jobs share: it, and as it is shown beside the winner."""
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         runs = problem.own_runs.of("", (problem.history, speeds), lambda: OwnRuns.of(problem.history, speeds))
-        return cls(problem, runs.history, runs.first_uses, Failures(runs.broken, problem.now), runs.scores)
+        came = runs.submitted_since(problem.now.timestamp() - FOLLOWED_S)
+        failures, followers = Failures(runs.broken, problem.now), came / max(1, len(problem.systems))
+        return cls(problem, runs.history, runs.first_uses, failures, runs.scores, followers)
 
     @property
     def is_crowd(self) -> bool:
