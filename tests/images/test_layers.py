@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import os
 import stat
@@ -20,15 +19,7 @@ from hypothesis import strategies as st
 
 from images.layers import PackedLayer, unpack
 from images.streams import LayerDamaged, LayerRefused, Limits
-
-FILE, LINK, SYMLINK, FOLDER, FIFO, DEVICE = (
-    tarfile.REGTYPE,
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.DIRTYPE,
-    tarfile.FIFOTYPE,
-    tarfile.CHRTYPE,
-)
+from tests.images.tarballs import DEVICE, FIFO, LINK, SYMLINK, digest, entry, folder, layer, tar
 
 
 @dataclass
@@ -51,36 +42,6 @@ class Witness:
 
     def removed(self, path):
         assert (self.files if path in self.files else self.links).pop(path) is not None
-
-
-def entry(name, content=b"", *, kind=FILE, link="", mode=0o644, mtime=7, **more):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode, info.mtime = kind, link, mode, mtime
-    info.size = len(content) if kind == FILE else 0
-    for name_, value in more.items():
-        setattr(info, name_, value)
-    return info, content
-
-
-def folder(name, mode=0o755, **more):
-    return entry(name, kind=FOLDER, mode=mode, **more)
-
-
-def tar(*entries, format=tarfile.PAX_FORMAT):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
-        for info, content in entries:
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def digest(content):
-    return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def layer(plain, packed=None):
-    packed = plain if packed is None else packed
-    return PackedLayer(digest(packed), digest(plain), io.BytesIO(packed))
 
 
 @pytest.fixture
