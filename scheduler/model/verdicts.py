@@ -1,0 +1,92 @@
+"""Whether an image runs on nodes of one class, as placement and the run line need to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Fit(StrEnum):
+    """From best to worst. FIXABLE: it runs once the actions are taken; UNKNOWN: a fact is missing."""
+
+    YES = "yes"
+    FIXABLE = "fixable"
+    UNKNOWN = "unknown"
+    NO = "no"
+
+    @property
+    def badness(self) -> int:
+        """Grows from YES to NO."""
+        return list(Fit).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Show a file or folder of the host inside the container, read-only."""
+
+    host_path: str
+    container_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryPathFirst:
+    """Search this folder of the container for libraries before any other."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEnv:
+    """Set a variable in the environment in which the container runtime is started, where its hooks read it."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchWith:
+    """Start the processes with ``srun --mpi=PLUGIN``, or, without a plugin, with the host's own ``mpirun``."""
+
+    plugin: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertTo:
+    """Bring the image in this form: ``sif`` or ``squashfs``, and the compressor; None: as it is by default."""
+
+    form: str | None = None
+    compressor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unpack:
+    """Run from an unpacked tree in this job's own scratch, since nothing can mount a file there."""
+
+    mounts_nothing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WritableRoot:
+    """Lay a writable layer in memory over the image."""
+
+    in_memory: bool = True
+
+
+Action = Bind | LibraryPathFirst | RuntimeEnv | LaunchWith | ConvertTo | Unpack | WritableRoot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageVerdict:
+    """What became of matching one image with nodes of one class.
+
+    reason, fix: sentences for people, of the rule that decided; reason may hold a warning where the image runs.
+    cost_s: what running there is worth avoiding, in seconds. rules: ids of those that said anything, in their order.
+    """
+
+    fit: Fit
+    reason: str = ""
+    fix: str = ""
+    cost_s: float = 0.0
+    actions: tuple[Action, ...] = ()
+    warnings: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
