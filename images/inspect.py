@@ -27,58 +27,27 @@ from images.needs import (
     Source,
     StartCommand,
 )
+from images.signs import (
+    BUILT_ON,
+    CARRIERS,
+    CUDA_COMPAT,
+    FABRIC_FILES,
+    FABRIC_NEEDS,
+    MPI_SONAMES,
+    NOT_LOADED,
+    NVIDIA_OWN,
+    OPTIONAL,
+    PACKAGES,
+    ROCBLAS,
+    USUAL_FOLDER,
+)
 from images.survey import Survey
 from images.versions import Version, version_of
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-MPI_SONAMES: tuple[tuple[re.Pattern[str], MpiFamily, str], ...] = (
-    (re.compile(r"libmpi_abi\.so\.\d+"), MpiFamily.STANDARD_ABI, ""),
-    (re.compile(r"libmpi\.so\.(0|1|20|40)"), MpiFamily.OPEN_MPI, "openmpi"),
-    (re.compile(r"libmpi\.so\.12"), MpiFamily.MPICH_ABI, ""),  # or Open MPI 1.10, which its own libraries tell
-    (re.compile(r"libmpich\.so\.12"), MpiFamily.MPICH_ABI, "mpich"),  # Debian's name for it
-    (re.compile(r"libmpi_(cray|gnu|amd|aocc|intel|nvidia)[\w]*\.so\.12"), MpiFamily.MPICH_ABI, "cray"),
-)
-"""The C libraries of MPI by the name that programs ask for, with their implementation where the name tells it."""
-
-BUILT_ON = ("intel", "cray", "mvapich", "mpich")
-"""Implementations of the MPICH ABI by their own words; those built on another come before it."""
-
-PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "mpich": ("libmpich12", "mpich"),
-    "openmpi": ("libopenmpi3", "libopenmpi40", "openmpi"),
-    "pmix": ("libpmix2", "pmix", "openpmix"),
-}
-"""Packages that tell a version, in Debian's words and Alpine's."""
-
-FABRIC_FILES: tuple[tuple[re.Pattern[str], Fabric], ...] = (
-    (re.compile(r"libuct_ib(_\w+)?\.so\b"), Fabric.VERBS),
-    (re.compile(r"mca_btl_openib\.so"), Fabric.VERBS),
-    (re.compile(r"libverbs-fi\.so"), Fabric.VERBS),
-    (re.compile(r"libcxi-fi\.so"), Fabric.CXI),
-    (re.compile(r"libefa-fi\.so"), Fabric.EFA),
-    (re.compile(r"libpsm2-fi\.so"), Fabric.PSM2),
-    (re.compile(r"libopx-fi\.so"), Fabric.OPX),
-)
-"""Plugins that drive a network."""
-
-FABRIC_NEEDS: Mapping[str, Fabric] = {
-    "libibverbs.so.1": Fabric.VERBS,
-    "libcxi.so.1": Fabric.CXI,
-    "libefa.so.1": Fabric.EFA,
-    "libpsm2.so.2": Fabric.PSM2,
-}
-"""What the library that carries MPI or libfabric asks for, where drivers are built into it."""
-
 _MAX_EVIDENCE = 20
 """Of one fact."""
-_CARRIERS = re.compile(r"lib(fabric|mpi|mpich|psm2?)\.so|libuct")
-_OPTIONAL = re.compile(r"/glibc-hwcaps/|/(haswell|avx512_1|x86-64-v\d)/")
-_NOT_LOADED = re.compile(r"(^|/)usr/lib/debug/|\.debug$")
-_COMPAT = re.compile(r"((?:.*/)?cuda[^/]*/compat(?:/[^/]+)*)/libcuda\.so\.(\d+(?:\.\d+)+)")
-_ROCBLAS = re.compile(r"/(?:rocblas|hipblaslt)/library/[^/]*?(gfx[0-9a-f]{3,4})(?![0-9a-f])")
-_NVIDIA_OWN = re.compile(r"lib(cu|nv|npp|nccl)[\w-]*\.so")
-"""NVIDIA's libraries hold code for every GPU; what the image runs on is told by the rest of it."""
 
 
 def inspect(
@@ -94,7 +63,7 @@ def inspect(
 ) -> Needs:
     """The record of an image: of its manifest and configuration, and of its files where they were surveyed."""
     said = declared(labels or {}, annotations or {})
-    command = command or StartCommand()
+    command = _plain_command(command or StartCommand())
     if platform is None and said.arch:
         platform = Platform(os="linux", architecture=said.arch)
     cuda, cuda_evidence = _cuda_of_env(command.env)
@@ -104,7 +73,7 @@ def inspect(
         download_bytes=download_bytes,
         unpacked_bytes=unpacked_bytes,
         command=command,
-        labels=dict(labels or {}),
+        labels={_plain(name): _plain(text) for name, text in (labels or {}).items()},
         isa=IsaNeed(declared=said.cpu_level or None),
         cuda=cuda,
         declared=said.needs,
@@ -139,7 +108,7 @@ class _Tree:
     def __init__(self, survey: Survey, needs: Needs) -> None:
         self._survey, self._config = survey, needs
         self._evidence = list(needs.evidence)
-        self._all = {path: each for path, each in sorted(survey.programs.items()) if not _NOT_LOADED.search(path)}
+        self._all = {path: each for path, each in sorted(survey.programs.items()) if not NOT_LOADED.search(path)}
         self._platform = self._proven_platform()
         arch = self._platform.architecture if self._platform else ""
         self._programs = {path: each for path, each in self._all.items() if each.arch == arch}
@@ -163,11 +132,11 @@ class _Tree:
         )
 
     def _saw(self, fact: str, path: str, more: str = "", source: Source = Source.ELF) -> None:
-        """Keep what showed a fact; a path that is no UTF-8 is shown as far as it is, and of many only the first."""
+        """Keep what showed a fact; of many only the first."""
         if sum(each.fact == fact for each in self._evidence) >= _MAX_EVIDENCE:
             return
         detail = f"/{path}: {more}" if more else f"/{path}"
-        self._evidence.append(Evidence(fact, source, detail.encode("utf-8", "replace").decode()))
+        self._evidence.append(Evidence(fact, source, _plain(detail)))
 
     # -- the machine --------------------------------------------------------------------------------------------------
 
@@ -185,7 +154,7 @@ class _Tree:
         """The highest level that a file asks for; those that the loader takes only where they run do not count."""
         for _, level in ISA_LEVELS:
             for path, each in self._programs.items():
-                if each.isa == level and not _OPTIONAL.search(f"/{path}"):
+                if each.isa == level and not OPTIONAL.search(f"/{path}"):
                     self._saw("isa.proven", path, f"note asks for {level}")
                     return level
         return None
@@ -230,8 +199,8 @@ class _Tree:
             self._saw("cuda.runtimes", path)
         compat = []
         for path in self._programs:
-            if match := _COMPAT.fullmatch(path):
-                compat.append(CompatLibrary(folder=f"/{match[1]}", driver=version_of(match[2])))
+            if match := CUDA_COMPAT.fullmatch(path):
+                compat.append(CompatLibrary(folder=_plain(f"/{match[1]}"), driver=version_of(match[2])))
                 self._saw("cuda.compat", path, source=Source.FILE_NAME)
         cubins, ptx = self._gpu_code()
         return replace(
@@ -241,7 +210,7 @@ class _Tree:
     def _gpu_code(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
         """Targets of all its GPU code; None where there is none to be seen: it may be made at run time."""
         holding = {path: each for path, each in self._programs.items() if each.gpu or each.gpu_unknown}
-        own = {path: each for path, each in holding.items() if not _NVIDIA_OWN.match(basename(path))}
+        own = {path: each for path, each in holding.items() if not NVIDIA_OWN.match(basename(path))}
         known = [(path, each.gpu) for path, each in (own or holding).items() if each.gpu]
         if not known or len(known) < len(own or holding):
             return None, None
@@ -260,7 +229,7 @@ class _Tree:
             self._saw("rocm.runtimes", path)
         targets: dict[str, str] = {}
         for path in sorted(self._survey.named):
-            if match := _ROCBLAS.search(f"/{path}"):
+            if match := ROCBLAS.search(f"/{path}"):
                 targets.setdefault(match[1], path)
         for path in targets.values():
             self._saw("rocm.targets", path, source=Source.FILE_NAME)
@@ -269,31 +238,34 @@ class _Tree:
     # -- MPI and networks ---------------------------------------------------------------------------------------------
 
     def _mpi(self) -> Iterator[MpiLibrary]:
-        found = list(self._mpi_libraries())
+        found = dict(self._mpi_libraries())
         starts = list(self._starts())
         library_path = (self._config.command or StartCommand()).env.get("LD_LIBRARY_PATH", "")
         loaded = self._survey.loaded(starts, library_path)
-        some_used = any(each.path.lstrip("/") in loaded for each in found)
-        for each in found:
-            used = each.path.lstrip("/") in loaded
+        some_used = not loaded.isdisjoint(found)
+        for path, each in found.items():
+            used = path in loaded
             if used:
-                self._saw("mpi", each.path.lstrip("/"), f"loaded for {', '.join('/' + path for path in starts)[:200]}")
+                self._saw("mpi", path, f"loaded for {', '.join('/' + start for start in starts)[:200]}")
             yield replace(each, used=used if some_used else None)
 
-    def _mpi_libraries(self) -> Iterator[MpiLibrary]:
+    def _mpi_libraries(self) -> Iterator[tuple[str, MpiLibrary]]:
         for pattern, family, implementation in MPI_SONAMES:
             for path, each in self._by_soname(pattern.pattern):
                 old = any(name.startswith("libopen-") for name in each.needed)
                 kind = MpiFamily.OPEN_MPI if old else family
                 name, version = self._implementation(kind, implementation, path)
                 self._saw("mpi", path, f"is {each.soname}")
-                yield MpiLibrary(
-                    family=kind,
-                    soname=each.soname,
-                    path=f"/{path}",
-                    implementation=name,
-                    abi=_of_file(basename(path)) or _of_file(each.soname),
-                    version=version,
+                yield (
+                    path,
+                    MpiLibrary(
+                        family=kind,
+                        soname=each.soname,
+                        path=_plain(f"/{path}"),
+                        implementation=name,
+                        abi=_of_file(basename(path)) or _of_file(each.soname),
+                        version=version,
+                    ),
                 )
 
     def _implementation(self, family: MpiFamily, implied: str, path: str) -> tuple[str, Version | None]:
@@ -318,17 +290,17 @@ class _Tree:
                 self._saw("pmix", path, f"is {each.soname}")
             else:
                 self._saw("pmix", path, f"package {listed}", Source.PACKAGES)
-            yield PmixClient(path=f"/{path}", version=version or _leading(listed))
+            yield PmixClient(path=_plain(f"/{path}"), version=version or _leading(listed))
         for path, _ in self._named(r"mca_pmix_pmix\dx\.so"):  # the client that Open MPI 2 to 4 brought along
             self._saw("pmix", path, source=Source.FILE_NAME)
-            yield PmixClient(path=f"/{path}", version=(int(basename(path)[-5]),))
+            yield PmixClient(path=_plain(f"/{path}"), version=(int(basename(path)[-5]),))
 
     def _fabrics(self) -> tuple[Fabric, ...]:
         seen: dict[Fabric, str] = {}
         for path, each in self._programs.items():
             name = basename(path)
             plugins = [fabric for pattern, fabric in FABRIC_FILES if pattern.match(name)]
-            built_in = each.needed if _CARRIERS.match(each.soname or name) else ()
+            built_in = each.needed if CARRIERS.match(each.soname or name) else ()
             for fabric in (*plugins, *(FABRIC_NEEDS[need] for need in built_in if need in FABRIC_NEEDS)):
                 seen.setdefault(fabric, path)
         for path in seen.values():
@@ -347,8 +319,7 @@ class _Tree:
 
 
 def _place(found: tuple[str, Elf]) -> tuple[bool, str]:
-    folder = dirname(found[0])
-    return re.fullmatch(r"(usr/)?lib(64)?(/[^/]*-linux-[^/]*)?", folder) is None, found[0]
+    return USUAL_FOLDER.fullmatch(dirname(found[0])) is None, found[0]
 
 
 def _of_file(name: str) -> Version:
@@ -365,3 +336,18 @@ def _leading(text: str | None) -> Version | None:
 
 def _dotted(version: Version) -> str:
     return ".".join(map(str, version))
+
+
+def _plain(text: str) -> str:
+    """As far as it is text: names of files may be any bytes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _plain_command(command: StartCommand) -> StartCommand:
+    return StartCommand(
+        entrypoint=tuple(map(_plain, command.entrypoint)),
+        cmd=tuple(map(_plain, command.cmd)),
+        env={_plain(name): _plain(text) for name, text in command.env.items()},
+        working_dir=_plain(command.working_dir),
+        user=_plain(command.user),
+    )

@@ -23,6 +23,8 @@ PACKAGE_LISTS: Mapping[str, tuple[bytes, bytes]] = {
 
 _LIST_BYTES = 32 << 20
 _MAX_LINKS = 40
+_MAX_ASKED, _MAX_FOLDERS = 20_000, 50
+"""Names that libraries ask for in all, and folders of one path: some programs have a tenth of either."""
 
 _SPEAKS = re.compile(r"lib(mpi|mpich|pmix)\.so|libmpi_(abi|cray|gnu|intel)")
 _WORDS: Mapping[str, re.Pattern[bytes]] = {
@@ -142,12 +144,18 @@ class Survey:
         return None
 
     def loaded(self, starts: list[str], library_path: str) -> set[str]:
-        """Paths of all libraries that the loader brings in for some programs, themselves included."""
+        """Paths of all libraries that the loader brings in for some programs, themselves included.
+
+        Nothing when they ask for more than any program does.
+        """
         by_name = self._libraries()
-        reached, pending = set(starts), list(starts)
+        reached, pending, asked = set(starts), list(starts), 0
         while pending:
             path = pending.pop()
             program = self.programs[path]
+            asked += len(program.needed)
+            if asked > _MAX_ASKED:
+                return set()
             for name in program.needed:
                 found = self._library(name, path, program, library_path, by_name)
                 if found is not None and found not in reached:
@@ -161,7 +169,7 @@ class Survey:
         """Where the loader finds a name; where its own rules find none, the only file that is called so."""
         origin = "/" + dirname(asker)
         own = re.sub(r"\$(ORIGIN|\{ORIGIN\})", origin.replace("\\", "\\\\"), program.runpath)
-        for folder in (*own.split(":"), *library_path.split(":")):
+        for folder in (*own.split(":")[:_MAX_FOLDERS], *library_path.split(":")[:_MAX_FOLDERS]):
             if folder.startswith("/") and (path := self.real(f"{normpath(folder)}/{name}")) in self.programs:
                 return path
         fitting = [path for path in by_name.get(name, ()) if self.programs[path].arch == program.arch]

@@ -332,8 +332,15 @@ def test_every_fact_of_the_files_has_evidence():
     assert all(each.source is Source.ELF and each.detail.startswith("/") for each in needs.evidence)
 
 
-def test_a_path_that_is_no_utf8_does_not_spoil_the_record():
-    assert record(survey({"lib\udce9/libc.so.6": elf("libc.so.6", defines={"GLIBC": (2, 36)})})).libc is not None
+def test_what_is_no_text_does_not_spoil_the_record():
+    files = {"l\udce9/libmpi.so.40": elf("libmpi.so.40"), "usr/bin/app": elf(needed=["libmpi.so.40"])}
+    needs = record(survey(files), "app", env={"A": "\udce9"}, labels={"l\udce9": "\udce9"})
+    assert [(each.path, each.used) for each in needs.mpi] == [("/l?/libmpi.so.40", True)]
+
+
+def test_programs_that_ask_for_more_than_any_does_leave_open_what_is_used():
+    files = BOTH | {"usr/bin/app": elf(needed=["libmpich.so.12"] * 30_000)}
+    assert {each[3] for each in mpi_of(survey(files, LINKS), "app").values()} == {None}
 
 
 # -- what is found while unpacking -----------------------------------------------------------------------------------
