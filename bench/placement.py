@@ -29,6 +29,7 @@ from placement.order import Order
 from placement.pose import pose
 from placement.predict import Predictor, RunTimes
 from placement.problem import Ask, Problem, SolveLimits, SystemView
+from scheduler.collector import spare_the_collector
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.runs import Resources, Runtime
 from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
@@ -265,6 +266,7 @@ def replanned(name: str, asked: Problem) -> None:
 
 
 def main() -> None:
+    spare_the_collector()  # as a server does
     decisions(20, 5000)
     for visible_jobs in (400, 1500):
         shortcut(visible_jobs)

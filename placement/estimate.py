@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from placement.draws import drawn, mean_s
-from placement.evidence import Evidence, WaitKey, likeness, wait_key
+from placement.evidence import Evidence, Wait, likeness
 from placement.failures import Failures
 from placement.filters import Screening
 from placement.forecasts import DRAWS
 from placement.holds import held
 from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.queue_wait import queue_wait
+from placement.queue_wait import wait_there
 from placement.race import Prospect, crowding_s
 from placement.slots import (
     UNSEEN_CORES,
@@ -29,6 +28,7 @@ from placement.words import count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import Runtime
+from scheduler.model.verdicts import Fit, ImageVerdict
 
 NO_IMAGE = Term(0, 0, "no image to bring")
 
@@ -39,17 +39,29 @@ def estimates(
     """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
     evidence = evidence or Evidence.of(problem)
     like: Callable[[Ask], Hashable] = evidence.kin if evidence.is_crowd else likeness
-    asked: dict[str, Hashable] = {}
-    speakers: dict[Hashable, Ask] = {}
+    asked: dict[str, tuple[Hashable, int]] = {}
+    speakers: dict[tuple[Hashable, int], Ask] = {}
+    number_of = _numbered(screening.candidates for screening in screenings.values())
     for ask in problem.asks:
-        alike = like(ask), tuple(place.key for place in screenings[ask.job_uuid].candidates)
+        alike = like(ask), number_of[id(screenings[ask.job_uuid].candidates)]
         asked[ask.job_uuid] = alike
-        if alike not in speakers or demand(ask) > demand(speakers[alike]):
+        speaker = speakers.get(alike)
+        if speaker is None or demand(ask) > demand(speaker):
             speakers[alike] = ask
     found = {
         alike: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for alike, ask in speakers.items()
     }
     return {uuid: found[alike] for uuid, alike in asked.items()}
+
+
+def _numbered(choices: Iterable[Sequence[PlaceOption]]) -> Mapping[int, int]:
+    """A number for each choice of places, by id: the same for the same places."""
+    numbers: dict[tuple[PlaceKey, ...], int] = {}
+    found: dict[int, int] = {}
+    for places in choices:
+        if id(places) not in found:
+            found[id(places)] = numbers.setdefault(tuple(place.key for place in places), len(numbers))
+    return found
 
 
 def demand(ask: Ask) -> tuple[int, int, str]:
@@ -97,7 +109,7 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     """The terms of the time to solution, and what they come to."""
     expected = estimated(ask, place, evidence)
     now_s = evidence.problem.now.timestamp()
-    waits_s = _waits_s(wait_key(evidence.as_asked(ask.spec, place), place), expected.wait, evidence)
+    waits_s = _waits_s(wait_there(evidence.as_asked(ask.spec, place), place, evidence), expected.wait)
     starts_s = tuple(now_s + max(wait_s, expected.staging.p50_s) for wait_s in waits_s)
     runs_s = drawn(expected.run, DRAWS, order_step=3)
     ends_s = tuple(at_s + run_s + expected.archive.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
@@ -106,39 +118,37 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
 
 def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     """The same for people; what it comes to are the means over the same draws."""
-    asked = evidence.as_asked(ask.spec, place)
-    key = wait_key(asked, place)
-    wait = held(ask.spec, place, evidence.problem.now, queue_wait(asked, place, evidence))
+    in_queue = wait_there(evidence.as_asked(ask.spec, place), place, evidence)
+    wait = held(ask.spec, place, evidence.problem.now, in_queue.term)
     stage, run, bring_home = (
         staging(ask.spec, place, evidence),
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    start_s = sum(max(wait_s, stage.p50_s) for wait_s in _waits_s(key, wait, evidence)) / DRAWS
+    start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
     run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
     taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES)
     deadline_at = ask.spec.deadline_at
-    expected = Estimate(
-        system_id=place.key.system_id,
-        queue=place.key.queue,
-        wait=wait,
-        staging=stage,
-        run=run,
-        archive=bring_home,
-        expected_s=start_s + run_s + bring_home.p50_s + taken_s,
-        told_waits_s=evidence.told_waits_s.get(key, {}),
-        deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
-    )
+    told: dict[str, Any] = {
+        "system_id": place.key.system_id,
+        "queue": place.key.queue,
+        "wait": wait,
+        "staging": stage,
+        "run": run,
+        "archive": bring_home,
+        "expected_s": start_s + run_s + bring_home.p50_s + taken_s,
+        "told_waits_s": in_queue.told_s,
+        "deadline_s": None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
+    }
+    expected = Estimate(**told)
     extra_s = costs(ask, place, expected, evidence.failures)
-    noted = notes(ask, place, expected, evidence.failures, extra_s)
-    return replace(expected, costs_s=extra_s, notes=noted) if extra_s or noted else expected
+    return Estimate(**told, costs_s=extra_s, notes=notes(ask, place, expected, evidence.failures, extra_s))
 
 
-def _waits_s(key: WaitKey, wait: Term, evidence: Evidence) -> Sequence[float]:
-    """Draws of the wait: those that it was summed up from, unless something else holds the job back."""
-    waits_s = evidence.draws_s.get(key) if wait is evidence.waits[key] else None
-    return drawn(wait, DRAWS) if waits_s is None else waits_s
+def _waits_s(in_queue: Wait, wait: Term) -> Sequence[float]:
+    """Draws of the wait: those of the queue, unless something else holds the job back."""
+    return in_queue.draws_s if wait is in_queue.term else drawn(wait, DRAWS)
 
 
 def score_s(estimate: Estimate) -> float:
@@ -211,4 +221,17 @@ def notes(
         *((f"about {energy:.2g} kWh",) if energy else ()),
         *failures.note(place.key, extra_s.get("failures", 0.0)),
         *((f"the deadline is kept with {kept:.0%}",) if kept is not None else ()),
+        *image_notes(place.image_verdict(ask.spec)),
     )
+
+
+def image_notes(verdict: ImageVerdict | None) -> tuple[str, ...]:
+    """What is done to make the image run there, what is not certain, and what it suffers from."""
+    if verdict is None:
+        return ()
+    said = {
+        Fit.FIXABLE: f"image: {verdict.reason}; {verdict.fix}",
+        Fit.UNKNOWN: f"the image may not run: {verdict.reason}",
+    }
+    warnings = tuple(f"image: {warning}" for warning in verdict.warnings)
+    return (*((said[verdict.fit],) if verdict.fit in said else ()), *warnings)
