@@ -29,6 +29,7 @@ from placement.words import count
 from scheduler.model.jobs import ArchiveMode, JobSpec
 from scheduler.model.plan import Estimate, Term
 from scheduler.model.runs import Runtime
+from scheduler.model.verdicts import Fit, ImageVerdict
 
 NO_IMAGE = Term(0, 0, "no image to bring")
 
@@ -211,4 +212,17 @@ def notes(
         *((f"about {energy:.2g} kWh",) if energy else ()),
         *failures.note(place.key, extra_s.get("failures", 0.0)),
         *((f"the deadline is kept with {kept:.0%}",) if kept is not None else ()),
+        *image_notes(place.image_verdict(ask.spec)),
     )
+
+
+def image_notes(verdict: ImageVerdict | None) -> tuple[str, ...]:
+    """What is done to make the image run there, what is not certain, and what it suffers from."""
+    if verdict is None:
+        return ()
+    said = {
+        Fit.FIXABLE: f"image: {verdict.reason}; {verdict.fix}",
+        Fit.UNKNOWN: f"the image may not run: {verdict.reason}",
+    }
+    warnings = tuple(f"image: {warning}" for warning in verdict.warnings)
+    return (*((said[verdict.fit],) if verdict.fit in said else ()), *warnings)

@@ -67,7 +67,8 @@ class Evidence:
         """Equal for jobs that are nearly ``alike``: to a step in run time, walltime and memory."""
         spec, asked = ask.spec, ask.spec.resources
         run = self.history.run(spec, ask.owner, 1.0)
-        image = spec.image if self.first_uses.knows(spec.image) else ""
+        matters = self.first_uses.knows(spec.image) or any(view.image_verdicts for view in self.problem.systems)
+        image = spec.image if matters else ""
         shape = asked.nodes, asked.cores_per_node, asked.gpus_per_node, asked.gpu_model
         steps = tuple(map(_step, (run.p50_s, run.p90_s, asked.walltime_s, asked.memory_mib)))
         return (*shape, *steps, image, *_beside(spec))
@@ -111,6 +112,7 @@ def likeness(ask: Ask) -> Hashable:
 def _beside(spec: JobSpec) -> tuple[Hashable, ...]:
     return (
         spec.runtime,
+        spec.is_mpi,
         spec.array,
         spec.scheduler_options,
         tuple(each.source_url for each in spec.file_inputs),

@@ -137,6 +137,7 @@ _DEARER: Mapping[str, str] = {
     "lateness": "which is less likely to keep the deadline",
     "price": "which costs more",
     "energy": "which uses more energy",
+    "image": "which is less sure to run the image as it is",
 }
 """What else than time may decide, by reason."""
 

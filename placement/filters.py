@@ -36,6 +36,7 @@ from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import JobType, Resources, Runtime
+from scheduler.model.verdicts import Fit
 
 NOT_NOW = frozenset({Reason.QUEUE_DOWN, Reason.JOB_LIMIT, Reason.NODES_DOWN, Reason.FAILING, Reason.GANG})
 """Reasons that time alone may heal: the job waits. All others are an error of the request."""
@@ -216,6 +217,13 @@ def within_price(ask: Ask, place: PlaceOption) -> Rejection | None:
     return of_place(place, Reason.BUDGET, f"{most:.2f} USD", f"{price:.2f} USD")
 
 
+def image_runs(ask: Ask, place: PlaceOption) -> Rejection | None:
+    verdict = place.image_verdict(ask.spec)
+    if verdict is None or verdict.fit is not Fit.NO:
+        return None
+    return of_place(place, Reason.IMAGE, ask.spec.image, "; ".join(filter(None, (verdict.reason, verdict.fix))))
+
+
 def below_queue_limits(ask: Ask, place: PlaceOption) -> Rejection | None:
     queue, view = place.queue, place.view
     if queue is None:
@@ -263,6 +271,7 @@ PLACE_FILTERS: tuple[PlaceFilter, ...] = (
     memory_fits,
     walltime_allowed,
     within_price,
+    image_runs,
     below_queue_limits,
     not_failing,
 )

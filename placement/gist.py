@@ -32,6 +32,7 @@ def _asked(spec: JobSpec) -> tuple[Hashable, ...]:
         spec.queue,
         spec.job_type,
         spec.runtime,
+        spec.is_mpi,
         None if spec.array is None else len(spec.array.indices),
         spec.constraints,
         spec.scheduler_options,
@@ -52,7 +53,7 @@ class Gist:
         asked = spec.resources
         if spec.scheduler_options or spec.max_price_usd is not None or self._counts_core_hours:
             return question(spec)
-        image = spec.image if self._some_images_only else None
+        image = spec.image if self._tells_images_apart else None
         above_mib, above_s = (
             bisect_left(self._memory_mib, asked.memory_mib),
             bisect_left(self._walltimes_s, asked.walltime_s),
@@ -75,8 +76,8 @@ class Gist:
         return sorted({step for place in self._places for step in _steps(*place.bounds.walltime_s)})
 
     @cached_property
-    def _some_images_only(self) -> bool:
-        return any(allowed_images(view.system) for view in self._views)
+    def _tells_images_apart(self) -> bool:
+        return any(allowed_images(view.system) or view.image_verdicts for view in self._views)
 
     @cached_property
     def _counts_core_hours(self) -> bool:

@@ -18,6 +18,7 @@ from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
 from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
 from scheduler.model.systems import UNLIMITED, LogicalQueue, System
+from scheduler.model.verdicts import ImageAsk, ImageVerdict
 
 if TYPE_CHECKING:
     from placement.own_runs import OwnRuns
@@ -74,6 +75,7 @@ class SystemView:
     may_execute, has_credential: owners who may run jobs here, and who can log in (``ANYONE`` where none is needed).
     active: our jobs that have not ended, by (queue, owner), for the limits on numbers of jobs.
     breakers: those that are open, by queue; None: of the system as a whole.
+    image_verdicts: whether images run on the nodes here, by queue in the same way. What is not there is not known.
     """
 
     system: System
@@ -83,6 +85,7 @@ class SystemView:
     active: Mapping[tuple[str | None, str], int] = field(default_factory=dict)
     committed: tuple[Committed, ...] = ()
     breakers: Mapping[str | None, Breaker] = field(default_factory=dict)
+    image_verdicts: Mapping[tuple[ImageAsk, str | None], ImageVerdict] = field(default_factory=dict)
 
     @cached_property
     def host_place(self) -> PlaceOption:
@@ -142,6 +145,13 @@ class PlaceOption:
         """Those that stand open here: of the whole system, of this queue."""
         found = self.view.breakers
         return tuple(found[name] for name in dict.fromkeys((None, self.key.queue)) if name in found) if found else ()
+
+    def image_verdict(self, spec: JobSpec) -> ImageVerdict | None:
+        """Whether the job's image runs here: on this queue's nodes, or on all of the system; None: not known."""
+        known, asked = self.view.image_verdicts, ImageAsk.of(spec) if self.view.image_verdicts else None
+        if asked is None:
+            return None
+        return known.get((asked, self.key.queue)) or known.get((asked, None))
 
     @property
     def job_type(self) -> JobType:

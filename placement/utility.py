@@ -53,7 +53,19 @@ def energy(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures)
     return _worth_s(ask, ask.spec.usd_per_kwh * kwh(ask, place, estimate)) if ask.spec.usd_per_kwh > 0 else 0.0
 
 
-COSTS: Mapping[str, Cost] = {"failures": failing, "lateness": lateness, "price": price, "energy": energy}
+def image(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
+    """What is to be avoided about running the image there: doubt, work to make it run, a slow network."""
+    verdict = place.image_verdict(ask.spec)
+    return verdict.cost_s if verdict else 0.0
+
+
+COSTS: Mapping[str, Cost] = {
+    "failures": failing,
+    "lateness": lateness,
+    "price": price,
+    "energy": energy,
+    "image": image,
+}
 
 
 def expected_late_s(estimate: Estimate) -> float:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+from scheduler.model.jobs import JobSpec
+from scheduler.model.runs import Runtime
 
 
 class Fit(StrEnum):
@@ -73,6 +77,22 @@ class WritableRoot:
 
 
 Action = Bind | LibraryPathFirst | RuntimeEnv | LaunchWith | ConvertTo | Unpack | WritableRoot
+
+
+class ImageAsk(NamedTuple):
+    """What a verdict is asked for: an image as jobs name it, and what such a job wants of the nodes."""
+
+    image: str
+    mpi: bool = False
+    several_nodes: bool = False
+    gpus: bool = False
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> ImageAsk | None:
+        """None for a job that runs without a container."""
+        if spec.runtime is Runtime.NONE:
+            return None
+        return cls(spec.image, spec.is_mpi, spec.resources.nodes > 1, spec.resources.gpus_per_node > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
