@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,8 +21,10 @@ from images.errors import ImagePrivate, ImageUnknown, ImageUnusable, RegistryMis
 from images.exchange import Ask, Exchange, read_at_most
 from images.manifests import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES, SIF_TYPE, Descriptor, Manifest, Platform
 from images.reference import LibraryReference, UrlReference, is_digest
-from images.sources import Named, Resolved, Sink
+from images.sources import Resolved, Sink
 from images.transfer import transfer
+
+File = TypeVar("File", UrlReference, LibraryReference)
 
 DOCUMENT_TIMEOUT_S = 120.0
 _NO_CONFIG = Descriptor("application/vnd.oci.empty.v1+json", f"sha256:{hashlib.sha256(b'{}').hexdigest()}", 2)
@@ -100,7 +103,7 @@ def _library_url(reference: LibraryReference, kind: str, architecture: str = "")
     return f"https://{reference.host}/v1/{kind}/{reference.name}:{reference.tag}{query}"
 
 
-def _resolved(reference: Named, file: Descriptor) -> Resolved[Named]:
+def _resolved(reference: File, file: Descriptor) -> Resolved[File]:
     """One file as an artifact. It has no manifest of its own, so its content stands for it."""
     if file.size_bytes > MAX_IMAGE_BYTES:
         raise ImageUnusable(_name(reference), f"is larger than {MAX_IMAGE_BYTES >> 30} GiB", "make it smaller")
