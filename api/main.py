@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import secrets
 import signal
@@ -22,6 +21,7 @@ from api.app import create_app
 from api.context import Options
 from migrations import run as migrations
 from scheduler import wiring
+from scheduler.collector import spare_the_collector
 from scheduler.lock import only_process
 from scheduler.model.errors import BerthError
 from scheduler.ports import Ports
@@ -36,9 +36,6 @@ GRACE_S = 5
 """How long answers under way (followed logs) may go on after a request to stop."""
 
 BACKLOG = 2048
-
-OBJECTS_BETWEEN_COLLECTIONS = 20_000
-"""How many more containers are made than freed before young ones are collected; a batch of jobs makes many."""
 
 
 def up(**given: Any) -> None:
@@ -141,16 +138,6 @@ async def _serve_api(ports: Ports, settings: Settings, stop: asyncio.Event) -> N
         finally:
             stopping.cancel()
             stop.set()
-
-
-def spare_the_collector() -> None:
-    """Leave what the start has built out of all later garbage collections.
-
-    It lives as long as the process, and walking through it stopped every request for some 0.3 s at a time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
 class _Server(uvicorn.Server):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from placement.experience import Experience, learn
 from placement.futures import Copy
 from placement.looks import Look, SeenJob
-from placement.race import Rules, Spent
+from placement.race import FOLLOWED_S, Rules, Spent
 from placement.steer import Errand, Steering
 
 Message = Mapping[str, Any]
@@ -34,6 +35,7 @@ class Engine:
         self._users: dict[str, str] = {}
         self._sent: dict[tuple[str, str], SeenJob] = {}
         self._move_counts: Counter[str] = Counter()
+        self._came_s: list[float] = []
 
     def __call__(self, message: Message) -> Message:
         answers = {"init": self._init, "place": self._place, "tick": self._tick}
@@ -52,6 +54,7 @@ class Engine:
     def _place(self, message: Message) -> Message:
         job = message["job"]
         self._users[job["id"]] = job["user"]
+        self._came_s.append(message["now"])
         steering = self._look(message)
         errand = self._errand(job, message["now"])
         names = steering.place(errand, self._spent)
@@ -95,7 +98,8 @@ class Engine:
             for name, shown in message["systems"].items()
         }
         self._known = learn(self._known, looks)
-        return Steering(self._known, message["now"], self._rules, self._draws)
+        came = len(self._came_s) - bisect_left(self._came_s, message["now"] - FOLLOWED_S)
+        return Steering(self._known, message["now"], self._rules, self._draws, followers=came / len(looks))
 
     def _send(self, errand: Errand, names: Sequence[str]) -> None:
         for name in names:

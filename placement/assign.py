@@ -101,7 +101,7 @@ class Assignment:
 
     def work(self, option: Option, start: int, period: int) -> int:
         """Core-seconds that a job started in period ``start`` has used by the end of ``period``."""
-        return self.cores(option) * max(0, min(option.run_s, self.starts_s[period + 1] - self.starts_s[start]))
+        return self.cores(option) * min(option.run_s, self.starts_s[period + 1] - self.starts_s[start])
 
     def room(self, place: PlaceKey, period: int) -> int:
         """Core-seconds that a place can still do for us by the end of a period."""

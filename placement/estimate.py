@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from placement.draws import drawn, mean_s
-from placement.evidence import Evidence, WaitKey, likeness, wait_key
+from placement.evidence import Evidence, Wait, likeness
+from placement.explain import untold
 from placement.failures import Failures
 from placement.filters import Screening
 from placement.forecasts import DRAWS
 from placement.holds import held
 from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.queue_wait import queue_wait
+from placement.queue_wait import wait_there
 from placement.race import Prospect, crowding_s
 from placement.slots import (
     UNSEEN_CORES,
@@ -40,17 +40,29 @@ def estimates(
     """What every job may expect in each of its candidates, soonest first. ``evidence``: of this problem, if at hand."""
     evidence = evidence or Evidence.of(problem)
     like: Callable[[Ask], Hashable] = evidence.kin if evidence.is_crowd else likeness
-    asked: dict[str, Hashable] = {}
-    speakers: dict[Hashable, Ask] = {}
+    asked: dict[str, tuple[Hashable, int]] = {}
+    speakers: dict[tuple[Hashable, int], Ask] = {}
+    number_of = _numbered(screening.candidates for screening in screenings.values())
     for ask in problem.asks:
-        alike = like(ask), tuple(place.key for place in screenings[ask.job_uuid].candidates)
+        alike = like(ask), number_of[id(screenings[ask.job_uuid].candidates)]
         asked[ask.job_uuid] = alike
-        if alike not in speakers or demand(ask) > demand(speakers[alike]):
+        speaker = speakers.get(alike)
+        if speaker is None or demand(ask) > demand(speaker):
             speakers[alike] = ask
     found = {
         alike: _soonest_first(ask, screenings[ask.job_uuid].candidates, evidence) for alike, ask in speakers.items()
     }
     return {uuid: found[alike] for uuid, alike in asked.items()}
+
+
+def _numbered(choices: Iterable[Sequence[PlaceOption]]) -> Mapping[int, int]:
+    """A number for each choice of places, by id: the same for the same places."""
+    numbers: dict[tuple[PlaceKey, ...], int] = {}
+    found: dict[int, int] = {}
+    for places in choices:
+        if id(places) not in found:
+            found[id(places)] = numbers.setdefault(tuple(place.key for place in places), len(numbers))
+    return found
 
 
 def demand(ask: Ask) -> tuple[int, int, str]:
@@ -67,8 +79,15 @@ def exactly(
     keys = [PlaceKey(each.system_id, each.queue) for each in expected]
     shown = {chosen, next((key for key in keys if key != chosen), chosen)}
     own = {place.key: _own(ask, place, evidence) for place in places if place.key in shown}
-    found = [own.get(key, each) for key, each in zip(keys, expected, strict=True)]
+    found = [own.get(key) or _shared(each, evidence) for key, each in zip(keys, expected, strict=True)]
     return tuple(sorted(found, key=lambda each: round(score_s(each))))
+
+
+def _shared(loser: Estimate, evidence: Evidence) -> Estimate:
+    """The estimate that many jobs have of a place where they do not go."""
+    if id(loser) not in evidence.losers:
+        evidence.losers[id(loser)] = loser, untold(loser)
+    return evidence.losers[id(loser)][1]
 
 
 def _own(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
@@ -98,7 +117,7 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
     """The terms of the time to solution, and what they come to."""
     expected = estimated(ask, place, evidence)
     now_s = evidence.problem.now.timestamp()
-    waits_s = _waits_s(wait_key(evidence.as_asked(ask.spec, place), place), expected.wait, evidence)
+    waits_s = _waits_s(wait_there(evidence.as_asked(ask.spec, place), place, evidence), expected.wait)
     starts_s = tuple(now_s + max(wait_s, expected.staging.p50_s) for wait_s in waits_s)
     runs_s = drawn(expected.run, DRAWS, order_step=3)
     ends_s = tuple(at_s + run_s + expected.archive.p50_s for at_s, run_s in zip(starts_s, runs_s, strict=True))
@@ -107,39 +126,37 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
 
 def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     """The same for people; what it comes to are the means over the same draws."""
-    asked = evidence.as_asked(ask.spec, place)
-    key = wait_key(asked, place)
-    wait = held(ask.spec, place, evidence.problem.now, queue_wait(asked, place, evidence))
+    in_queue = wait_there(evidence.as_asked(ask.spec, place), place, evidence)
+    wait = held(ask.spec, place, evidence.problem.now, in_queue.term)
     stage, run, bring_home = (
         staging(ask.spec, place, evidence),
         run_time(ask, place, evidence),
         archive(ask.spec, place),
     )
-    start_s = sum(max(wait_s, stage.p50_s) for wait_s in _waits_s(key, wait, evidence)) / DRAWS
+    start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
     run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
     cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
-    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES)
+    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES, evidence.followers)
     deadline_at = ask.spec.deadline_at
-    expected = Estimate(
-        system_id=place.key.system_id,
-        queue=place.key.queue,
-        wait=wait,
-        staging=stage,
-        run=run,
-        archive=bring_home,
-        expected_s=start_s + run_s + bring_home.p50_s + taken_s,
-        told_waits_s=evidence.told_waits_s.get(key, {}),
-        deadline_s=None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
-    )
+    told: dict[str, Any] = {
+        "system_id": place.key.system_id,
+        "queue": place.key.queue,
+        "wait": wait,
+        "staging": stage,
+        "run": run,
+        "archive": bring_home,
+        "expected_s": start_s + run_s + bring_home.p50_s + taken_s,
+        "told_waits_s": in_queue.told_s,
+        "deadline_s": None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
+    }
+    expected = Estimate(**told)
     extra_s = costs(ask, place, expected, evidence.failures)
-    noted = notes(ask, place, expected, evidence.failures, extra_s)
-    return replace(expected, costs_s=extra_s, notes=noted) if extra_s or noted else expected
+    return Estimate(**told, costs_s=extra_s, notes=notes(ask, place, expected, evidence.failures, extra_s))
 
 
-def _waits_s(key: WaitKey, wait: Term, evidence: Evidence) -> Sequence[float]:
-    """Draws of the wait: those that it was summed up from, unless something else holds the job back."""
-    waits_s = evidence.draws_s.get(key) if wait is evidence.waits[key] else None
-    return drawn(wait, DRAWS) if waits_s is None else waits_s
+def _waits_s(in_queue: Wait, wait: Term) -> Sequence[float]:
+    """Draws of the wait: those of the queue, unless something else holds the job back."""
+    return in_queue.draws_s if wait is in_queue.term else drawn(wait, DRAWS)
 
 
 def score_s(estimate: Estimate) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from placement.experience import Experience
 from placement.failures import Failures
@@ -14,6 +16,7 @@ from placement.futures import Copy
 from placement.history import History
 from placement.own_runs import OwnRuns
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
+from placement.race import FOLLOWED_S
 from placement.scores import Scores
 from placement.visible import LONGEST_RUN_S, foreseeable, place_name
 from scheduler.model.jobs import JobSpec
@@ -33,6 +36,14 @@ Jobs that differ by no more than such a step in anything are then estimated as o
 WaitKey = tuple[PlaceKey, Resources, frozenset[object]]
 
 
+class Wait(NamedTuple):
+    """How long a queue lets a job wait: for people, as draws, and as each estimator had it (median and p90)."""
+
+    term: Term
+    draws_s: tuple[float, ...]
+    told_s: Mapping[str, tuple[float, float]]
+
+
 @dataclass(slots=True)
 class Evidence:
     """What the estimators know besides job and place, worked out once for a problem."""
@@ -42,21 +53,25 @@ class Evidence:
     first_uses: FirstUses
     failures: Failures
     scores: Scores
-    waits: dict[WaitKey, Term] = field(default_factory=dict)
+    followers: float
+    """Jobs of ours that come to a system in ``FOLLOWED_S``, going by those that have ended."""
+    waits: dict[WaitKey, Wait] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
-    """Of those waits that are summed up from draws."""
+    """As they were replayed, believed or not."""
     starts_s: dict[Copy, tuple[float, ...]] = field(default_factory=dict)
     """By job as it is replayed: many that ask for other memory are the same there."""
-    told_waits_s: dict[WaitKey, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
-    """Median and 90th percentile by every estimator that had an answer."""
-    rounded: dict[WaitKey, JobSpec] = field(default_factory=dict)
+    rounded: dict[Hashable, JobSpec] = field(default_factory=dict)
     own_estimates: dict[Hashable, Estimate] = field(default_factory=dict)
+    losers: dict[int, tuple[Estimate, Estimate]] = field(default_factory=dict)
+    """By id of an estimate that jobs share: it, and as it is shown beside the winner."""
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         runs = problem.own_runs.of("", (problem.history, speeds), lambda: OwnRuns.of(problem.history, speeds))
-        return cls(problem, runs.history, runs.first_uses, Failures(runs.broken, problem.now), runs.scores)
+        came = runs.submitted_since(problem.now.timestamp() - FOLLOWED_S)
+        failures, followers = Failures(runs.broken, problem.now), came / max(1, len(problem.systems))
+        return cls(problem, runs.history, runs.first_uses, failures, runs.scores, followers)
 
     @property
     def is_crowd(self) -> bool:
@@ -77,11 +92,12 @@ class Evidence:
         """The job whose wait is asked for: it, or in a crowd one that is rounded up and stands for all like it."""
         if not self.is_crowd:
             return spec
-        resources = _rounded_up(spec.resources, place)
-        key = place.key, resources, frozenset(spec.scheduler_options)
-        if key not in self.rounded:
-            self.rounded[key] = replace(spec, resources=resources)
-        return self.rounded[key]
+        resources = _rounded_up(spec.resources, place.largest_node_mib)
+        key = resources, spec.scheduler_options
+        found = self.rounded.get(key)
+        if found is None:
+            found = self.rounded[key] = replace(spec, resources=resources)
+        return found
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""
@@ -128,15 +144,15 @@ def _step(amount: float) -> int:
     return math.ceil(math.log(max(1.0, amount), ROUNDING))
 
 
-def _rounded_up(resources: Resources, place: PlaceOption) -> Resources:
+@lru_cache(maxsize=10_000)
+def _rounded_up(resources: Resources, largest_mib: int | None) -> Resources:
     """Walltime and memory to the next step of a coarse scale, memory never beyond the largest node."""
-    largest_mib = max((kind.memory_mib for kind in place.nodes), default=resources.memory_mib)
     walltime_s = ROUNDING ** math.ceil(math.log(max(60, resources.walltime_s), ROUNDING))
     memory_mib = 2 ** math.ceil(math.log2(max(1, resources.memory_mib)))
     return replace(
         resources,
         walltime_s=min(round(walltime_s), max(resources.walltime_s, round(LONGEST_RUN_S))),
-        memory_mib=max(resources.memory_mib, min(memory_mib, largest_mib)),
+        memory_mib=max(resources.memory_mib, min(memory_mib, largest_mib or resources.memory_mib)),
     )
 
 

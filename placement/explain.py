@@ -38,7 +38,7 @@ def decided(
         )
     chosen = next(each for each in expected if _key(each) == choice.place)
     winner = _delayed(chosen, choice.delay_s)
-    losers = tuple(replace(each, told_waits_s={}) for each in expected if each is not chosen)  # they are never scored
+    losers = tuple(untold(each) for each in expected if each is not chosen)
     return Decision(
         winner=winner,
         losers=losers,
@@ -47,6 +47,11 @@ def decided(
         sentence=f"{_expectation(winner)} {_against(winner, losers)}",
         decided_at=decided_at,
     )
+
+
+def untold(loser: Estimate) -> Estimate:
+    """An estimate that will never be scored, without what it would be scored by."""
+    return replace(loser, told_waits_s={}) if loser.told_waits_s else loser
 
 
 def refusal(screening: Screening) -> str:

@@ -83,6 +83,7 @@ class Failures:
 
     def __init__(self, tallied: Tally, now: datetime) -> None:
         self._tally, self._probabilities = tallied.seen, dict[PlaceKey, float]()
+        self._broke_after_s: dict[str, float] = {}
         self._left = 1.0 if tallied.ended_at is None else _left_after(tallied.ended_at, now)
 
     def probability(self, place: PlaceKey) -> float:
@@ -99,8 +100,10 @@ class Failures:
 
         It ran as long as broken ones did there, and by half where less is known.
         """
-        probability, seen = self.probability(place), self._seen(place.system_id)
-        ran_s = max(run.p50_s / 2, seen.broken_run_s / seen.broken if seen.broken else 0.0)
+        if place.system_id not in self._broke_after_s:
+            seen = self._seen(place.system_id)
+            self._broke_after_s[place.system_id] = seen.broken_run_s / seen.broken if seen.broken else 0.0
+        probability, ran_s = self.probability(place), max(run.p50_s / 2, self._broke_after_s[place.system_id])
         return probability / (1 - probability) * (wait.p50_s + ran_s)
 
     def _seen(self, where: str | PlaceKey) -> _Seen:

@@ -40,13 +40,21 @@ class FirstUses:
             took_s[here].append(run.run_s)
             self._last_at[here] = max(run.ended_at, self._last_at.get(here, run.ended_at))
         self._images = {image for _, image in took_s}
-        self._on_system: dict[str, list[float]] = defaultdict(list)
-        self._of_image: dict[str, list[float]] = defaultdict(list)
+        on_system: dict[str, list[float]] = defaultdict(list)
+        of_image: dict[str, list[float]] = defaultdict(list)
         for (system_id, image), (first_s, *later_s) in took_s.items():
             if len(later_s) >= FEWEST_LATER:
                 delay_s = max(0.0, first_s - median(later_s))
-                self._on_system[system_id].append(delay_s)
-                self._of_image[image].append(delay_s)
+                on_system[system_id].append(delay_s)
+                of_image[image].append(delay_s)
+        self._there = {
+            system_id: _term(delays_s, f"first uses of {count(len(delays_s), 'image')} there took so long")
+            for system_id, delays_s in on_system.items()
+            if len(delays_s) >= FEWEST_IMAGES
+        }
+        self._elsewhere = {
+            image: _term(delays_s, "as the first use of this image elsewhere") for image, delays_s in of_image.items()
+        }
 
     def knows(self, image: str) -> bool:
         """Whether the image was used anywhere: all others are alike."""
@@ -61,13 +69,7 @@ class FirstUses:
         """How long bringing the image there takes: nothing much where it was used, else as such first uses took."""
         if self.is_present(system_id, image, now):
             return PRESENT
-        there = self._on_system.get(system_id, [])
-        if len(there) >= FEWEST_IMAGES:
-            return _term(there, f"first uses of {count(len(there), 'image')} there took so long")
-        elsewhere = self._of_image.get(image, [])
-        if elsewhere:
-            return _term(elsewhere, "as the first use of this image elsewhere")
-        return GUESS
+        return self._there.get(system_id) or self._elsewhere.get(image, GUESS)
 
 
 def _term(delays_s: list[float], source: str) -> Term:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from statistics import NormalDist, fmean
 from typing import overload
+from weakref import proxy
 
 from placement.easy import Cluster, Load
 from placement.looks import Look, SeenJob
@@ -138,11 +139,14 @@ class Futures:
         return Load(job.id, job.cores if job.cores > 0 else 1, asked_s, asked_s, job.submitted_s, rank_s, job.kin)
 
     def _run_times(self, n: int) -> Callable[[Load], float]:
-        """How long jobs run in one draw."""
-        phase_of, ages_s, run_s, part = self._phase, self._ages_s, self._predictor.run_s, (n + 0.5) / self._draws
+        """How long jobs run in one draw. It holds nothing that holds the draw: long queues go when they are let go."""
+        phases, ages_s, run_s, part = self._phases, self._ages_s, self._predictor.run_s, (n + 0.5) / self._draws
 
         def drawn(load: Load) -> float:
-            age_s, quantile = ages_s.get(load.id, 0.0), (phase_of(load.id) + part) % 1.0
+            at = phases.get(load.id)
+            if at is None:
+                at = phases[load.id] = phase(load.id)
+            age_s, quantile = ages_s.get(load.id, 0.0), (at + part) % 1.0
             return max(age_s + 1.0, run_s(load.user, load.asked_s, quantile, age_s, load.cores))
 
         return drawn
@@ -176,7 +180,8 @@ class Futures:
         now_s = self._look.now_s
         first = bisect_right(self._newcomers, now_s - back_s, key=_submitted_s)
         last = bisect_right(self._newcomers, min(now_s, now_s - back_s + COMING_S), key=_submitted_s)
-        return _Again(self._newcomers, first, last, lambda job: self._again(n, job, job.submitted_s + back_s))
+        held = proxy(self)  # the draw is ours
+        return _Again(self._newcomers, first, last, lambda job: held._again(n, job, job.submitted_s + back_s))
 
     def _again(self, n: int, job: SeenJob, at_s: float) -> Load:
         rank_s = at_s + self._order.offset_s.get(job.user, 0.0) + self._misjudged_s(n, job.id, job.user)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from heapq import heapify, heappop, heapreplace
 
 from placement.assign import Assignment, Counts, Kind, Limit, Option
 
@@ -17,68 +18,59 @@ class Books:
         self._room = {place: [assignment.room(place, k) for k in periods] for place in assignment.slots}
         self._jobs: dict[Limit, int] = defaultdict(int)
 
-    def start(self, option: Option, earliest: int) -> int:
-        """The first period from ``earliest`` on in which one more job fits."""
-        cores, run_s = self._assignment.cores(option), option.run_s
-        room, starts_s = self._room[option.place], self._starts_s
-        last = len(room)
-        for start in range(earliest, last):
-            from_s = starts_s[start]
-            if all(cores * min(run_s, starts_s[k + 1] - from_s) <= room[k] for k in range(start, last)):
-                return start
-        return last
+    def fitting(self, option: Option, start: int, most: int) -> int:
+        """How many more jobs, of so many, may start there in that period."""
+        cores, run_s, starts_s = self._assignment.cores(option), option.run_s, self._starts_s
+        room, from_s = self._room[option.place], starts_s[start]
+        for k in range(start, len(room)):
+            most = min(most, room[k] // (cores * min(run_s, starts_s[k + 1] - from_s)))
+            if most < 1:
+                return 0
+        return most
 
-    def allowed(self, limits: Iterable[Limit], jobs: int) -> bool:
-        """Whether so many more jobs stay within limits."""
-        return all(self._jobs[limit] + jobs <= limit.left for limit in limits)
+    def allowed(self, limits: Iterable[Limit], jobs_each: int, most: int) -> int:
+        """How many more, of so many, stay within limits."""
+        return min((most, *((limit.left - self._jobs[limit]) // jobs_each for limit in limits)))
 
-    def enter(self, option: Option, start: int, limits: Iterable[Limit], jobs: int) -> None:
-        """Write down that they start there."""
+    def enter(self, option: Option, start: int, number: int, limits: Iterable[Limit], jobs_each: int) -> None:
+        """Write down that so many start there."""
         room = self._room[option.place]
         for k in range(start, len(room)):
-            room[k] -= self._assignment.work(option, start, k)
+            room[k] -= number * self._assignment.work(option, start, k)
         for limit in limits:
-            self._jobs[limit] += jobs
+            self._jobs[limit] += number * jobs_each
 
 
 def greedy(assignment: Assignment) -> Counts:
     """One job after the other to its cheapest place: least work for what a delay costs first, as of shortest jobs."""
-    books, counts = Books(assignment), defaultdict[tuple[int, int, int], int](int)
+    books, counts = Books(assignment), dict[tuple[int, int, int], int]()
     for g in sorted(range(len(assignment.kinds)), key=lambda g: (_work_for_delay(assignment, g), g)):
-        kind = assignment.kinds[g]
-        search = _Search(assignment, kind, books)
-        for _ in range(kind.number):
-            found = search.cheapest()
-            if found is None:
-                break
-            o, k = found
-            books.enter(kind.options[o], k, assignment.limits_of(kind, kind.options[o]), kind.jobs_each)
-            counts[g, o, k] += 1
+        for o, k, number in _placed(assignment, assignment.kinds[g], books):
+            counts[g, o, k] = number
     return counts
 
 
-class _Search:
-    """The cheapest place for the next job of a kind. A period that was too full for one is too full for the next."""
+def _placed(assignment: Assignment, kind: Kind, books: Books) -> Iterable[tuple[int, int, int]]:
+    """Options, periods and numbers of the jobs of a kind, one by one to the cheapest.
 
-    def __init__(self, assignment: Assignment, kind: Kind, books: Books) -> None:
-        self._assignment, self._kind, self._books = assignment, kind, books
-        self._starts = [0] * len(kind.options)
-        self._by_cost = sorted(range(len(kind.options)), key=lambda o: (kind.options[o].cost_s, o))
-
-    def cheapest(self) -> tuple[int, int] | None:
-        """The option and its period; None when all are closed. Who is dearer when alone is not looked at."""
-        best: tuple[int, int] | None = None
-        for o in self._by_cost:
-            option = self._kind.options[o]
-            if best is not None and option.cost_s > best[0]:
-                break
-            limits = self._assignment.limits_of(self._kind, option)
-            if limits and not self._books.allowed(limits, self._kind.jobs_each):
-                continue
-            self._starts[o] = self._books.start(option, self._starts[o])
-            found = option.after_s(self._assignment.starts_s, self._starts[o]), o
-            best = min(best or found, found)
-        return None if best is None else (best[1], self._starts[best[1]])
+    A period that was too full for one is too full for the next, and where one goes, the next goes too while it fits.
+    """
+    starts_s, left = assignment.starts_s, kind.number
+    open_to = [(option.after_s(starts_s, 0), o, 0) for o, option in enumerate(kind.options)]
+    heapify(open_to)
+    while open_to and left:
+        _, o, k = open_to[0]
+        option = kind.options[o]
+        limits = assignment.limits_of(kind, option)
+        allowed = books.allowed(limits, kind.jobs_each, left) if limits else left
+        if allowed < 1:
+            heappop(open_to)
+        elif number := books.fitting(option, k, allowed):
+            books.enter(option, k, number, limits, kind.jobs_each)
+            left -= number
+            yield o, k, number
+        else:
+            heapreplace(open_to, (option.after_s(starts_s, k + 1), o, k + 1))
 
 
 def _work_for_delay(assignment: Assignment, g: int) -> float:

@@ -28,6 +28,7 @@ class History:
         self._runs: dict[tuple[str, str | None], list[float]] = defaultdict(list)
         used: list[Used] = []
         self._learnt: dict[tuple[str, str], Term | None] = {}
+        self._told: dict[tuple[str, str, float, int], Term] = {}
         for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.submitted_at)):
             if run.broken:
                 continue
@@ -48,6 +49,17 @@ class History:
 
     def run(self, spec: JobSpec, owner: str, speed_factor: float) -> Term:
         """The run time there, never above the asked walltime: from runs of this image, else from what users ask."""
+        asked = spec.image, owner, speed_factor, spec.resources.walltime_s
+        found = self._told.get(asked)
+        if found is None:
+            found = self._told[asked] = self._run(spec, owner, speed_factor)
+        return found
+
+    def knows(self, spec: JobSpec, owner: str) -> bool:
+        """Whether there were runs enough to tell how long such a job takes; else ``run`` is mostly a guess."""
+        return self._of_image(spec.image, owner) is not None or len(self._known.by_user.get(owner, ())) >= FEWEST
+
+    def _run(self, spec: JobSpec, owner: str, speed_factor: float) -> Term:
         asked_s = float(spec.resources.walltime_s)
         known = self._of_image(spec.image, owner)
         if known is not None:
@@ -59,10 +71,6 @@ class History:
         asked_s = max(1.0, asked_s)
         p50_s, p90_s = (self._predictor.run_s(owner, asked_s, quantile) for quantile in (0.5, 0.9))
         return Term(min(p50_s, asked_s), min(max(p50_s, p90_s), asked_s), source)
-
-    def knows(self, spec: JobSpec, owner: str) -> bool:
-        """Whether there were runs enough to tell how long such a job takes; else ``run`` is mostly a guess."""
-        return self._of_image(spec.image, owner) is not None or len(self._known.by_user.get(owner, ())) >= FEWEST
 
     def _of_image(self, image: str, owner: str) -> Term | None:
         if (image, owner) not in self._learnt:

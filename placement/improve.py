@@ -18,13 +18,13 @@ Solver = Callable[[Assignment, Counts, SolveLimits, int], tuple[Counts, bool]]
 
 MOST_ROUNDS = 12
 
-MOST_IN_VAIN = 4
+MOST_IN_VAIN = 3
 """Rounds one after the other that find nothing better; then the rest is left alone."""
 
 ROUND_VARIABLES = 700
 """Variables of one round: few enough that the solver mostly proves a round's best answer in a tenth of a second."""
 
-ROUND_SHARE = 0.04
+ROUND_SHARE = 0.02
 """Of the time for the whole problem, what one round may take."""
 
 WORST_SHARE = 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,15 @@ class OwnRuns:
     first_uses: FirstUses
     broken: Tally
     scores: Scores
+    submitted_s: Sequence[float]
+    """Unix times at which they were submitted, in rising order."""
 
     @classmethod
     def of(cls, runs: Sequence[FinishedRun], speeds: Mapping[str, float]) -> OwnRuns:
         """``speeds``: speed factors by system id."""
-        return cls(History(runs, speeds), FirstUses(runs), tally(runs), Scores(runs))
+        submitted_s = sorted(run.submitted_at.timestamp() for run in runs)
+        return cls(History(runs, speeds), FirstUses(runs), tally(runs), Scores(runs), submitted_s)
+
+    def submitted_since(self, since_s: float) -> int:
+        """How many of them were submitted from then on."""
+        return len(self.submitted_s) - bisect_left(self.submitted_s, since_s)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
+from math import inf
 
 from placement.easy import Load
 
-SAMPLED = 75
-"""Jobs that stand for all in a line."""
+SAMPLED = 300
+"""Jobs that tell what share of the work in line is asked for by how small jobs."""
 
 FEWEST = 10
 """Starts that tell a pace; where fewer asked for no more than the job, those count too that asked for little more."""
@@ -23,7 +24,7 @@ GOLDEN = 0.618034
 
 
 Asks = tuple[int, float, float]
-"""Cores, walltime, and core-seconds of all for whom the job stands."""
+"""What a job asks for: cores, walltime, and core-seconds."""
 
 
 class Pace:
@@ -32,32 +33,39 @@ class Pace:
     def __init__(self, now_s: float, took_s: float, begun: Sequence[Load], waiting: Sequence[Load]) -> None:
         """begun: until ``now_s``; waiting: then, in order; took_s: what the whole system worked for ``begun``."""
         self._now_s, self._took_s = now_s, max(0.0, took_s)
-        self._begun, self._waiting = _asks(_some(begun), len(begun)), _asks(_some(waiting), len(waiting))
-        self._ranks_s = [load.rank_s for load in _some(waiting)]
-        self._ahead = list(accumulate((work for _, _, work in self._waiting), initial=0.0))
-        self._done = sum(work for _, _, work in self._begun)
+        self._begun, self._some_waiting = _asks(begun), _asks(_some(waiting))
+        self._ranks_s = [load.rank_s for load in waiting]
+        self._ahead = list(accumulate([load.cores * load.asked_s for load in waiting], initial=0.0))
+        self._waits: dict[tuple[int, float], float] = {}
 
     def start_s(self, cores: int, asked_s: float, rank_s: float) -> float:
         """When a job of that rank starts, whether it is in line already or joins it."""
-        most, longest_s = float(cores), asked_s
-        begun = [work for each, its_s, work in self._begun if each <= most and its_s <= longest_s]
-        if len(begun) < FEWEST:
-            more = sorted([max(each / cores, its_s / asked_s) for each, its_s, _ in self._begun])
-            scale = more[min(FEWEST, len(more)) - 1]
-            most, longest_s = most * scale, longest_s * scale
-            begun = [work for each, its_s, work in self._begun if each <= most and its_s <= longest_s]
-        ahead = bisect_left(self._ranks_s, rank_s)
-        alike = [work for each, its_s, work in self._waiting[:ahead] if each <= most and its_s <= longest_s]
-        whole_share, done = self._ahead[ahead] / self._done, sum(begun)
-        return self._now_s + self._took_s * (min(whole_share, sum(alike) / done) if done else whole_share)
+        asked = cores, asked_s
+        if asked not in self._waits:
+            self._waits[asked] = self._wait_for_work(cores, asked_s)
+        return self._now_s + self._waits[asked] * self._ahead[bisect_left(self._ranks_s, rank_s)]
+
+    def _wait_for_work(self, cores: int, asked_s: float) -> float:
+        """Seconds that a job waits for each core-second of all who stand ahead of it."""
+        more = [max(each / cores, its_s / asked_s) for each, its_s, _ in self._begun]
+        scale = max(1.0, sorted(more)[min(FEWEST, len(more)) - 1])
+        done, alike_done = _work(self._begun), _work(self._begun, cores * scale, asked_s * scale)
+        ahead, alike_ahead = _work(self._some_waiting), _work(self._some_waiting, cores * scale, asked_s * scale)
+        if not ahead or not alike_done:
+            return self._took_s / done
+        return self._took_s * min(1 / done, alike_ahead / ahead / alike_done)
+
+
+def _work(asks: Sequence[Asks], most: float = inf, longest_s: float = inf) -> float:
+    """Core-seconds of all that ask for no more."""
+    return sum([work for cores, asked_s, work in asks if cores <= most and asked_s <= longest_s])
+
+
+def _asks(loads: Sequence[Load]) -> Sequence[Asks]:
+    return [(load.cores, load.asked_s, load.cores * load.asked_s) for load in loads]
 
 
 def _some(loads: Sequence[Load]) -> Sequence[Load]:
     """Some that stand for all, chosen so that no pattern goes unseen."""
     each = max(1.0, len(loads) / SAMPLED)
     return [loads[int((n + GOLDEN * n % 1.0) * each)] for n in range(int(len(loads) / each))]
-
-
-def _asks(some: Sequence[Load], of: int) -> Sequence[Asks]:
-    """What some ask for that stand for so many."""
-    return [(load.cores, load.asked_s, of / len(some) * load.cores * load.asked_s) for load in some]

@@ -8,7 +8,7 @@ played anew, with the job. What is left after ``depth`` starts is not played: it
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
 from placement.easy import NEVER_S, Cluster, Load, Start
@@ -22,6 +22,9 @@ STRIDE = 16
 
 STATES, STATE_JOBS = 16, 20_000
 """From how many states a draw can be played anew, and how many jobs in line they hold together, at most."""
+
+MOST_FIRST = 200
+"""Starts of jobs that were the first in line, of which no more are remembered."""
 
 
 Step = tuple[float, int, float, int, float, float]
@@ -42,7 +45,9 @@ class Played:
         self._every = max(16, in_line // 8)
         self._states = [(0, world)]
         self._steps: list[Step] = []
+        self._strides: list[tuple[int, float, float]] = []
         self._begun: dict[int, tuple[Load, ...]] = {}
+        self._first_starts_s: dict[tuple[int, int, float, float, float], float] = {}
         self._note([])
 
     def start_s(self, load_id: str, until_s: float) -> float:
@@ -63,9 +68,8 @@ class Played:
             pass
         first = bisect_right(self._steps, ready_s, key=_since_s) - 1
         while True:
-            for step, (since_s, free, _, _, first_s, latest_s) in enumerate(self._steps[first:], first):
-                if free < cores and first_s <= rank_s and latest_s <= rank_s:
-                    continue
+            for step in self._telling(first, cores, rank_s):
+                since_s, _, _, _, first_s, _ = self._steps[step]
                 if since_s >= until_s:
                     return until_s
                 if self._fits(step, load, ready_s):
@@ -83,6 +87,22 @@ class Played:
 
     # -- looking for a start -----------------------------------------------------------------------------------------
 
+    def _telling(self, first: int, cores: int, rank_s: float) -> Iterator[int]:
+        """The steps from ``first`` on after which such a job may start: so much is free, or who ranks behind it moves.
+
+        Where that is so of no step of a stride, the stride is passed over as one.
+        """
+        steps, strides, last = self._steps, self._strides, len(self._steps)
+        while first < last:
+            behind = min(last, first - first % STRIDE + STRIDE)
+            free, first_s, latest_s = strides[first // STRIDE] if behind % STRIDE == 0 else (cores, rank_s, rank_s)
+            if free >= cores or first_s > rank_s or latest_s > rank_s:
+                for step in range(first, behind):
+                    _, free, _, _, first_s, latest_s = steps[step]
+                    if free >= cores or first_s > rank_s or latest_s > rank_s:
+                        yield step
+            first = behind
+
     def _fits(self, step: int, load: Load, ready_s: float) -> bool:
         """Whether the job starts in or after a step, when its turn comes; later ranks have theirs behind it."""
         since_s, free, shadow_s, spare, first_s, latest_s = self._steps[step]
@@ -96,7 +116,16 @@ class Played:
         return is_first or load.cores <= spare or max(since_s, ready_s) + load.asked_s <= shadow_s
 
     def _anew_s(self, step: int, load: Load, ready_s: float, until_s: float) -> float:
-        """Play on from before the step at which the job is the first in line and does not fit."""
+        """When the job starts that is the first in line at a step and does not fit, however long it asks to run."""
+        alike = step, load.cores, load.rank_s, ready_s, until_s
+        if alike not in self._first_starts_s:
+            if len(self._first_starts_s) >= MOST_FIRST:
+                self._first_starts_s.clear()
+            self._first_starts_s[alike] = self._played_anew_s(step, load, ready_s, until_s)
+        return self._first_starts_s[alike]
+
+    def _played_anew_s(self, step: int, load: Load, ready_s: float, until_s: float) -> float:
+        """Play on with it from before that step."""
         twin = self._state(step if ready_s > self._steps[step][0] else max(0, step - 1)).copy()
         twin.enter(load, ready_s)
         while twin.next_s < until_s:
@@ -154,10 +183,12 @@ class Played:
                     latest_s = load.rank_s
         ahead = self._ahead
         self._steps.append((ahead.now_s, *ahead.room, latest_s))
+        if len(self._steps) % STRIDE == 0:
+            some = self._steps[-STRIDE:]
+            self._strides.append((max(map(_free, some)), max(map(_first_s, some)), max(map(_latest_s, some))))
 
 
-def _since_s(step: Step) -> float:
-    return step[0]
+_since_s, _free, _first_s, _latest_s = itemgetter(0), itemgetter(1), itemgetter(4), itemgetter(5)
 
 
 def _paced_s(pace: Pace, load: Load, until_s: float) -> float:

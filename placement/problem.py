@@ -200,6 +200,11 @@ class PlaceOption:
         return tuple(kind for kind in self.view.snapshot.nodes if kind.partition == self.queue.partition)
 
     @cached_property
+    def largest_node_mib(self) -> int | None:
+        """Memory of the largest node; None when none is known."""
+        return max((kind.memory_mib for kind in self.nodes), default=None)
+
+    @cached_property
     def visible_jobs(self) -> tuple[VisibleJob, ...]:
         """Anyone's jobs that the snapshot shows in this place."""
         if self.view.snapshot is None or (self.queue is None and self.view.system.can_run_batch):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
-from placement.draws import as_many, summed_up
-from placement.evidence import STALE_S, Evidence, wait_key
+from placement.draws import as_many, drawn, summed_up
+from placement.evidence import STALE_S, Evidence, Wait, wait_key
 from placement.forecasts import DRAWS, Forecast
 from placement.futures import LONGEST_S, Copy
 from placement.problem import PlaceOption
@@ -46,28 +46,34 @@ WaitEstimator = Callable[[JobSpec, PlaceOption, Evidence], Term | None]
 
 def queue_wait(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
     """What is sure; else the answer of the estimator that did best there of late, at first of the most trusted one."""
+    return wait_there(spec, place, evidence).term
+
+
+def wait_there(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Wait:
+    """The same with its draws, which are those of the replay where that is believed."""
     key = wait_key(spec, place)
-    if key not in evidence.waits:
+    found = evidence.waits.get(key)
+    if found is None:
         sure = next((term for each in SURE if (term := each(spec, place, evidence)) is not None), None)
-        evidence.waits[key] = sure or _guessed(spec, place, evidence)
-    return evidence.waits[key]
+        found = Wait(sure, drawn(sure, DRAWS), {}) if sure else _guessed(spec, place, evidence)
+        evidence.waits[key] = found
+    return found
 
 
-def _guessed(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
-    key = wait_key(spec, place)
+def _guessed(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Wait:
     answers = {name: each(spec, place, evidence) for name, each in GUESSES.items()}
     told = {name: term for name, term in answers.items() if term is not None}
     if not told:
-        return NO_HISTORY
-    evidence.told_waits_s[key] = {name: (term.p50_s, term.p90_s) for name, term in told.items()}
+        return Wait(NO_HISTORY, drawn(NO_HISTORY, DRAWS), {})
+    told_s = {name: (term.p50_s, term.p90_s) for name, term in told.items()}
     best = evidence.scores.best(place.key, tuple(told))
-    if best != REPLAY:
-        evidence.draws_s.pop(key, None)
     term, score = told[best], evidence.scores.of(place.key, best)
-    if score is None:
-        return term
-    held_p90 = f"{score.coverage_share:.0%} of its last {score.start_count} p90 held for jobs of ours"
-    return Term(term.p50_s, term.p90_s, f"{term.source}; {held_p90}")
+    if score is not None:
+        held_p90 = f"{score.coverage_share:.0%} of its last {score.start_count} p90 held for jobs of ours"
+        term = Term(term.p50_s, term.p90_s, f"{term.source}; {held_p90}")
+    if best != REPLAY:
+        return Wait(term, drawn(term, DRAWS), told_s)
+    return Wait(term, evidence.draws_s[wait_key(spec, place)], told_s)
 
 
 def host_starts_at_once(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | None:
@@ -149,7 +155,7 @@ def foreseen(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | No
     starts_s = evidence.starts_s[copy]
     if min(starts_s) >= until_s:
         return None
-    waits_s = tuple(start_s - copy.ready_s for start_s in starts_s)
+    waits_s = [start_s - copy.ready_s for start_s in starts_s]
     evidence.draws_s[wait_key(spec, place)] = as_many(waits_s, DRAWS)
     p50_s, p90_s = summed_up(waits_s)
     return _aged(Term(p50_s, p90_s, _replay_of(forecast)), evidence.age_s(place))

@@ -17,8 +17,8 @@ from placement.easy import NEVER_S
 MOVE_SHARE, MOVE_S = 0.15, 900.0
 """A move must save this share of what is left, and this long, at least; each of them costs a place in line."""
 
-CROWDING = 1.0
-"""Own jobs that a start delays: how often the core-seconds of a job, spread over all cores, count beside its end."""
+FOLLOWED_S = 86_400.0
+"""Jobs of ours that came in so long tell how many will stand behind one: about as long as a crowded queue stays so."""
 
 LOSS_SHARE = 0.5
 """How much of a loss in a draw counts against a new copy: most of them are seen coming, and the copy is taken back."""
@@ -113,9 +113,13 @@ def saved_s(held: Collection[Prospect], new: Prospect, now_s: float, old: Prospe
     return saved / len(ends_s) / len(starts_s)
 
 
-def crowding_s(run_s: float, cores: int, all_cores: int) -> float:
-    """What others of ours lose by a job that takes so many of a place's cores for so long, in seconds."""
-    return CROWDING * run_s * cores / all_cores
+def crowding_s(run_s: float, cores: int, all_cores: int, followers: float) -> float:
+    """What others of ours lose by a job that takes so many of a place's cores for so long, in seconds.
+
+    followers: jobs of ours that come to such a place in ``FOLLOWED_S``. Each is later by the job's work, spread over
+    all cores.
+    """
+    return followers * run_s * cores / all_cores
 
 
 def is_loss(each: Prospect, others: Collection[Prospect], now_s: float) -> bool:

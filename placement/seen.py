@@ -185,7 +185,7 @@ def node_fits(spec: JobSpec, kind: NodeKind, job_type: JobType) -> bool:
         kind.cores >= asked.cores_per_node
         and kind.memory_mib >= asked.memory_mib
         and _has_gpus(asked.gpus_per_node, asked.gpu_model, kind)
-        and (job_type is JobType.FORK or features_asked(spec) <= set(kind.features))
+        and (job_type is JobType.FORK or not spec.scheduler_options or features_asked(spec) <= set(kind.features))
     )
 
 

@@ -35,7 +35,8 @@ def footprint_cores(resources: Resources, kinds: tuple[NodeKind, ...]) -> int:
 
 def fitting_nodes(spec: JobSpec, place: PlaceOption) -> tuple[NodeKind, ...]:
     """The kinds of nodes there that can hold the job's share of a node."""
-    return tuple(kind for kind in place.nodes if node_fits(spec, kind, place.job_type))
+    job_type = place.job_type
+    return tuple([kind for kind in place.nodes if node_fits(spec, kind, job_type)])
 
 
 def nodes_free_for(spec: JobSpec, place: PlaceOption) -> int:

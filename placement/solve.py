@@ -42,11 +42,9 @@ def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) 
             options_in[option.place].append((g, o))
     for place, here in options_in.items():
         for period in assignment.ended_periods:
-            used = sum(
-                assignment.work(kinds[g].options[o], k, period) * chosen[g, o, k]
-                for g, o in here
-                for k in range(period + 1)
-            )
+            begun = [(g, o, k) for g, o in here for k in range(period + 1)]
+            works = [assignment.work(kinds[g].options[o], k, period) for g, o, k in begun]
+            used = cp_model.LinearExpr.weighted_sum([chosen[each] for each in begun], works)
             model.add(used <= assignment.room(place, period)).with_name(f"{place.system_id}/{place.queue} by {period}")
 
     # limits on numbers of jobs
@@ -76,6 +74,7 @@ def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) 
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
     solver.parameters.max_deterministic_time = limits.deterministic_time
+    solver.parameters.cp_model_presolve = False  # it takes longer than what it saves in models of this kind
     status = solver.solve(model)
     if status == cp_model.UNKNOWN:
         return hint, False

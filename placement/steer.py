@@ -47,8 +47,9 @@ class Errand:
 class Steering:
     """The forecasts at one moment, and what they say about our jobs."""
 
-    def __init__(self, known: Experience, now_s: float, rules: Rules, draws: int = 8) -> None:
-        self._now_s, self._rules = now_s, rules
+    def __init__(self, known: Experience, now_s: float, rules: Rules, draws: int = 8, followers: float = 0.0) -> None:
+        """followers: jobs of ours that come to a place in ``race.FOLLOWED_S``."""
+        self._now_s, self._rules, self._followers = now_s, rules, followers
         predictor = Predictor(known.run_times)
         self._cores = {name: place.look.cores for name, place in known.places.items()}
         self._futures = {
@@ -135,4 +136,5 @@ class Steering:
 
     def _cost_s(self, copy: Copy, prospect: Prospect) -> float:
         """What sending it there costs from now on: the mean time until its end, and what others of ours lose."""
-        return prospect.mean_end_s - self._now_s + crowding_s(prospect.run_s, copy.cores, self._cores[copy.place])
+        taken_s = crowding_s(prospect.run_s, copy.cores, self._cores[copy.place], self._followers)
+        return prospect.mean_end_s - self._now_s + taken_s

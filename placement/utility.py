@@ -44,8 +44,9 @@ def lateness(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failure
 
 def price(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
     """The price of the expected run, at what the user says that an hour is worth."""
-    usd = (price_usd(ask.spec, place.view.system) or 0.0) * _used_share(ask, estimate)
-    return _worth_s(ask, usd) if usd > 0 else 0.0
+    if ask.spec.usd_per_hour <= 0:
+        return 0.0
+    return _worth_s(ask, (price_usd(ask.spec, place.view.system) or 0.0) * _used_share(ask, estimate))
 
 
 def energy(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
@@ -92,9 +93,11 @@ def later_s(estimate: Estimate, delay_s: float) -> float:
 def kwh(ask: Ask, place: PlaceOption, estimate: Estimate) -> float:
     """Energy of the expected run; 0 where the system says nothing of it."""
     watts = watts_per_core(place.view.system)
+    if watts is None:
+        return 0.0
     tasks = max(1, len(ask.spec.array.indices)) if ask.spec.array else 1
     core_hours = ask.spec.resources.cores * tasks * ask.spec.resources.walltime_s / 3600 * _used_share(ask, estimate)
-    return (watts or 0.0) * core_hours / 1000
+    return watts * core_hours / 1000
 
 
 def _used_share(ask: Ask, estimate: Estimate) -> float:

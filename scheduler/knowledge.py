@@ -27,10 +27,11 @@ from placement.kept import Kept
 from placement.own_runs import OwnRuns
 from placement.problem import Ask, LearntWaits, PlaceKey, Problem, SystemView
 from placement.visible import look_of, queue_name, remembered
+from scheduler.model.jobs import FinishedRun
 from scheduler.model.plan import Term
 from scheduler.model.snapshots import Sighting, SystemSnapshot
-from scheduler.store.facts import PlacementFacts
-from scheduler.store.learning import SightingStore
+from scheduler.store.facts import HISTORY, PlacementFacts
+from scheduler.store.learning import RunStore, SightingStore
 
 if TYPE_CHECKING:
     from placement.watched import WatchedQueue
@@ -91,6 +92,7 @@ class Knowledge:
         self._experience: dict[str, Experience] = defaultdict(Experience)
         self._forecasts: dict[str, Forecasts] = defaultdict(Forecasts)
         self._own_runs: dict[str, Kept[OwnRuns]] = defaultdict(Kept)
+        self._runs: dict[str, Mapping[int, FinishedRun]] = defaultdict(dict)
         self._followed: dict[tuple[str, str], Followed] = {}
         self._recalling: set[asyncio.Task[None]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="learning")
@@ -98,7 +100,9 @@ class Knowledge:
     async def problem(self, tenant: str, asks: Sequence[Ask], now: datetime) -> Problem:
         """The question of where these jobs go, with all that is known."""
         async with self._reading() as db:
-            asked = await PlacementFacts(db).problem(tenant, asks, now, self._looks[tenant])
+            runs = await RunStore(db).recent_by_id(tenant, HISTORY, self._runs[tenant])
+            asked = await PlacementFacts(db).problem(tenant, asks, now, self._looks[tenant], runs.values())
+        self._runs[tenant] = runs
         self._views[tenant] = {view.system.id: view for view in asked.systems}
         self._looks[tenant] = {id_: look for id_, look in self._looks[tenant].items() if id_ in self._views[tenant]}
         for view in asked.systems:

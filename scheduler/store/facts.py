@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from placement.problem import ANYONE, Ask, Committed, Problem, SystemView
 from scheduler.model.errors import NotFound
-from scheduler.model.jobs import JobSpec
+from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.systems import BackendKind, System
@@ -50,9 +50,10 @@ class PlacementFacts:
         asks: Sequence[Ask],
         now: datetime,
         looks: Mapping[str, SystemSnapshot] = MappingProxyType({}),
+        runs: Collection[FinishedRun] | None = None,
     ) -> Problem:
-        """The question of where these jobs go. looks: at systems, that were read before."""
-        runs = tuple(await RunStore(self._db).recent(tenant, HISTORY))
+        """The question of where these jobs go. looks: at systems, that were read before; runs: that ended last."""
+        runs = tuple(await RunStore(self._db).recent(tenant, HISTORY) if runs is None else runs)
         views = await self.systems(tenant, {ask.owner for ask in asks}, looks)
         return Problem(
             now=now,

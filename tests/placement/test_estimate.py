@@ -249,6 +249,16 @@ def test_staging_hides_behind_the_wait_and_spread_has_a_price():
     assert result.total_p50_s < score_s(result) < result.total_p90_s
 
 
+def test_who_will_stand_behind_a_job_is_counted_against_it():
+    """Ten of our jobs came in a day, and none before: each will be later by the job's work over all cores."""
+    hours = (timedelta(hours=n) for n in range(1, 11))
+    came = [finished(ended_at=NOW - each, owner="bob", image="other", system_id="birch") for each in hours]
+    alone, followed = whole(place(snapshot())), whole(place(snapshot()), came)
+    assert followed.expected_s > alone.expected_s + 100
+    long_ago = [replace(each, submitted_at=NOW - timedelta(days=2)) for each in came]
+    assert whole(place(snapshot()), long_ago).expected_s == alone.expected_s
+
+
 class Recording:
     """A spec that keeps what was read of it."""
 

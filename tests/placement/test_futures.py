@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from weakref import ref
 
 from placement.experience import Experience, learn
 from placement.futures import Copy, Futures
@@ -32,6 +34,18 @@ def copy(place="a", cores=4, asked_s=1000.0, ready_s=0.0):
 
 def futures(a_look, draws=4, newcomers=(), order=None):
     return Futures(a_look, Predictor(RunTimes()), order or Order(), newcomers, draws)
+
+
+def test_futures_that_nobody_holds_are_gone_without_the_collector():
+    gc.disable()
+    try:
+        several = futures(look(running=[seen("a", started_s=-10.0)]), newcomers=[seen("b", came_s=-8 * 86_400.0 + 60)])
+        several.starts_s(copy(), FAR)
+        watched = ref(several)
+        del several
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_an_empty_place_starts_a_job_as_soon_as_it_is_there():

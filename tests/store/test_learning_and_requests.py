@@ -46,6 +46,17 @@ async def test_ended_runs_come_newest_first_and_only_to_their_tenant(database):
         assert await RunStore(db).recent("dev", 2) == [runs[1], runs[2]]
 
 
+async def test_runs_at_hand_are_not_read_again(database):
+    async with database.transaction() as db:
+        store = RunStore(db)
+        await store.add([RUN, replace(RUN, ended_at=RUN.ended_at + timedelta(hours=1))])
+        (newest,) = at_hand = await store.recent_by_id("dev", 1)
+        await store.add([replace(RUN, ended_at=RUN.ended_at + timedelta(hours=2))])
+        found = await store.recent_by_id("dev", 3, at_hand)
+        assert list(found.values()) == await store.recent("dev", 3)
+        assert found[newest] is at_hand[newest]
+
+
 async def test_the_newest_look_of_an_hour_stays_and_weeks_old_ones_go(database):
     async def look(at):
         async with database.transaction() as db:
