@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from images import gpu_rules, mpi_rules, rules
+from images import driver_rules, gpu_code_rules, mpi_rules, rules
 from images.findings import Choice, Finding, MatchPolicy, Rule, best_way
 from images.host import HostFacts
 from images.needs import Needs
@@ -20,11 +20,11 @@ RULES: tuple[Rule, ...] = (
     rules.cpu_runs_proven_code,
     rules.cpu_runs_declared_target,
     rules.pages_aligned,
-    gpu_rules.gpu_present,
-    gpu_rules.gpu_code_fits,
-    gpu_rules.declared_gpu_fits,
-    gpu_rules.rocm_code_fits,
-    gpu_rules.requirements_hold,
+    gpu_code_rules.gpu_present,
+    gpu_code_rules.gpu_code_fits,
+    gpu_code_rules.declared_gpu_fits,
+    gpu_code_rules.rocm_code_fits,
+    driver_rules.requirements_hold,
     rules.kernel_new_enough,
     rules.memory_suffices,
     rules.network_open,
@@ -37,7 +37,7 @@ RULES: tuple[Rule, ...] = (
     rules.store_has_room,
     rules.conversion_has_room,
 )
-CHOICES: tuple[Choice, ...] = (gpu_rules.cuda_ways, mpi_rules.mpi_ways)
+CHOICES: tuple[Choice, ...] = (driver_rules.cuda_ways, mpi_rules.mpi_ways)
 
 COST_S: Mapping[Fit, float] = MappingProxyType({Fit.YES: 0.0, Fit.FIXABLE: 30.0, Fit.UNKNOWN: 300.0, Fit.NO: 0.0})
 """What a place is worth avoiding for the kind of verdict alone."""

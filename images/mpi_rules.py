@@ -84,7 +84,7 @@ def own_launch(library: MpiLibrary, needs: Needs, host: HostFacts, policy: Match
         reason = "Open MPI needs PMIx, and Slurm does not offer it"
         fit = Fit.NO if certain else Fit.UNKNOWN
         return Finding(rule="R12", fit=fit, reason=reason, fix="bind the host's MPI", facts=facts)
-    fit, reason = _handshake(_pmix_clients(library, needs), _pmix_server(host))
+    fit, reason = _handshake(_pmix_clients(library, needs), _pmix_server(host), needs.declared.pmix)
     return Finding(rule="R12", fit=fit, reason=reason, facts=facts, actions=(LaunchWith(plugin),))
 
 
@@ -109,8 +109,10 @@ def _pmix_server(host: HostFacts) -> Version | None:
     return host.pmix or ((max(majors),) if majors else None)
 
 
-def _handshake(clients: Sequence[Version] | None, server: Version | None) -> tuple[Fit, str]:
-    """Servers take clients from 2.1 on; clients, servers from 3.2 on."""
+def _handshake(clients: Sequence[Version] | None, server: Version | None, asked: Version | None) -> tuple[Fit, str]:
+    """Servers take clients from 2.1 on; clients, servers from 3.2 on, or from what the builder declares."""
+    if asked is not None and server is not None and not at_least(server, asked[: len(server)]):
+        return Fit.NO, f"the image asks for PMIx {version_text(asked)}, Slurm has {version_text(server)}"
     if clients is None:
         return Fit.UNKNOWN, "the PMIx version of the image is not known"
     if not any(at_least(client, tables.PMIX_OLDEST_CLIENT) for client in clients):
@@ -124,7 +126,8 @@ def _handshake(clients: Sequence[Version] | None, server: Version | None) -> tup
 
 def fabric_used(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Way:
     """R17: the image drives the fast network of the nodes; if not it runs over TCP: slow, not broken."""
-    if policy.nodes == 1 or not host.fabrics or needs.fabrics is None or set(needs.fabrics) & set(host.fabrics):
+    drives = needs.declared.fabrics if needs.fabrics is None else needs.fabrics
+    if policy.nodes == 1 or not host.fabrics or drives is None or set(drives) & set(host.fabrics):
         return ()
     names = ", ".join(host.fabrics)
     reason = f"the image does not drive the nodes' network ({names}): it runs over TCP, slowly"
@@ -238,4 +241,5 @@ def _loads(theirs: HostMpi, needs: Needs, host: HostFacts) -> tuple[Fit, str]:
     reason = (
         f"the host's MPI needs glibc {version_text(theirs.needs_glibc)}, the image has {version_text(libc.version)}"
     )
-    return {True: Fit.FIXABLE, False: Fit.NO, None: Fit.UNKNOWN}[host.glibc_hook], reason
+    hook = False if needs.declared.inject_glibc is False else host.glibc_hook
+    return {True: Fit.FIXABLE, False: Fit.NO, None: Fit.UNKNOWN}[hook], reason

@@ -205,10 +205,7 @@ def _mounts(program, compressor):
         os.mkdir(mount)
         with open(image, "wb") as file:
             file.write(base64.b64decode(TINY_IMAGES[compressor]))
-        with open(os.devnull, "r+b") as nothing:
-            argv = [program, "-f", image, mount]
-            server = subprocess.Popen(argv, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
-        STARTED.append(server)
+        server = start([program, "-f", image, mount], subprocess.DEVNULL)
         until = time.time() + 3
         while time.time() < until and server.poll() is None:
             if read(os.path.join(mount, "a")) == "berth\n":
@@ -360,8 +357,8 @@ def network(ask):
         yield "outbound_network", False, "%s: %s" % (host, error)
 
 
-STARTED = []
-"""Commands that may still run when the time is over."""
+STARTED, OVER, STARTING = [], threading.Event(), threading.Lock()
+"""Commands that may still run when the time is over, and that none is started any more."""
 
 FACTS = (cpu, memory, kernel, no_gpu, nvidia, amd, compat, runtimes, launcher, mpi, fabrics, rooms, network)
 """Asked side by side; where two tell the same fact the later one is believed."""
@@ -398,17 +395,9 @@ def _collect(each, ask, into):
 def run(argv):
     """Exit code and output of a command; (None, "") where it does not exist, hangs or floods."""
     try:
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=dict(os.environ, LC_ALL="C"),
-        )
+        child = start(argv, subprocess.PIPE)
     except OSError:
         return None, ""
-    STARTED.append(child)
     timer = threading.Timer(LIMIT_S * 0.8, end, [child])
     timer.start()
     assert child.stdout is not None
@@ -421,6 +410,18 @@ def run(argv):
     finally:
         timer.cancel()
         child.stdout.close()
+
+
+def start(argv, output):
+    """Start a command that will be ended with us; OSError where it does not exist, or when the time is over."""
+    env = dict(os.environ, LC_ALL="C")
+    streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+    with STARTING:
+        if OVER.is_set():
+            raise OSError("the time is over")
+        child = subprocess.Popen(argv, start_new_session=True, env=env, **streams)
+        STARTED.append(child)
+    return child
 
 
 def end(child):
@@ -470,6 +471,8 @@ def without_nothing(record):
 if __name__ == "__main__":
     sys.stdout.write(json.dumps(probe(json.loads(sys.argv[1]) if len(sys.argv) > 1 else {})) + "\n")
     sys.stdout.flush()
+    with STARTING:
+        OVER.set()
     for each in STARTED:
         if each.poll() is None:
             end(each)

@@ -10,7 +10,7 @@ import pytest
 from images.findings import MatchPolicy
 from images.host import Area, FactEvidence, FactSource, Gpu, Room
 from images.matcher import COST_S, evidence_of, match
-from images.needs import CompatLibrary, Declared, Evidence, MpiMode, RocmNeeds, Source
+from images.needs import CompatLibrary, Declared, Evidence, Fabric, MpiMode, RocmNeeds, Source
 from images.records import dump, load
 from scheduler.model.verdicts import (
     Bind,
@@ -77,6 +77,27 @@ def test_on_one_node_the_images_own_launcher_is_enough():
 def test_the_builder_says_how_the_image_means_to_run(mode, fit):
     image = replace(MPI_IMAGES["ompi-5.0"], declared=Declared(mpi_mode=mode))
     assert match(image, MPI_HOSTS["cray"], ACROSS).verdict.fit is fit
+
+
+@pytest.mark.parametrize(("asked", "fit"), [((4, 1), Fit.YES), ((4, 2, 9), Fit.YES), ((5,), Fit.NO), (None, Fit.YES)])
+def test_the_builder_may_ask_for_a_newer_pmix(asked, fit):
+    image = replace(MPI_IMAGES["ompi-4.1"], declared=Declared(pmix=asked))
+    assert match(image, MPI_HOSTS["pmix4"], ACROSS).verdict.fit is fit
+    only_the_major_is_known = replace(MPI_HOSTS["pmix4"], pmix=None)
+    assert match(image, only_the_major_is_known, ACROSS).verdict.fit is fit
+
+
+@pytest.mark.parametrize(("declared", "cost_s"), [((Fabric.VERBS,), 0.0), ((Fabric.CXI,), 600.0), (None, 0.0)])
+def test_declared_fabrics_count_where_nobody_looked(declared, cost_s):
+    image = replace(MPI_IMAGES["ompi-4.1"], fabrics=None, declared=Declared(fabrics=declared))
+    assert match(image, MPI_HOSTS["pmix4"], ACROSS).verdict.cost_s == cost_s
+
+
+@pytest.mark.parametrize(("inject", "fit"), [(False, Fit.UNKNOWN), (True, Fit.FIXABLE), (None, Fit.FIXABLE)])
+def test_a_builder_may_refuse_another_c_library(inject, fit):
+    """The image's own MPI is left, and nobody knows how it would start."""
+    image = replace(MPI_IMAGES["intel-mpi"], declared=Declared(inject_glibc=inject))
+    assert match(image, MPI_HOSTS["libc-hook"], ACROSS).verdict.fit is fit
 
 
 def test_a_fast_network_that_the_image_does_not_drive_is_slow_and_not_broken():

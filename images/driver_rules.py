@@ -1,20 +1,20 @@
-"""R5 to R8: the GPU driver, compatibility libraries, GPU code, and what ``NVIDIA_REQUIRE_*`` says.
+"""R5 to R7, R8b and R8c: the GPU driver, compatibility libraries, and what ``NVIDIA_REQUIRE_*`` asks of it.
 
 ``CUDA_VERSION`` in an image's environment is a hint, so that it alone never makes a no; nor does a table that ends.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from images import requirements, tables
+from images.cuda import code_runs, cuda_versions, env_version, nvidia_gpus, own_cuda, uses_cuda
 from images.findings import Finding, MatchPolicy, Way
 from images.host import Gpu, HostFacts
 from images.needs import CompatLibrary, Needs
 from images.rules import runtime_of
-from images.versions import Version, at_least, compare, version_of, version_text
+from images.versions import Version, at_least, version_text
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.verdicts import Bind, Fit, LibraryPathFirst, RuntimeEnv
 
@@ -24,62 +24,10 @@ JUST_IN_TIME_COST_S = 60.0
 SITE_COMPAT = "/.berth/cuda-compat"
 """Where a compatibility library of the site appears in the container."""
 
-_TARGET = re.compile(r"(?:sm|compute)_(\d{1,3})(\d)([af]?)")
-
-
-# -- what is there, and what is wanted -----------------------------------------------------------------------------
-
-
-def nvidia_gpus(host: HostFacts) -> tuple[Gpu, ...]:
-    """GPUs of the nodes that run CUDA; AMD's have a target of their own."""
-    return tuple(gpu for gpu in host.gpus or () if gpu.target is None)
-
-
-def _runtimes(needs: Needs) -> tuple[Sequence[Version], bool]:
-    """Versions of CUDA that the image runs on, and whether they are proven or a hint."""
-    declared = (needs.declared.cuda,) if needs.declared.cuda else ()
-    if needs.cuda.runtimes or declared:
-        return (*(needs.cuda.runtimes or ()), *declared), True
-    hint = _env_version(needs) if needs.cuda.runtimes is None else None
-    return ((hint,) if hint else ()), False
-
-
-def _env_version(needs: Needs) -> Version | None:
-    """``CUDA_VERSION``, which anybody may have set to anything."""
-    try:
-        return version_of(needs.cuda.env_version or "")
-    except ValueError:
-        return None
-
-
-def _uses_cuda(needs: Needs, host: HostFacts, policy: MatchPolicy) -> bool:
-    """Whether CUDA matters: the image brings it, nodes may have such GPUs, and the job does not do without."""
-    if policy.wants_gpus is False or (host.gpus is not None and not nvidia_gpus(host)):
-        return False
-    return bool(_runtimes(needs)[0] or needs.cuda.cubins or needs.cuda.ptx)
-
-
-def gpu_present(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Finding | None:
-    """An image with CUDA runs without a GPU what needs none; only a job or a builder who insists closes the place."""
-    brings_cuda = bool(_runtimes(needs)[0])
-    insists = policy.wants_gpus or needs.declared.cuda is not None
-    if not brings_cuda or policy.wants_gpus is False or host.gpus is None or nvidia_gpus(host):
-        return None
-    return Finding(
-        rule="gpu",
-        fit=Fit.NO if insists else Fit.YES,
-        reason="the image uses CUDA, and the nodes have no NVIDIA GPU",
-        fix="ask for nodes with GPUs",
-        facts=("image.cuda.runtimes", "host.gpus"),
-    )
-
-
-# -- the driver ----------------------------------------------------------------------------------------------------
-
 
 def cuda_ways(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Iterable[Way]:
     """R5 with R6, or R7: the driver of the nodes as it is, or behind a compatibility library of the image."""
-    if not _uses_cuda(needs, host, policy) or not _runtimes(needs)[0]:
+    if not uses_cuda(needs, host, policy) or not cuda_versions(needs)[0]:
         return
     plain = driver_runs_cuda(needs, host)
     if plain.fit is Fit.YES:
@@ -93,7 +41,7 @@ def cuda_ways(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Iterable[Wa
 def driver_runs_cuda(needs: Needs, host: HostFacts) -> Finding:
     """R5: a newer driver runs older CUDA, and from CUDA 11 on one floor holds for all minor versions."""
     facts = ("image.cuda.runtimes", "image.cuda.env_version", "host.gpu_driver", "host.driver_cuda")
-    versions, proven = _runtimes(needs)
+    versions, proven = cuda_versions(needs)
     if host.gpu_driver is None and host.driver_cuda is None:
         return Finding(rule="R5", fit=Fit.UNKNOWN, reason="the GPU driver of the nodes is not known", facts=facts)
     fits = [_driver_fit(version, host.gpu_driver, host.driver_cuda) for version in versions]
@@ -109,8 +57,8 @@ def driver_runs_cuda(needs: Needs, host: HostFacts) -> Finding:
     return Finding(rule="R5", fit=Fit.NO if certain else Fit.UNKNOWN, reason=reason, fix=fix, facts=facts)
 
 
-def _driver_fit(runtime: Version, driver: Version | None, own_cuda: Version | None) -> Fit:
-    own = own_cuda or (tables.driver_cuda(driver) if driver else None)
+def _driver_fit(runtime: Version, driver: Version | None, said: Version | None) -> Fit:
+    own = own_cuda(driver, said)
     if own is not None and at_least(own, runtime[:2]):
         return Fit.YES
     floor = tables.driver_floor(runtime)
@@ -121,8 +69,8 @@ def _driver_fit(runtime: Version, driver: Version | None, own_cuda: Version | No
 
 def just_in_time(needs: Needs, host: HostFacts) -> Way:
     """R6: within one major version newer features may fail, and code that must be compiled does where it is newer."""
-    own = host.driver_cuda or (tables.driver_cuda(host.gpu_driver) if host.gpu_driver else None)
-    newer = [version for version in _runtimes(needs)[0] if own is not None and not at_least(own, version[:2])]
+    own = own_cuda(host.gpu_driver, host.driver_cuda)
+    newer = [version for version in cuda_versions(needs)[0] if own is not None and not at_least(own, version[:2])]
     gpus = nvidia_gpus(host)
     if not newer or own is None:
         return ()
@@ -131,7 +79,7 @@ def just_in_time(needs: Needs, host: HostFacts) -> Way:
         needs.cuda.ptx
         and needs.cuda.cubins is not None
         and gpus
-        and not any(_runs(target, gpu) for target in needs.cuda.cubins for gpu in gpus)
+        and not any(code_runs(target, gpu) for target in needs.cuda.cubins for gpu in gpus)
     )
     if only_ptx:
         reason += ", and its GPU code must be compiled by that driver (error 222)"
@@ -165,7 +113,7 @@ def _compatible(library: CompatLibrary, needs: Needs, host: HostFacts, binds: tu
         return Finding(rule="R7", fit=fit, reason=reason, fix=fix, facts=facts)
 
     gpus, driver = nvidia_gpus(host), host.gpu_driver
-    if not any(_driver_fit(version, library.driver, None) is not Fit.NO for version in _runtimes(needs)[0]):
+    if not any(_driver_fit(version, library.driver, None) is not Fit.NO for version in cuda_versions(needs)[0]):
         return answer(
             Fit.NO, f"the compatibility library {version_text(library.driver)} is older than the image's CUDA"
         )
@@ -201,92 +149,12 @@ def _forward(gpu: Gpu, library: CompatLibrary, driver: Version) -> tuple[Fit, st
     return Fit.FIXABLE, f"the driver of the nodes is older than the image's CUDA: {name} works"
 
 
-# -- GPU code ------------------------------------------------------------------------------------------------------
-
-
-def gpu_code_fits(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Finding | None:
-    """R8: machine code of the same major version and no newer minor one, or PTX that is no newer than the GPU."""
-    cubins, ptx, gpus = needs.cuda.cubins, needs.cuda.ptx, nvidia_gpus(host)
-    if not _uses_cuda(needs, host, policy) or not gpus or not (cubins or ptx):
-        return None
-    answers = [_runs(target, gpu) for gpu in gpus for target in (*(cubins or ()), *(ptx or ()))]
-    if True in answers:
-        return None
-    certain = cubins is not None and ptx is not None and None not in answers
-    names = ", ".join(sorted({gpu.name for gpu in gpus}))
-    reason = f"the image has GPU code for {', '.join((*(cubins or ()), *(ptx or ())))[:120]}, and none runs on {names}"
-    if not certain:
-        reason = f"whether the GPU code of the image runs on {names} is not known"
-    return Finding(
-        rule="R8",
-        fit=Fit.NO if certain else Fit.UNKNOWN,
-        reason=reason,
-        fix="use an image built for these GPUs",
-        facts=("image.cuda.cubins", "image.cuda.ptx", "host.gpus"),
-    )
-
-
-def _runs(target: str, gpu: Gpu) -> bool | None:
-    """Whether code for a target runs on a GPU; ``a`` binds it to one capability, ``f`` to one family."""
-    found = _TARGET.fullmatch(target)
-    if found is None or gpu.compute_capability is None:
-        return None
-    wanted = (int(found[1]), int(found[2]))
-    same_family = gpu.compute_capability[0] == wanted[0] and at_least(gpu.compute_capability, wanted)
-    if found[3] == "a":
-        return compare(gpu.compute_capability, wanted) == 0
-    if found[3] == "f" or target.startswith("sm_"):
-        return same_family
-    return at_least(gpu.compute_capability, wanted)
-
-
-def declared_gpu_fits(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Finding | None:
-    """The GPUs that the builder names: one of them, or a newer one."""
-    targets = needs.declared.gpu_targets
-    if not targets or policy.wants_gpus is False or not host.gpus:
-        return None
-    answers = [_meets(target, gpu) for target in targets for gpu in host.gpus]
-    if True in answers:
-        return None
-    reason = f"the image is meant for GPUs of {', '.join(targets)[:80]}"
-    facts = ("image.declared.gpu_targets", "host.gpus")
-    return Finding(rule="R8", fit=Fit.UNKNOWN if None in answers else Fit.NO, reason=reason, facts=facts)
-
-
-def _meets(target: str, gpu: Gpu) -> bool | None:
-    if target.startswith("gfx"):
-        return gpu.target == target if gpu.target or gpu.compute_capability else None
-    if gpu.target is not None:
-        return False
-    return _runs("compute_" + re.sub(r"^(sm_|compute_)|\.", "", target), gpu)
-
-
-def rocm_code_fits(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Finding | None:
-    """AMD's GPU code runs on the very target that it was built for, unless it is of a generic kind."""
-    targets = [gpu.target for gpu in host.gpus or () if gpu.target is not None]
-    built = needs.rocm.targets
-    if not built or not targets or policy.wants_gpus is False:
-        return None
-    plain = {target.split(":")[0] for target in built}
-    if plain & {target.split(":")[0] for target in targets}:
-        return None
-    certain = all(re.fullmatch(r"gfx[0-9a-f]{3,4}", target) for target in plain)
-    reason = f"the image has GPU code for {', '.join(sorted(plain))[:120]}, the nodes have {', '.join(sorted(targets))}"
-    return Finding(
-        rule="R8",
-        fit=Fit.NO if certain else Fit.UNKNOWN,
-        reason=reason,
-        fix="use an image built for these GPUs",
-        facts=("image.rocm.targets", "host.gpus"),
-    )
-
-
 # -- what the image says that it requires --------------------------------------------------------------------------
 
 
 def requirements_hold(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Finding | None:
     """R8b, R8c: ``NVIDIA_REQUIRE_*``. It is stricter than the driver, so it matters only where a hook enforces it."""
-    if not _uses_cuda(needs, host, policy) or needs.cuda.require_disabled or not _asks_for_devices(needs):
+    if not uses_cuda(needs, host, policy) or needs.cuda.require_disabled or not _asks_for_devices(needs):
         return None
     facts = ("image.cuda.requires", "image.cuda.env_version", "host.gpu_driver", "host.gpus")
     enforced = policy.enforces_require
@@ -322,7 +190,7 @@ def requirements_hold(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Fin
 def _requirements(needs: Needs) -> Sequence[tuple[str, str]]:
     """The variables; a legacy image, with ``CUDA_VERSION`` and without ``NVIDIA_REQUIRE_CUDA``, asks for that CUDA."""
     asked = sorted((needs.cuda.requires or {}).items())
-    legacy = _env_version(needs)
+    legacy = env_version(needs)
     if legacy and needs.cuda.requires is not None and "NVIDIA_REQUIRE_CUDA" not in needs.cuda.requires:
         asked.append(("CUDA_VERSION", "cuda>=" + version_text(legacy[:2])))
     return asked
@@ -336,5 +204,5 @@ def _asks_for_devices(needs: Needs) -> bool:
 
 
 def _facts_of(gpu: Gpu, host: HostFacts) -> requirements.Facts:
-    own = host.driver_cuda or (tables.driver_cuda(host.gpu_driver) if host.gpu_driver else None)
+    own = own_cuda(host.gpu_driver, host.driver_cuda)
     return {"cuda": own, "driver": host.gpu_driver, "arch": gpu.compute_capability, "brand": gpu.brand}
