@@ -32,6 +32,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "http": Part(("--seconds", "2", "--rounds", "1"), "submissions over HTTP beside a bare application"),
         "dispatch": Part(("--jobs", "100", "--rounds", "1"), "submissions into Slurm beside a loop of sbatch"),
         "first_line": Part(("--runs", "5"), "from the submission to the first line beside ssh host sbatch"),
+        "convert": Part(("--runs", "1"), "images into squashfs, and what a new version moves, beside gzip 9"),
         "scale": Part(("--jobs", "100", "--idle-s", "20", "--probes", "2"), "what many active jobs cost"),
     }
 )

@@ -16,7 +16,7 @@ COUNTS = re.compile(
     r"nodes|cores|gpus|jobs|indices|limit|offset|version|number|attempt|attempts|port|count|fence|id|skip|seed|order|"
     r"total|free|down|queued|running|completed|failed|restarts|signal|exit_code|mode|precedence|priority|weight|"
     r"factor|speed|quantile|confidence|slots|column|position|index|share|probability|depth|size|workers|rank|"
-    r"first|second|days|draws|line|pairs|contradicted|spare|submissions|copies|slack|deterministic|value|epoch|left|tasks|variables|followers|^mib$"
+    r"first|second|days|draws|line|pairs|contradicted|spare|submissions|copies|slack|deterministic|value|epoch|left|tasks|variables|followers|level|processors|nice|kind|^mib$"
 )
 
 
