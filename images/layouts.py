@@ -1,7 +1,7 @@
 """Images in files: OCI layouts as folders or archives, and the archives of ``docker save``.
 
-Whoever made the file is a stranger: only what lies below the allowed folders is opened, names lead nowhere but into the
-image, headers and documents are read within bounds, and each blob must have the digest that named it.
+Whoever made the file is a stranger: only what lies below the allowed folders is opened, documents are read within
+bounds, and each blob must have the digest that named it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
-import posixpath
-import stat
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 from images.errors import BlobCorrupt, ImageUnknown, ImageUnusable, TagMoved
 from images.manifests import (
@@ -34,16 +30,14 @@ from images.manifests import (
     parse_config,
     parse_document,
 )
+from images.members import Archive, Files, Folder, open_file
 from images.reference import ArchiveReference, Packing
-from images.sources import PIECE_BYTES, Proof, Resolved, Sink
+from images.sources import Proof, Resolved, Sink
 from scheduler.model.errors import FileRefused
 
-MAX_MEMBERS = 20_000
-_MAX_HEADER_BYTES = 2**20
 _MAX_DEPTH = 3
 """An index.json may name an index, which names manifests."""
 
-_LINKS_FOLLOWED = 8
 _NAME = "org.opencontainers.image.ref.name"
 _LAYER_TYPES: Mapping[bytes, str] = {
     b"\x1f\x8b": "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -104,10 +98,10 @@ class Layouts:
         place = self._place(reference)
         try:
             if reference.packing is Packing.OCI:
-                yield _Folder(place)
+                yield Folder(place)
             else:
-                with _open_file(place) as file:
-                    yield _Archive(file, name)
+                with open_file(place) as file:
+                    yield Archive(file, name)
         except FileNotFoundError as error:
             raise ImageUnknown(name, f"'{error.filename or error}' is not there; check the path") from None
         except OSError as error:
@@ -121,107 +115,6 @@ class Layouts:
         if not inside:
             raise FileRefused(f"{reference}: it does not lie in a folder that images may be read from")
         return next((place for place in inside if place.exists()), inside[0])
-
-
-# -- files of an image -----------------------------------------------------------------------------------------------
-
-
-class Files(Protocol):
-    """The files of one image by their names in it. FileNotFoundError: there is none of that name."""
-
-    def size_bytes(self, name: str) -> int:
-        """How long a file is."""
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """Its content."""
-
-
-class _Folder:
-    def __init__(self, place: Path) -> None:
-        self._place = place
-
-    def size_bytes(self, name: str) -> int:
-        with _open_file(self._place / name) as file:
-            return os.fstat(file.fileno()).st_size
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        with _open_file(self._place / name) as file:
-            while piece := file.read(PIECE_BYTES):
-                yield piece
-
-
-class _Archive:
-    """A tar whose members are found once and read where they lie. Nothing is unpacked, so nothing can escape."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self._name = file, name
-        if file.read(2) == b"\x1f\x8b":
-            raise ImageUnusable(name, "is compressed as a whole", "unpack it first, for example with gunzip")
-        file.seek(0)
-        self._members: dict[str, tuple[int, int]] = {}
-        self._links: dict[str, str] = {}
-        with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[call-overload]
-            for count, member in enumerate(archive):
-                if count >= MAX_MEMBERS or member.size < 0 or member.issparse():
-                    raise ImageUnusable(
-                        name, "is no archive of an image: too many files, or sparse ones", "make it again"
-                    )
-                self._note(member)
-
-    def size_bytes(self, name: str) -> int:
-        return self._member(name)[1]
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        offset_bytes, left_bytes = self._member(name)
-        self._file.seek(offset_bytes)
-        while left_bytes and (piece := self._file.read(min(PIECE_BYTES, left_bytes))):
-            left_bytes -= len(piece)
-            yield piece
-
-    def _note(self, member: tarfile.TarInfo) -> None:
-        name = _normal(member.name)
-        if member.isreg():
-            self._members[name] = member.offset_data, member.size
-        elif member.issym():
-            self._links[name] = _normal(posixpath.join(posixpath.dirname(name), member.linkname))
-        elif member.islnk():
-            self._links[name] = _normal(member.linkname)
-
-    def _member(self, name: str) -> tuple[int, int]:
-        """Old versions of ``docker save`` store a layer that comes twice as a link."""
-        here = _normal(name)
-        for _ in range(_LINKS_FOLLOWED):
-            if here in self._members:
-                return self._members[here]
-            here = self._links.get(here, "")
-        raise FileNotFoundError(f"{name[:200]} in the archive")
-
-
-class _Headers:
-    """The file as ``tarfile`` may see it: it reads headers alone, and a header of megabytes is an attack."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size_bytes: int = -1) -> bytes:
-        if not 0 <= size_bytes <= _MAX_HEADER_BYTES:
-            raise tarfile.ReadError("a header in it is too long")
-        return self._file.read(size_bytes)
-
-
-def _normal(name: str) -> str:
-    return posixpath.normpath("/" + name).lstrip("/")
-
-
-@contextmanager
-def _open_file(path: Path) -> Iterator[BinaryIO]:
-    """A regular file and nothing else: opening a pipe would wait, and a device may do anything."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise FileRefused(f"{path} is not a file")
-        yield file
 
 
 def _read(files: Files, name: str, limit_bytes: int) -> bytes:

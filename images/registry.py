@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl, urlencode
 
 import httpx
@@ -39,15 +40,12 @@ from images.manifests import (
     parse_document,
 )
 from images.reference import RegistryReference, is_digest
-from images.sources import PIECE_BYTES, MemorySink, Proof, Resolved, Sink
+from images.sources import MemorySink, Resolved, Sink
+from images.transfer import transfer
 
 DOCUMENT_TIMEOUT_S = 120.0
-PROGRESS_BYTES = 256 * 1024
-"""A try at a blob that comes less than this further than any before counts as one that failed."""
-
 KEPT_DOCUMENTS_BYTES = 32 * 2**20
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
-_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _MOST_PAGES = 8
 
 
@@ -95,16 +93,14 @@ class Registry:
         """
 
         async def pull(server: Server) -> None:
-            for is_last in (False, True):
-                proof = Proof(blob, sink, server.host)
-                try:
-                    await self._pull(server, reference, blob, proof)
-                    await asyncio.to_thread(proof.commit)
-                    return
-                except BlobCorrupt:
-                    await asyncio.to_thread(proof.restart)
-                    if is_last or not proof.is_pieced:  # once more from the beginning: a joint may have been bad
-                        raise
+            @asynccontextmanager
+            async def opened(headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+                path = f"blobs/{blob.digest}"
+                async with self._access.answer(server, reference, "GET", path, headers) as response:
+                    _check(response, await _said(response), reference, is_pinned=True)
+                    yield response
+
+            await transfer(blob, sink, server.host, opened, self._access.exchange, server.is_origin)
 
         await self._access.from_any(reference.host, pull)
 
@@ -223,48 +219,6 @@ class Registry:
             query = urlencode(parse_qsl(following.partition("?")[2]))  # the path stays ours, whatever the link says
         return tuple(found)
 
-    # -- blobs -------------------------------------------------------------------------------------------------------
-
-    async def _pull(self, server: Server, reference: RegistryReference, blob: Descriptor, proof: Proof) -> None:
-        """Read until the blob is whole. A broken connection is taken up where it broke."""
-        await asyncio.to_thread(proof.resume)
-        furthest_bytes, failed = proof.offset_bytes, 0
-        while not proof.is_whole:
-            trouble = await self._pull_some(server, reference, blob, proof)
-            if proof.is_whole:
-                return
-            is_progress = proof.offset_bytes >= furthest_bytes + PROGRESS_BYTES
-            furthest_bytes, failed = max(furthest_bytes, proof.offset_bytes), 0 if is_progress else failed + 1
-            if failed >= (self._access.exchange.rules.attempts if server.is_origin else 1):
-                raise RegistryUnavailable(
-                    f"{server.host} breaks off after {proof.offset_bytes} of {blob.size_bytes} bytes of {blob.digest}"
-                    f"{trouble}; what came is kept for the next try"
-                )
-            await self._access.exchange.pause(failed)
-
-    async def _pull_some(self, server: Server, reference: RegistryReference, blob: Descriptor, proof: Proof) -> str:
-        """Read one answer to its end or to where it breaks; what broke it, to go into a sentence."""
-        offset_bytes = proof.offset_bytes
-        headers = {"Range": f"bytes={offset_bytes}-"} if offset_bytes else {}
-        async with self._access.answer(server, reference, "GET", f"blobs/{blob.digest}", headers) as response:
-            _check(response, await _said(response), reference, is_pinned=True)
-            if offset_bytes and not _continues(response, offset_bytes, blob.size_bytes):
-                await asyncio.to_thread(proof.restart)
-            if response.status_code == 416:
-                return ", for it does not have the rest"
-            proof.is_pieced |= proof.offset_bytes > 0
-            trouble, held = "", bytearray()
-            try:
-                async for piece in response.aiter_raw():
-                    held += piece
-                    if len(held) >= PIECE_BYTES:
-                        await asyncio.to_thread(proof.take, held)
-                        held = bytearray()
-            except httpx.TransportError as error:
-                trouble = f" ({error or type(error).__name__})"
-            await asyncio.to_thread(proof.take, held)
-        return trouble
-
 
 class _Documents:
     """Manifests and configs by digest, the newest of them: what a digest names never changes."""
@@ -312,13 +266,3 @@ def _check(response: httpx.Response, said: str, reference: RegistryReference, is
 
 async def _said(response: httpx.Response) -> str:
     return await told(response) if response.status_code >= 400 else ""
-
-
-def _continues(response: httpx.Response, offset_bytes: int, size_bytes: int) -> bool:
-    """Whether the answer goes on where we stopped; False when it begins again, or has nothing to go on with."""
-    if response.status_code != 206:
-        return False
-    match = _RANGE.fullmatch(response.headers.get("content-range", ""))
-    if match is None or int(match[1]) != offset_bytes or match[3] not in ("*", str(size_bytes)):
-        raise RegistryMisbehaves(f"{response.url.host} sends another part of a blob than was asked for")
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -22,6 +23,8 @@ Network = IPv4Network | IPv6Network
 Networks = Annotated[tuple[Network, ...], NoDecode]
 Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0)]
+Server = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")]
+Mirror = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$")]
 
 
 class SettingsInvalid(BerthError):
@@ -98,6 +101,15 @@ class Settings(BaseSettings):
     images_dir: Path | None = None
     """Where ``local`` systems unpack images: readable by the account that runs jobs, so not in root's ``home``."""
 
+    registry_mirrors: Annotated[dict[Server, tuple[Mirror, ...]], NoDecode] = Field(default_factory=dict)
+    """Registry -> places to ask before it, each ``host[:port][/prefix]``; a table, or JSON in the environment."""
+    plain_http_registries: Annotated[tuple[Server, ...], NoDecode] = ()
+    """``host[:port]`` of registries that are asked without TLS: whoever is in between can change what they answer."""
+    docker_config: Path | None = None
+    """A Docker or Podman ``config.json`` whose logins for registries serve tenants that have none of their own."""
+    image_folders: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders of this host from which users may name images as ``oci:`` or archives; none when not said."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -113,10 +125,18 @@ class Settings(BaseSettings):
         home = init_settings().get("home") or default_home()
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(home) / "berth.toml")
 
-    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @field_validator("trusted_proxies", "cors_origins", "plain_http_registries", "image_folders", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("registry_mirrors", mode="before")
+    @classmethod
+    def _table(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError('write {"docker.io": ["mirror.example.org/prefix"]}') from None
 
     @field_validator("probe_allow", "input_private_allow", mode="before")
     @classmethod

@@ -36,6 +36,10 @@ def test_the_environment_wins_over_the_file_and_the_command_over_both(home, monk
         ("BERTH_PROBE_ALLOW", "10.0.0.0/99"),
         ("BERTH_LOG_LEVEL", "loud"),
         ("BERTH_PUBLIC_URL", "ftp://x"),
+        ("BERTH_REGISTRY_MIRRORS", "mirror.example.org"),
+        ("BERTH_REGISTRY_MIRRORS", '{"docker.io": ["https://mirror.example.org"]}'),
+        ("BERTH_REGISTRY_MIRRORS", '{"docker.io": ["mirror.example.org/../v2"]}'),
+        ("BERTH_PLAIN_HTTP_REGISTRIES", "http://login:5000"),
     ],
 )
 def test_a_wrong_value_names_its_variable(name, value, monkeypatch):
@@ -53,6 +57,16 @@ def test_an_unknown_setting_in_the_file_is_named(home):
 def test_lists_of_networks_are_read_from_one_variable(monkeypatch):
     monkeypatch.setenv("BERTH_INPUT_PRIVATE_ALLOW", "127.0.0.1/32, 10.0.0.0/8")
     assert [str(network) for network in load().input_private_allow] == ["127.0.0.1/32", "10.0.0.0/8"]
+
+
+def test_mirrors_are_a_table_and_registries_a_list(home, monkeypatch):
+    (home / "berth.toml").write_text('[registry_mirrors]\n"docker.io" = ["mirror.example.org:5000/hub", "b.org"]\n')
+    monkeypatch.setenv("BERTH_PLAIN_HTTP_REGISTRIES", "login:5000, localhost:5001")
+    monkeypatch.setenv("BERTH_IMAGE_FOLDERS", "/srv/images")
+    settings = load()
+    assert settings.registry_mirrors == {"docker.io": ("mirror.example.org:5000/hub", "b.org")}
+    assert settings.plain_http_registries == ("login:5000", "localhost:5001")
+    assert [str(folder) for folder in settings.image_folders] == ["/srv/images"]
 
 
 def test_settings_are_frozen():
