@@ -276,7 +276,8 @@ def _library(path, soname):
         for word, version_name in re.findall(rb"\b(GLIBC|GLIBCXX)_(\d+(?:\.\d+)+)\b", slurp(each)):
             numbers = tuple(int(part) for part in version_name.split(b"."))
             most[word] = max(most.get(word, ()), numbers)
-    text = version.group(1).decode() if version else None
+    alone = set(re.findall(rb"\0(\d\.\d{1,2}\.\d{1,2})\0", content))  # how Debian's builds hold it
+    text = version.group(1).decode() if version else alone.pop().decode() if len(alone) == 1 else None
     if text is None and kind == "openmpi":
         _, said = run([shutil.which("ompi_info") or "/nowhere", "--version"])
         text = first(r"Open MPI v(\d+\.\d+\.\d+)", said)

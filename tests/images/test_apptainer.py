@@ -78,8 +78,8 @@ async def our_files(layer, config, folder, name):
 
 
 def outcome(done):
-    """What a call gave, in any order, without what names the image file itself."""
-    own = ("APPTAINER_", "SINGULARITY_", "SHLVL=", "_=")
+    """What a call gave, in any order, without what names the image file or the connection."""
+    own = ("APPTAINER_", "SINGULARITY_", "SSH_", "SHLVL=", "_=")
     return done.returncode, sorted(line for line in done.stdout.splitlines() if not line.startswith(own))
 
 

@@ -10,7 +10,7 @@ import pytest
 from images.findings import MatchPolicy
 from images.host import Area, FactEvidence, FactSource, Gpu, Room
 from images.matcher import COST_S, evidence_of, match
-from images.needs import CompatLibrary, Declared, Evidence, Fabric, MpiMode, RocmNeeds, Source
+from images.needs import CompatLibrary, Declared, Evidence, Fabric, MpiMode, PageAlignment, RocmNeeds, Source
 from images.records import dump, load
 from scheduler.model.verdicts import (
     Bind,
@@ -197,6 +197,37 @@ def test_what_the_image_requires_matters_where_a_hook_enforces_it(image, host, p
 )
 def test_what_the_runtime_cannot_mount_is_brought_in_another_form(host, action):
     assert action in match(DEBIAN, CPU_HOSTS[host]).verdict.actions
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "fit"), [(4096, 4096, Fit.NO), (4096, 65536, Fit.UNKNOWN), (65536, 65536, Fit.YES)]
+)
+def test_one_program_that_is_linked_for_small_pages_closes_no_place(least, most, fit):
+    image = replace(CPU_IMAGES["arm64"], page_alignment=PageAlignment(min_bytes=least, max_bytes=most))
+    assert match(image, CPU_HOSTS["arm-64k"]).verdict.fit is fit
+
+
+@pytest.mark.parametrize(("compat", "fit"), [((), Fit.NO), (None, Fit.UNKNOWN)])
+def test_a_library_that_nobody_looked_for_may_be_there(compat, fit):
+    assert match(CUDA_IMAGES["cuda-12.4"], replace(V100, compat=compat)).verdict.fit is fit
+
+
+@pytest.mark.parametrize(("ptx", "fit"), [((), Fit.NO), (None, Fit.UNKNOWN)])
+def test_gpu_code_that_nobody_looked_for_may_be_there(ptx, fit):
+    assert match(cuda((12, 4), cubins=("sm_90",), ptx=ptx), A100).verdict.fit is fit
+
+
+@pytest.mark.parametrize(("hook", "fit"), [(False, Fit.NO), (None, Fit.UNKNOWN), (True, Fit.FIXABLE)])
+def test_newer_host_libraries_need_the_sites_hook(hook, fit):
+    image = replace(MPI_IMAGES["intel-mpi"], declared=Declared(mpi_mode=MpiMode.BIND))
+    assert match(image, replace(MPI_HOSTS["libc-hook"], glibc_hook=hook), ACROSS).verdict.fit is fit
+
+
+@pytest.mark.parametrize(("setuid", "fit"), [(False, Fit.NO), (None, Fit.UNKNOWN), (True, Fit.YES)])
+def test_containers_need_setuid_or_user_namespaces(setuid, fit):
+    host = CPU_HOSTS["no-userns"]
+    runtime = replace(host.runtimes[0], setuid=setuid)
+    assert match(DEBIAN, replace(host, runtimes=(runtime,))).verdict.fit is fit
 
 
 def test_an_image_that_writes_into_its_tree_gets_a_writable_layer():

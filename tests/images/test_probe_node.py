@@ -152,11 +152,12 @@ def test_the_runtime_is_tried_with_a_tiny_image_of_each_compressor(tmp_path):
     assert (runtime.bare_squashfs, runtime.nvccli) == (False, True)
 
 
-def test_an_mpi_library_comes_with_what_it_brings_along(tmp_path):
+@pytest.mark.parametrize("told", [b"Open MPI v4.1.4, package", b"Open MPI v%d.%d.%d\x004.1.4\0Open MPI"])
+def test_an_mpi_library_comes_with_what_it_brings_along(tmp_path, told):
     folder = tmp_path / "lib"
     (folder / "ucx").mkdir(parents=True)
     real = folder / "libmpi.so.40.30.4"
-    real.write_bytes(b"\x7fELF\0Open MPI v4.1.4, package\0GLIBC_2.17\0GLIBC_2.28\0")
+    real.write_bytes(b"\x7fELF\0" + told + b"\0GLIBC_2.17\0GLIBC_2.28\0")
     (folder / "libmpi.so.40").symlink_to(real)
     (folder / "libucp.so.0").write_bytes(b"GLIBC_2.34\0GLIBCXX_3.4.29\0")
     scripts = {

@@ -87,7 +87,7 @@ def test_the_place_that_surely_runs_the_image_wins_among_equals():
     assert "less sure to run the image" in decision.sentence
 
 
-@pytest.mark.parametrize("count", [2, 200])
+@pytest.mark.parametrize("count", [2, 240])
 def test_jobs_that_differ_in_their_image_only_are_judged_apart(count):
     """Also in a crowd, where jobs that are nearly alike share their estimates."""
     asks = tuple(ask(f"job-{n}", image=HELLO if n % 2 else f"{HELLO}{n}") for n in range(count))
