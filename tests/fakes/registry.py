@@ -132,12 +132,21 @@ class FakeRegistry:
         return {"mediaType": media_type, "digest": digest, "size": len(raw)}
 
     def push_image(
-        self, repository: str, tag: str = "", layers: tuple[bytes, ...] = (b"layer",), platform: str = "linux/amd64"
+        self,
+        repository: str,
+        tag: str = "",
+        layers: tuple[bytes, ...] = (b"layer",),
+        platform: str = "linux/amd64",
+        **run: object,
     ) -> dict[str, object]:
-        """An image of these layers; answers the manifest's descriptor with its platform."""
+        """An image of these layers; answers the manifest's descriptor with its platform. run: Entrypoint, Labels."""
         os, architecture, *variant = platform.split("/")
         where = {"os": os, "architecture": architecture} | ({"variant": variant[0]} if variant else {})
-        config = {**where, "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, "rootfs": {"type": "layers"}}
+        config = {
+            **where,
+            "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"], **run},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
+        }
         packed = [gzip.compress(layer, mtime=0) for layer in layers]
         manifest = {
             "schemaVersion": 2,

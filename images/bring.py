@@ -1,0 +1,276 @@
+"""From an image in a registry to one file that systems mount: fetched, unpacked, learnt from and converted once.
+
+Each step leaves what it made under the digest that it is known by. Whoever asks again, or after a crash, goes on from
+there; whoever asks at the same time waits for the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from images.convert import Compressor, Converted, Share, convert, converter_key, installed_version
+from images.errors import ImageUnusable
+from images.inspect import inspect
+from images.layers import PackedLayer, Unpacked, unpack
+from images.manifests import Config, Descriptor
+from images.needs import Needs, Platform, StartCommand
+from images.runfiles import RunConfig, write_run_files
+from images.sources import FileSink, Resolved, Source
+from images.streams import LayerDamaged, Limits
+from images.survey import Survey
+from images.workshop import Locks, Workshop
+
+AT_ONCE = 3
+"""Blobs of one image that are fetched at the same time: registries slow down who asks for more."""
+
+_NEWEST_S = 2**32 - 1
+"""The last second that a squashfs can say."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """An image as one file on this host. ``digest`` is of the file's bytes, which never change."""
+
+    path: Path
+    digest: str
+    size_bytes: int
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a conversion gave; kept under the digest of what went into it."""
+
+    digest: str
+    size_bytes: int
+
+
+def needs_of(resolved: Resolved[Any], survey: Survey | None = None, unpacked_bytes: int | None = None) -> Needs:
+    """What an image needs: as its manifest and config say, and as its files show where they were looked at."""
+    config = resolved.config
+    return inspect(
+        resolved.manifest_digest,
+        platform=_platform(config) if config else None,
+        command=_command(config) if config else None,
+        labels=config.labels if config else None,
+        annotations=resolved.manifest.annotations,
+        download_bytes=resolved.manifest.size_bytes,
+        unpacked_bytes=unpacked_bytes,
+        survey=survey,
+    )
+
+
+class Bringer:
+    """Brings images to this host, out of ``source`` into ``workshop``. One for the process: it holds the locks."""
+
+    def __init__(
+        self,
+        source: Source[Any],
+        workshop: Workshop,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        share: Share = Share(),  # noqa: B008 - frozen
+    ) -> None:
+        self._source, self._workshop = source, workshop
+        self._limits, self._share = limits, share
+        self._locks, self._turn = Locks(), asyncio.Semaphore(1)
+
+    async def learn(self, resolved: Resolved[Any]) -> Needs:
+        """What the image needs, its files seen; a SIF is not looked into.
+
+        Errors of ``images.errors``, LayerRefused, LayerDamaged or FileRefused say why it is not known.
+        """
+        if resolved.config is None:
+            return needs_of(resolved)
+        async with self._locks.of(resolved.manifest_digest):
+            if known := self._workshop.noted("needs", resolved.manifest_digest, Needs):
+                return known
+            async with self._unpacked(resolved) as (_, needs):
+                return needs
+
+    async def bring(self, resolved: Resolved[Any], mountable: frozenset[Compressor]) -> Brought:
+        """The image as a file for a system whose runtime mounts these; a SIF as it is.
+
+        The errors of ``learn``; ConversionFailed, or SpecInvalid when this host has no mksquashfs that serves.
+        """
+        if resolved.config is None:
+            return await self._bring_sif(resolved)
+        key = converter_key(await installed_version(), mountable)
+        name = hashlib.sha256(f"{resolved.manifest_digest};{key}".encode()).hexdigest()
+        async with self._locks.of(name):
+            if not self._is_made(made := self._workshop.noted("made", name, Made)):
+                async with self._unpacked(resolved) as (tree, _):
+                    newest_at = await _in_thread(lambda halt: _dress(tree, resolved.config, halt))
+                    converted = await convert(tree, tree.with_name("file"), key, self._share, newest_at)
+                    made = self._take_over(converted)
+                    self._workshop.note("made", name, made)
+        assert made is not None
+        needs = await self.learn(resolved)
+        return Brought(
+            path=self._workshop.file(made.digest), digest=made.digest, size_bytes=made.size_bytes, needs=needs
+        )
+
+    async def _bring_sif(self, resolved: Resolved[Any]) -> Brought:
+        sif = resolved.manifest.sif
+        if sif is None:
+            raise ImageUnusable(str(resolved.reference), "holds neither an image nor a SIF", "name one of them")
+        path = await self._blob(resolved, sif)
+        return Brought(path=path, digest=sif.digest, size_bytes=sif.size_bytes, needs=needs_of(resolved))
+
+    def _is_made(self, made: Made | None) -> bool:
+        """Whether the file that was made is still there, all of it."""
+        path = self._workshop.file(made.digest) if made else None
+        return made is not None and path is not None and path.exists() and path.stat().st_size == made.size_bytes
+
+    def _take_over(self, converted: Converted) -> Made:
+        converted.path.rename(self._workshop.file(converted.digest))
+        return Made(digest=converted.digest, size_bytes=converted.size_bytes)
+
+    # -- layers ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _unpacked(self, resolved: Resolved[Any]) -> AsyncIterator[tuple[Path, Needs]]:
+        """The tree of an image for as long as it is worked on, and what it shows."""
+        blobs, diff_ids = resolved.manifest.layers, resolved.config.diff_ids if resolved.config else ()
+        if len(blobs) != len(diff_ids):
+            raise ImageUnusable(
+                str(resolved.reference),
+                f"is not a valid image: it has {len(blobs)} layers, and its config names {len(diff_ids)}",
+                "push it again",
+            )
+        paths = await self._fetch(resolved, blobs)
+        async with self._turn, self._workshop.room() as room:
+            tree, survey = room / "tree", Survey()
+            tree.mkdir()
+            try:
+                unpacked = await _in_thread(lambda halt: self._unpack(paths, blobs, diff_ids, tree, survey, halt))
+            except LayerDamaged:
+                await _in_thread(lambda halt: _remove_damaged(paths, blobs, halt))
+                raise
+            needs = needs_of(resolved, survey, unpacked.file_bytes)
+            self._workshop.note("needs", resolved.manifest_digest, needs)
+            yield tree, needs
+
+    async def _fetch(self, resolved: Resolved[Any], blobs: Sequence[Descriptor]) -> list[Path]:
+        """All blobs, a few at a time; the first error ends the others, and what they have stays for the next try."""
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def one(blob: Descriptor) -> Path:
+            async with turn:
+                return await self._blob(resolved, blob)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(blob)) for blob in blobs]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _blob(self, resolved: Resolved[Any], blob: Descriptor) -> Path:
+        path = self._workshop.blob(blob.digest)
+        async with self._locks.of(blob.digest):
+            if not path.exists():
+                with FileSink(path) as sink:
+                    await self._source.fetch(resolved.reference, blob, sink)
+        return path
+
+    def _unpack(
+        self,
+        paths: Sequence[Path],
+        blobs: Sequence[Descriptor],
+        diff_ids: Sequence[str],
+        tree: Path,
+        survey: Survey,
+        halt: threading.Event,
+    ) -> Unpacked:
+        with ExitStack() as stack:
+            files = [_Halting(stack.enter_context(path.open("rb")).read, halt) for path in paths]
+            layers = [PackedLayer(b.digest, d, f) for b, d, f in zip(blobs, diff_ids, files, strict=True)]
+            return unpack(layers, tree, survey, self._limits)
+
+
+def _dress(tree: Path, config: Config | None, halt: threading.Event) -> datetime:
+    """Put the run files into a tree; when the newest thing was made that the image itself brought."""
+    newest_s = 0.0
+    for folder, folders, files in os.walk(tree):
+        _check(halt)
+        newest_s = max(newest_s, *(Path(folder, name).lstat().st_mtime for name in (".", *folders, *files)))
+    assert config is not None
+    env = tuple(f"{name}={value}" for name, value in config.env.items())
+    write_run_files(str(tree), RunConfig(env, config.entrypoint, config.command, config.labels))
+    return datetime.fromtimestamp(min(int(newest_s), _NEWEST_S), UTC)
+
+
+def _remove_damaged(paths: Sequence[Path], blobs: Sequence[Descriptor], halt: threading.Event) -> None:
+    """Let go of blobs that this host's disk gives back otherwise than they came, so that they are fetched again."""
+    for path, blob in zip(paths, blobs, strict=True):
+        _check(halt)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if blob.digest != f"sha256:{found}":
+            path.unlink()
+
+
+def _platform(config: Config) -> Platform | None:
+    """As the config says; None where it does not."""
+    said = config.platform
+    if said.architecture == "unknown":
+        return None
+    return Platform(os=said.os, architecture=said.architecture, variant=said.variant or None)
+
+
+def _command(config: Config) -> StartCommand:
+    return StartCommand(
+        entrypoint=config.entrypoint,
+        cmd=config.command,
+        env=config.env,
+        working_dir=config.working_dir,
+        user=config.user,
+    )
+
+
+# -- threads that can be stopped -------------------------------------------------------------------------------------
+
+
+class _Halted(Exception):
+    """Nobody wants it any more."""
+
+
+class _Halting:
+    """A file that ends the thread that reads it once it is told to."""
+
+    def __init__(self, read: Callable[[int], bytes], halt: threading.Event) -> None:
+        self._read, self._halt = read, halt
+
+    def read(self, size: int, /) -> bytes:
+        _check(self._halt)
+        return self._read(size)
+
+
+def _check(halt: threading.Event) -> None:
+    if halt.is_set():
+        raise _Halted
+
+
+async def _in_thread(work: Callable[[threading.Event], T]) -> T:
+    """What ``work`` gives. Cancelled, it is told to halt and waited for: nothing of it goes on behind our back."""
+    halt = threading.Event()
+    running = asyncio.create_task(asyncio.to_thread(work, halt))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        halt.set()
+        await asyncio.wait([running])
+        running.exception()
+        raise

@@ -1,0 +1,129 @@
+"""The folder in which Berth's host keeps images by digest, and the rooms in it where they are taken apart.
+
+``blobs`` holds layers as registries keep them, ``needs`` what images of a manifest need, ``made`` which file a
+conversion gave, and ``files`` those files. What has a name there is whole: it was renamed into its place. ``work``
+holds what is in the making; what a process leaves there that was killed, the next one to open the folder removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from images.records import dump, load
+from scheduler.model.errors import FileRefused, SpecInvalid
+
+Record = TypeVar("Record")
+
+
+class Locks:
+    """One lock for each name, for as long as anyone holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, name: str) -> asyncio.Lock:
+        """The lock of that name; keep it in a variable or a ``with`` as long as it is needed."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
+class Workshop:
+    """``home`` is ours alone. FileRefused when it cannot be written."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._work = home, home / "work"
+        with _refusals(home):
+            for name in ("blobs", "needs", "made", "files", "work"):
+                (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep()
+
+    def blob(self, digest: str) -> Path:
+        """Where a blob is, or is to be."""
+        return self._home / "blobs" / _hex(digest)
+
+    def file(self, digest: str) -> Path:
+        """Where a finished file is, or is to be."""
+        return self._home / "files" / _hex(digest)
+
+    def note(self, kind: str, name: str, record: object) -> None:
+        """Keep a record for good: all of it or nothing."""
+        path = self._record(kind, name)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        with _refusals(path):
+            fresh.write_text(dump(record))
+            fresh.replace(path)
+
+    def noted(self, kind: str, name: str, record: type[Record]) -> Record | None:
+        """The record that was kept under that name; None when there is none that this version can read."""
+        try:
+            return load(record, self._record(kind, name).read_bytes())
+        except (FileNotFoundError, SpecInvalid):
+            return None
+
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[Path]:
+        """An empty folder to work in. It goes with all that is in it, however the work ends."""
+        with _refusals(self._work), _held(self._work):
+            room = Path(mkdtemp(dir=self._work))
+            lock = _lock(room)
+        assert lock is not None
+        try:
+            yield room
+        finally:
+            try:
+                await asyncio.to_thread(shutil.rmtree, room)
+            finally:
+                os.close(lock)
+
+    def _sweep(self) -> None:
+        """Remove rooms that nobody works in any more."""
+        with _refusals(self._work), _held(self._work):
+            for room in self._work.iterdir():
+                if (lock := _lock(room)) is not None:
+                    shutil.rmtree(room)
+                    os.close(lock)
+
+    def _record(self, kind: str, name: str) -> Path:
+        return self._home / kind / f"{_hex(name)}.json"
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _lock(folder: Path) -> int | None:
+    """A hold on the folder that ends with the process; None when another one has it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Rooms are made and removed by one process at a time."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileRefused(f"{path}: {error.strerror}; free some space, or check who may write there") from None
