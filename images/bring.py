@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from images.convert import Compressor, Converted, Share, convert, converter_key, installed_version
-from images.errors import ImageUnusable
+from images.errors import BlobCorrupt, ImageUnusable
 from images.inspect import inspect
 from images.layers import PackedLayer, Unpacked, unpack
 from images.manifests import Config, Descriptor
 from images.needs import Needs, Platform, StartCommand
 from images.runfiles import RunConfig, write_run_files
 from images.sources import FileSink, Resolved, Source
-from images.streams import LayerDamaged, Limits
+from images.streams import Limits
 from images.survey import Survey
 from images.workshop import Locks, Workshop
 
@@ -89,7 +89,7 @@ class Bringer:
     async def learn(self, resolved: Resolved[Any]) -> Needs:
         """What the image needs, its files seen; a SIF is not looked into.
 
-        Errors of ``images.errors``, LayerRefused, LayerDamaged or FileRefused say why it is not known.
+        Errors of ``images.errors`` or FileRefused say why it is not known.
         """
         if resolved.config is None:
             return needs_of(resolved)
@@ -155,7 +155,7 @@ class Bringer:
             tree.mkdir()
             try:
                 unpacked = await _in_thread(lambda halt: self._unpack(paths, blobs, diff_ids, tree, survey, halt))
-            except LayerDamaged:
+            except BlobCorrupt:
                 await _in_thread(lambda halt: _remove_damaged(paths, blobs, halt))
                 raise
             needs = needs_of(resolved, survey, unpacked.file_bytes)
