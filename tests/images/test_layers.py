@@ -184,7 +184,7 @@ def modelled(below, steps):
         if what in ("file", "folder") and not any(isinstance(new.get(each), bytes) for each in above | {path}):
             if what == "file" and any(each.startswith(path + "/") for each in new):
                 continue
-            new |= dict.fromkeys(above) | {path: text if what == "file" else None}
+            new |= dict.fromkeys(sorted(above)) | {path: text if what == "file" else None}
     for what, path, _ in steps:
         if what == "hide":
             *parents, name = path.split("/")
