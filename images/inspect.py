@@ -63,7 +63,7 @@ def inspect(
 ) -> Needs:
     """The record of an image: of its manifest and configuration, and of its files where they were surveyed."""
     said = declared(labels or {}, annotations or {})
-    command = _plain_command(command or StartCommand())
+    command = command or StartCommand()
     if platform is None and said.arch:
         platform = Platform(os="linux", architecture=said.arch)
     cuda, cuda_evidence = _cuda_of_env(command.env)
@@ -73,7 +73,7 @@ def inspect(
         download_bytes=download_bytes,
         unpacked_bytes=unpacked_bytes,
         command=command,
-        labels={_plain(name): _plain(text) for name, text in (labels or {}).items()},
+        labels=dict(labels or {}),
         isa=IsaNeed(declared=said.cpu_level or None),
         cuda=cuda,
         declared=said.needs,
@@ -341,13 +341,3 @@ def _dotted(version: Version) -> str:
 def _plain(text: str) -> str:
     """As far as it is text: names of files may be any bytes."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _plain_command(command: StartCommand) -> StartCommand:
-    return StartCommand(
-        entrypoint=tuple(map(_plain, command.entrypoint)),
-        cmd=tuple(map(_plain, command.cmd)),
-        env={_plain(name): _plain(text) for name, text in command.env.items()},
-        working_dir=_plain(command.working_dir),
-        user=_plain(command.user),
-    )
