@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from images.manifests import Config, Descriptor
 from images.needs import Needs, Platform, StartCommand
 from images.runfiles import RunConfig, write_run_files
 from images.sources import FileSink, Resolved, Source
-from images.streams import LayerDamaged, Limits
+from images.streams import LayerDamaged, LayerRefused, Limits
 from images.survey import Survey
 from images.workshop import Locks, Workshop
 
@@ -72,7 +73,10 @@ def needs_of(resolved: Resolved[Any], survey: Survey | None = None, unpacked_byt
 
 
 class Bringer:
-    """Brings images to this host, out of ``source`` into ``workshop``. One for the process: it holds the locks."""
+    """Brings images to this host, out of ``source`` into ``workshop``. One for the process: it holds the locks.
+
+    keeps_blobs: for the next image that has them; else they go as soon as they were unpacked.
+    """
 
     def __init__(
         self,
@@ -81,10 +85,12 @@ class Bringer:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         share: Share = Share(),  # noqa: B008 - frozen
+        keeps_blobs: bool = True,
     ) -> None:
         self._source, self._workshop = source, workshop
         self._limits, self._share = limits, share
         self._locks, self._turn = Locks(), asyncio.Semaphore(1)
+        self._keeps_blobs, self._users = keeps_blobs, Counter[str]()
 
     async def learn(self, resolved: Resolved[Any]) -> Needs:
         """What the image needs, its files seen; a SIF is not looked into.
@@ -149,18 +155,37 @@ class Bringer:
                 f"is not a valid image: it has {len(blobs)} layers, and its config names {len(diff_ids)}",
                 "push it again",
             )
-        paths = await self._fetch(resolved, blobs)
-        async with self._turn, self._workshop.room() as room:
-            tree, survey = room / "tree", Survey()
-            tree.mkdir()
-            try:
-                unpacked = await _in_thread(lambda halt: self._unpack(paths, blobs, diff_ids, tree, survey, halt))
-            except LayerDamaged:
-                await _in_thread(lambda halt: _remove_damaged(paths, blobs, halt))
-                raise
-            needs = needs_of(resolved, survey, unpacked.file_bytes)
-            self._workshop.note("needs", resolved.manifest_digest, needs)
-            yield tree, needs
+        if resolved.manifest.size_bytes > self._limits.unpacked_bytes:
+            raise LayerRefused.because(
+                f"the layers have more than {self._limits.unpacked_bytes} bytes", "make it smaller"
+            )
+        with self._using(blobs):
+            paths = await self._fetch(resolved, blobs)
+            async with self._turn, self._workshop.room() as room:
+                tree, survey = room / "tree", Survey()
+                tree.mkdir()
+                try:
+                    unpacked = await _in_thread(lambda halt: self._unpack(paths, blobs, diff_ids, tree, survey, halt))
+                except LayerDamaged:
+                    await _in_thread(lambda halt: _remove_damaged(paths, blobs, halt))
+                    raise
+                needs = needs_of(resolved, survey, unpacked.file_bytes)
+                self._workshop.note("needs", resolved.manifest_digest, needs)
+                yield tree, needs
+
+    @contextmanager
+    def _using(self, blobs: Sequence[Descriptor]) -> Iterator[None]:
+        """Where blobs are not kept, the last who uses one removes it, and what came of it."""
+        digests = {blob.digest for blob in blobs}
+        self._users.update(digests)
+        try:
+            yield
+        finally:
+            self._users.subtract(digests)
+            for digest in () if self._keeps_blobs else digests:
+                if not self._users[digest]:
+                    self._workshop.remove_blob(digest)
+            self._users = +self._users
 
     async def _fetch(self, resolved: Resolved[Any], blobs: Sequence[Descriptor]) -> list[Path]:
         """All blobs, a few at a time; the first error ends the others, and what they have stays for the next try."""

@@ -49,6 +49,12 @@ class Workshop:
         """Where a blob is, or is to be."""
         return self._home / "blobs" / _hex(digest)
 
+    def remove_blob(self, digest: str) -> None:
+        """Let go of a blob, and of what a broken transfer left of it."""
+        path = self.blob(digest)
+        for each in (path, path.with_name(path.name + ".part")):
+            each.unlink(missing_ok=True)
+
     def file(self, digest: str) -> Path:
         """Where a finished file is, or is to be."""
         return self._home / "files" / _hex(digest)

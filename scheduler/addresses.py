@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+import httpx
 
 from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.settings import Network
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class GuardedTransport(httpx.AsyncBaseTransport):
+    """Connects where users may make the server connect, and to the ``host[:port]`` that the operator named.
+
+    No connection serves two requests: one address may have several names, and each is to prove its own.
+    """
+
+    def __init__(self, private_allow: Sequence[Network], named: Collection[str] = ()) -> None:
+        self._private_allow, self._named = private_allow, frozenset(named)
+        self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.netloc.decode("ascii") in self._named:
+            return await self._inner.handle_async_request(request)
+        host = request.url.raw_host.decode("ascii")
+        address = await allowed_address(host, self._private_allow)
+        pinned = httpx.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": host},
+        )
+        return await self._inner.handle_async_request(pinned)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 async def allowed_address(host: str, private_allow: Sequence[Network]) -> str:
