@@ -20,7 +20,7 @@ from berth.users import Users
 
 
 class Client:
-    """One server as one user: ``client.jobs``, ``client.systems``, ``client.apps``, ``client.images``, ``client.users``.
+    """One server as one user: ``client.jobs``, and ``systems``, ``apps``, ``images`` and ``users`` likewise.
 
     Without arguments it uses what `berth login` stored; ``BERTH_URL`` and ``BERTH_TOKEN`` come before that, arguments
     before both. ``token`` is an access token. Close it, or use it in a ``with`` block. Every error is a BerthError.

@@ -28,4 +28,5 @@ class Images:
             params["platform"] = platform
         if deep:
             params["deep"] = "true"
-        return dict(self._session.get("/v3/images/inspect", params=params, timeout_s=UNPACK_S if deep else READ_S))
+        timeout_s = UNPACK_S if deep else READ_S
+        return dict(self._session.call("GET", "/v3/images/inspect", params=params, timeout_s=timeout_s)["result"])
