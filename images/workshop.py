@@ -59,6 +59,11 @@ class Workshop:
         """Where a finished file is, or is to be."""
         return self._home / "files" / _hex(digest)
 
+    def has_file(self, digest: str, size_bytes: int) -> bool:
+        """Whether a finished file is there, all of it."""
+        path = self.file(digest)
+        return path.exists() and path.stat().st_size == size_bytes
+
     def note(self, kind: str, name: str, record: object) -> None:
         """Keep a record for good: all of it or nothing."""
         path = self._record(kind, name)
