@@ -76,4 +76,4 @@ def _text(value: Any) -> str:
         return " ".join(f"{name}={_text(each)}" for name, each in value.items() if each not in (None, "", []))
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "none"
-    return {None: "not understood", True: "yes"}.get(value, str(value))
+    return "not understood" if value is None else "yes" if value is True else str(value)
