@@ -352,16 +352,16 @@ def test_a_sparse_file_counts_as_long_as_it_reads(tree, tmp_path):
 @pytest.mark.parametrize(
     "packed",
     [
-        PLAIN[:1000],
-        PLAIN[:1500],
-        gzip.compress(PLAIN)[:-9],
-        gzip.compress(PLAIN) + b"tail",
-        ZSTD.compress(PLAIN)[:-9],
-        b"\x28\xb5\x2f\xfd" + b"nonsense" * 8,
-        b"\x1f\x8b" + b"nonsense" * 8,
-        b"no archive at all" * 100,
-        bytes(100) + PLAIN[100:],
-        PLAIN[:124] + b"9" * 12 + PLAIN[136:],
+        pytest.param(PLAIN[:1000], id="cut in a file"),
+        pytest.param(PLAIN[:1500], id="cut in what fills a block"),
+        pytest.param(gzip.compress(PLAIN, mtime=0)[:-9], id="gzip, cut"),
+        pytest.param(gzip.compress(PLAIN, mtime=0) + b"tail", id="gzip, with a tail"),
+        pytest.param(ZSTD.compress(PLAIN)[:-9], id="zstd, cut"),
+        pytest.param(b"\x28\xb5\x2f\xfd" + b"nonsense" * 8, id="zstd in its first bytes only"),
+        pytest.param(b"\x1f\x8b" + b"nonsense" * 8, id="gzip in its first bytes only"),
+        pytest.param(b"no archive at all" * 100, id="text"),
+        pytest.param(bytes(100) + PLAIN[100:], id="a name of zeros"),
+        pytest.param(PLAIN[:124] + b"9" * 12 + PLAIN[136:], id="a size that is no number"),
     ],
 )
 def test_a_damaged_layer_is_to_be_fetched_again(tree, packed):
