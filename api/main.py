@@ -94,6 +94,8 @@ async def serve(settings: Settings, *, serve_api: bool = True, reconcile_jobs: b
         stack.push_async_callback(ports.connections.aclose)
         if ports.knowledge is not None:
             stack.push_async_callback(ports.knowledge.aclose)
+        if ports.images is not None:
+            stack.push_async_callback(ports.images.aclose)
         await _found(ports, settings)
         async with asyncio.TaskGroup() as group:
             if reconcile_jobs:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from images.convert import Compressor, Converted, Share, convert, converter_key, installed_version
+from images.convert import Compressor, ConverterKey, Share, convert, converter_key, installed_version
 from images.errors import BlobCorrupt, ImageUnusable
 from images.inspect import inspect
 from images.layers import PackedLayer, Unpacked, unpack
@@ -27,6 +27,7 @@ from images.runfiles import RunConfig, write_run_files
 from images.sources import FileSink, Resolved, Source
 from images.streams import Limits
 from images.survey import Survey
+from images.threads import Halt, HaltingFile, in_thread
 from images.workshop import Locks, Workshop
 
 AT_ONCE = 3
@@ -34,8 +35,6 @@ AT_ONCE = 3
 
 _NEWEST_S = 2**32 - 1
 """The last second that a squashfs can say."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +71,10 @@ def needs_of(resolved: Resolved[Any], survey: Survey | None = None, unpacked_byt
 
 
 class Bringer:
-    """Brings images to this host, out of ``source`` into ``workshop``. One for the process: it holds the locks."""
+    """Brings images to this host, out of ``source`` into ``workshop``. One for the process: it holds the locks.
+
+    keeps_blobs: for the next image that has them; else they go as soon as they were unpacked.
+    """
 
     def __init__(
         self,
@@ -81,10 +83,12 @@ class Bringer:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         share: Share = Share(),  # noqa: B008 - frozen
+        keeps_blobs: bool = True,
     ) -> None:
         self._source, self._workshop = source, workshop
         self._limits, self._share = limits, share
         self._locks, self._turn = Locks(), asyncio.Semaphore(1)
+        self._keeps_blobs, self._users = keeps_blobs, Counter[str]()
 
     async def learn(self, resolved: Resolved[Any]) -> Needs:
         """What the image needs, its files seen; a SIF is not looked into.
@@ -109,16 +113,12 @@ class Bringer:
         key = converter_key(await installed_version(), mountable)
         name = hashlib.sha256(f"{resolved.manifest_digest};{key}".encode()).hexdigest()
         async with self._locks.of(name):
-            if not self._is_made(made := self._workshop.noted("made", name, Made)):
-                async with self._unpacked(resolved) as (tree, _):
-                    newest_at = await _in_thread(lambda halt: _dress(tree, resolved.config, halt))
-                    converted = await convert(tree, tree.with_name("file"), key, self._share, newest_at)
-                    made = self._take_over(converted)
-                    self._workshop.note("made", name, made)
-        assert made is not None
-        needs = await self.learn(resolved)
+            made = self._made(name) or await self._make(name, resolved, resolved.config, key)
         return Brought(
-            path=self._workshop.file(made.digest), digest=made.digest, size_bytes=made.size_bytes, needs=needs
+            path=self._workshop.file(made.digest),
+            digest=made.digest,
+            size_bytes=made.size_bytes,
+            needs=await self.learn(resolved),
         )
 
     async def _bring_sif(self, resolved: Resolved[Any]) -> Brought:
@@ -128,14 +128,21 @@ class Bringer:
         path = await self._blob(resolved, sif)
         return Brought(path=path, digest=sif.digest, size_bytes=sif.size_bytes, needs=needs_of(resolved))
 
-    def _is_made(self, made: Made | None) -> bool:
-        """Whether the file that was made is still there, all of it."""
-        path = self._workshop.file(made.digest) if made else None
-        return made is not None and path is not None and path.exists() and path.stat().st_size == made.size_bytes
+    # -- files -------------------------------------------------------------------------------------------------------
 
-    def _take_over(self, converted: Converted) -> Made:
-        converted.path.rename(self._workshop.file(converted.digest))
-        return Made(digest=converted.digest, size_bytes=converted.size_bytes)
+    def _made(self, name: str) -> Made | None:
+        """What an earlier conversion gave, if all of its file is still there."""
+        made = self._workshop.noted("made", name, Made)
+        return made if made and self._workshop.has_file(made.digest, made.size_bytes) else None
+
+    async def _make(self, name: str, resolved: Resolved[Any], config: Config, key: ConverterKey) -> Made:
+        async with self._unpacked(resolved) as (tree, _):
+            newest_at = await in_thread(lambda halt: _dress(tree, config, halt))
+            converted = await convert(tree, tree.with_name("file"), key, self._share, newest_at)
+            converted.path.rename(self._workshop.file(converted.digest))
+        made = Made(digest=converted.digest, size_bytes=converted.size_bytes)
+        self._workshop.note("made", name, made)
+        return made
 
     # -- layers ------------------------------------------------------------------------------------------------------
 
@@ -149,18 +156,37 @@ class Bringer:
                 f"is not a valid image: it has {len(blobs)} layers, and its config names {len(diff_ids)}",
                 "push it again",
             )
-        paths = await self._fetch(resolved, blobs)
-        async with self._turn, self._workshop.room() as room:
-            tree, survey = room / "tree", Survey()
-            tree.mkdir()
-            try:
-                unpacked = await _in_thread(lambda halt: self._unpack(paths, blobs, diff_ids, tree, survey, halt))
-            except BlobCorrupt:
-                await _in_thread(lambda halt: _remove_damaged(paths, blobs, halt))
-                raise
-            needs = needs_of(resolved, survey, unpacked.file_bytes)
-            self._workshop.note("needs", resolved.manifest_digest, needs)
-            yield tree, needs
+        if resolved.manifest.size_bytes > self._limits.unpacked_bytes:
+            raise ImageUnusable.in_layer(
+                f"the layers have more than {self._limits.unpacked_bytes} bytes", "make it smaller"
+            )
+        with self._using(blobs):
+            paths = await self._fetch(resolved, blobs)
+            async with self._turn, self._workshop.room() as room:
+                tree, survey = room / "tree", Survey()
+                tree.mkdir()
+                try:
+                    unpacked = await in_thread(lambda halt: self._unpack(paths, blobs, diff_ids, tree, survey, halt))
+                except BlobCorrupt:
+                    await in_thread(lambda halt: _remove_damaged(paths, blobs, halt))
+                    raise
+                needs = needs_of(resolved, survey, unpacked.file_bytes)
+                self._workshop.note("needs", resolved.manifest_digest, needs)
+                yield tree, needs
+
+    @contextmanager
+    def _using(self, blobs: Sequence[Descriptor]) -> Iterator[None]:
+        """Where blobs are not kept, the last who uses one removes it, and what came of it."""
+        digests = {blob.digest for blob in blobs}
+        self._users.update(digests)
+        try:
+            yield
+        finally:
+            self._users.subtract(digests)
+            for digest in () if self._keeps_blobs else digests:
+                if not self._users[digest]:
+                    self._workshop.remove_blob(digest)
+            self._users = +self._users
 
     async def _fetch(self, resolved: Resolved[Any], blobs: Sequence[Descriptor]) -> list[Path]:
         """All blobs, a few at a time; the first error ends the others, and what they have stays for the next try."""
@@ -192,30 +218,29 @@ class Bringer:
         diff_ids: Sequence[str],
         tree: Path,
         survey: Survey,
-        halt: threading.Event,
+        halt: Halt,
     ) -> Unpacked:
         with ExitStack() as stack:
-            files = [_Halting(stack.enter_context(path.open("rb")).read, halt) for path in paths]
+            files = [HaltingFile(stack.enter_context(path.open("rb")), halt) for path in paths]
             layers = [PackedLayer(b.digest, d, f) for b, d, f in zip(blobs, diff_ids, files, strict=True)]
             return unpack(layers, tree, survey, self._limits)
 
 
-def _dress(tree: Path, config: Config | None, halt: threading.Event) -> datetime:
+def _dress(tree: Path, config: Config, halt: Halt) -> datetime:
     """Put the run files into a tree; when the newest thing was made that the image itself brought."""
     newest_s = 0.0
     for folder, folders, files in os.walk(tree):
-        _check(halt)
+        halt.check()
         newest_s = max(newest_s, *(Path(folder, name).lstat().st_mtime for name in (".", *folders, *files)))
-    assert config is not None
     env = tuple(f"{name}={value}" for name, value in config.env.items())
     write_run_files(str(tree), RunConfig(env, config.entrypoint, config.command, config.labels))
     return datetime.fromtimestamp(min(int(newest_s), _NEWEST_S), UTC)
 
 
-def _remove_damaged(paths: Sequence[Path], blobs: Sequence[Descriptor], halt: threading.Event) -> None:
+def _remove_damaged(paths: Sequence[Path], blobs: Sequence[Descriptor], halt: Halt) -> None:
     """Let go of blobs that this host's disk gives back otherwise than they came, so that they are fetched again."""
     for path, blob in zip(paths, blobs, strict=True):
-        _check(halt)
+        halt.check()
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if blob.digest != f"sha256:{found}":
@@ -238,39 +263,3 @@ def _command(config: Config) -> StartCommand:
         working_dir=config.working_dir,
         user=config.user,
     )
-
-
-# -- threads that can be stopped -------------------------------------------------------------------------------------
-
-
-class _Halted(Exception):
-    """Nobody wants it any more."""
-
-
-class _Halting:
-    """A file that ends the thread that reads it once it is told to."""
-
-    def __init__(self, read: Callable[[int], bytes], halt: threading.Event) -> None:
-        self._read, self._halt = read, halt
-
-    def read(self, size: int, /) -> bytes:
-        _check(self._halt)
-        return self._read(size)
-
-
-def _check(halt: threading.Event) -> None:
-    if halt.is_set():
-        raise _Halted
-
-
-async def _in_thread(work: Callable[[threading.Event], T]) -> T:
-    """What ``work`` gives. Cancelled, it is told to halt and waited for: nothing of it goes on behind our back."""
-    halt = threading.Event()
-    running = asyncio.create_task(asyncio.to_thread(work, halt))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        halt.set()
-        await asyncio.wait([running])
-        running.exception()
-        raise

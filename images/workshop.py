@@ -49,9 +49,20 @@ class Workshop:
         """Where a blob is, or is to be."""
         return self._home / "blobs" / _hex(digest)
 
+    def remove_blob(self, digest: str) -> None:
+        """Let go of a blob, and of what a broken transfer left of it."""
+        path = self.blob(digest)
+        for each in (path, path.with_name(path.name + ".part")):
+            each.unlink(missing_ok=True)
+
     def file(self, digest: str) -> Path:
         """Where a finished file is, or is to be."""
         return self._home / "files" / _hex(digest)
+
+    def has_file(self, digest: str, size_bytes: int) -> bool:
+        """Whether a finished file is there, all of it."""
+        path = self.file(digest)
+        return path.exists() and path.stat().st_size == size_bytes
 
     def note(self, kind: str, name: str, record: object) -> None:
         """Keep a record for good: all of it or nothing."""

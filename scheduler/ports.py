@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from backends.base import Backend, Storage
+from images.bring import Bringer
+from images.sources import Source
 from placement.problem import Ask, Problem
 from scheduler.knowledge import Knowledge
 from scheduler.model.ids import LoginKey
@@ -46,6 +48,19 @@ class Connections(Protocol):
     async def aclose(self) -> None: ...
 
 
+async def nothing_to_close() -> None:
+    """For what holds nothing open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Where images are read from. ``bringer`` looks into their files; None where that is not allowed."""
+
+    source: Source[Any]
+    bringer: Bringer | None = None
+    aclose: Callable[[], Awaitable[None]] = nothing_to_close
+
+
 def utc_now() -> datetime:
     """The wall clock of production; tests put their own into ``Ports.clock``."""
     return datetime.now(UTC)
@@ -60,6 +75,7 @@ class Ports:
     ``group`` lets submissions that arrive together share a transaction; left out, each has its own.
     ``definitions`` remembers apps and systems between submissions; left out, nothing is remembered.
     ``knowledge`` learns from looks at systems; left out, placement is told only what the store says.
+    ``images`` reads images; left out, nobody can ask about them.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -71,6 +87,7 @@ class Ports:
     group: GroupCommit | None = None
     definitions: Definitions | None = None
     knowledge: Knowledge | None = None
+    images: Images | None = None
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""

@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     """A Docker or Podman ``config.json`` whose logins for registries serve tenants that have none of their own."""
     image_folders: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders of this host from which users may name images as ``oci:`` or archives; none when not said."""
+    image_unpack_limit_mib: int = Field(default=0, ge=0)
+    """How large an image may be, unpacked, that users have looked into on this host; 0 looks into none."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"

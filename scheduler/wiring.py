@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 
 from backends.base import Backend, Storage
@@ -24,13 +25,20 @@ from backends.slurm.probe import probe
 from backends.ssh.backend import SshBackend
 from backends.ssh.connection import SshConnection, verify
 from backends.ssh.storage import SftpStorage
+from images.bring import Bringer
+from images.credentials import docker_config, no_logins
+from images.exchange import Exchange, Rules
+from images.origins import Origins
+from images.streams import Limits
+from images.workshop import Workshop
+from scheduler.addresses import GuardedTransport
 from scheduler.knowledge import Knowledge
 from scheduler.model.errors import CredentialRefused, NotAuthorised, NotFound
 from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import BackendKind, Credential, System
-from scheduler.ports import Ports
+from scheduler.ports import Images, Ports
 from scheduler.security.secrets import SecretBox, SecretsUnreadable, box_at, parse_key, rotate
 from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
@@ -43,6 +51,9 @@ log = structlog.get_logger()
 
 REREAD_S = 10.0
 """How long a definition or a credential that another process changed may go on being used."""
+
+REGISTRY_TIMEOUT_S, REGISTRY_CONNECT_S = 60.0, 10.0
+"""How long a registry may take to send something, and to be there at all."""
 
 IDLE_S = 15 * 60.0
 """After this long without use a connection is closed."""
@@ -279,4 +290,25 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         connections=connections,
         wake=wake,
         process_id=process_id,
+        images=images(settings),
     )
+
+
+def images(settings: Settings) -> Images:
+    """Registries, libraries and files as the operator lets them be read, and looked into as far as he allows."""
+    mirrors = {mirror.partition("/")[0] for places in settings.registry_mirrors.values() for mirror in places}
+    plain_http = frozenset(settings.plain_http_registries)
+    http = httpx.AsyncClient(
+        transport=GuardedTransport(settings.input_private_allow, mirrors | plain_http),
+        timeout=httpx.Timeout(REGISTRY_TIMEOUT_S, connect=REGISTRY_CONNECT_S),
+        follow_redirects=False,
+    )
+    exchange = Exchange(http, Rules(mirrors=settings.registry_mirrors, plain_http=plain_http))
+    logins = docker_config(settings.docker_config) if settings.docker_config else no_logins
+    source = Origins(exchange, logins, settings.image_folders)
+    limit_bytes = settings.image_unpack_limit_mib * 2**20
+    if not limit_bytes:
+        return Images(source, aclose=http.aclose)
+    workshop = Workshop(settings.home / "images")
+    limits = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes)
+    return Images(source, Bringer(source, workshop, limits=limits, keeps_blobs=False), http.aclose)

@@ -10,6 +10,7 @@ import httpx
 from berth.apps import Apps
 from berth.config import ConfigFile, StoredTokens, clean_url
 from berth.errors import NotLoggedIn
+from berth.images import Images
 from berth.jobs import Jobs
 from berth.records import Raw
 from berth.session import PATIENT, Patience, Session
@@ -19,7 +20,7 @@ from berth.users import Users
 
 
 class Client:
-    """One server as one user: ``client.jobs``, ``client.systems``, ``client.apps``, ``client.users``.
+    """One server as one user: ``client.jobs``, and ``systems``, ``apps``, ``images`` and ``users`` likewise.
 
     Without arguments it uses what `berth login` stored; ``BERTH_URL`` and ``BERTH_TOKEN`` come before that, arguments
     before both. ``token`` is an access token. Close it, or use it in a ``with`` block. Every error is a BerthError.
@@ -43,6 +44,7 @@ class Client:
         self.jobs = Jobs(self._session)
         self.systems = Systems(self._session)
         self.apps = Apps(self._session)
+        self.images = Images(self._session)
         self.users = Users(self._session)
 
     def __enter__(self) -> Self:

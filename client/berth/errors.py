@@ -26,7 +26,7 @@ EXIT_MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.OK: "done",
     ExitCode.JOB_FAILED: "a job that was waited for ended as FAILED or CANCELLED, or `doctor` found something wrong",
     ExitCode.USAGE: "the command line cannot be meant",
-    ExitCode.NOT_FOUND: "no such job, system, app, user or file",
+    ExitCode.NOT_FOUND: "no such job, system, app, image, user or file",
     ExitCode.NOT_AUTHENTICATED: "not logged in, wrong password, or the token no longer holds",
     ExitCode.REFUSED: "the server refused the request, or a job file or definition is invalid",
     ExitCode.UNREACHABLE: "the server cannot be reached, or failed (5xx)",

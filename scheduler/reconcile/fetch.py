@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 import httpx
 
+from scheduler.addresses import allowed_address
 from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.settings import Network
 
 MOST_REDIRECTS = 5
 PIECE_BYTES = 256 * 1024
-_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +79,10 @@ async def _pinned_request(client: httpx.AsyncClient, url: str, rules: WebRules) 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FileRefused(f"{url}: only http:// and https:// with a host")
-    address = await _allowed_address(parts.hostname, rules.private_allow)
+    address = await allowed_address(parts.hostname, rules.private_allow)
     pinned = httpx.URL(url).copy_with(host=address)
     host = httpx.URL(url).netloc.decode("ascii").rpartition("@")[2]
     return client.build_request("GET", pinned, headers={"Host": host}, extensions={"sni_hostname": parts.hostname})
-
-
-async def _allowed_address(host: str, private_allow: Sequence[Network]) -> str:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        raise BackendUnavailable(f"{host}: {error}") from None
-    addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-    for address in addresses:
-        if not may_reach(address, private_allow):
-            raise FileRefused(f"{host}: {address} is not a public address; see BERTH_INPUT_PRIVATE_ALLOW")
-    return str(addresses[0])
-
-
-def may_reach(address: IPv4Address | IPv6Address, private_allow: Sequence[Network]) -> bool:
-    """Whether an input may come from this address: a public one, or one that the operator allowed."""
-    real = _inner(address)
-    if any(real in network for network in private_allow if network.version == real.version):
-        return True
-    return real.is_global and not real.is_multicast
-
-
-def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 one carries, where it does."""
-    if isinstance(address, IPv6Address):
-        if address in _NAT64:
-            return IPv4Address(int(address) & 0xFFFFFFFF)
-        return address.ipv4_mapped or address.sixtofour or address
-    return address
 
 
 async def _limited(response: httpx.Response, url: str, rules: WebRules) -> AsyncIterator[bytes]:

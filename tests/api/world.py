@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.context import Edge, Options
 from api.schemas.apps import AppBody
+from images.origins import Origins
 from scheduler.model.ids import marker_for
 from scheduler.model.jobs import Attempt, Fact, Job
 from scheduler.model.pages import Filter, Op, Page
@@ -25,7 +26,7 @@ from scheduler.model.states import AttemptState, Condition, Event, JobState
 from scheduler.model.systems import Credential, LogicalQueue, System, SystemRuntime
 from scheduler.model.tenants import Site, Tenant
 from scheduler.model.users import SigningKey, User
-from scheduler.ports import Ports
+from scheduler.ports import Images, Ports
 from scheduler.security import passwords
 from scheduler.security.secrets import SecretBox
 from scheduler.security.tokens import Tokens, new_signing_key
@@ -39,7 +40,9 @@ from scheduler.store.systems import CredentialStore, SystemStore
 from scheduler.store.tenants import TenantStore
 from scheduler.store.users import UserStore
 from tests.fakes.connections import FakeConnections
+from tests.fakes.registry import FakeRegistry, error
 from tests.fakes.system import FakeSystem
+from tests.fakes.tenant import World as Registries
 
 PASSWORD = "correct horse"
 BASE_URL = "http://berth.test"
@@ -55,6 +58,8 @@ APP = {
         "parameterSet": {"appArgs": [{"name": "msg", "arg": "hello", "inputMode": "INCLUDE_BY_DEFAULT"}]},
     },
 }
+
+HELLO_LABELS = {"berth.require.cuda": ">=12.2"}
 
 JOB = {"name": "one", "appId": "hello", "appVersion": "0.1"}
 
@@ -83,6 +88,8 @@ class World:
     clock: Clock
     app: FastAPI
     http: httpx.AsyncClient
+    registry: FakeRegistry
+    """``registry.test``, which holds ``hello:0.1``; other registries hold nothing."""
     users: dict[str, User] = field(default_factory=dict)
     _runner: asyncio.Task[None] | None = None
 
@@ -250,6 +257,9 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
     database = Database(url, sealer=SecretBox(bytes(32)))
     await database.create_tables()
     connections = FakeConnections({"alder": FakeSystem(clock=clock), "birch": FakeSystem(clock=clock)})
+    registries = Registries("registry.test")
+    registries.web.elsewhere = lambda _: error(404, "NAME_UNKNOWN")
+    registries.registry.push_image("hello", "0.1", Entrypoint=["hello"], Labels=HELLO_LABELS)
     ports = Ports(
         transaction=database.transaction,
         reads=database.reading,
@@ -257,13 +267,14 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
         definitions=Definitions(database.reading),
         connections=connections,
         clock=clock,
+        images=Images(Origins(registries.access.exchange)),
     )
     tokens = Tokens([signing_key()], clock)
     app = _application()
     app.state.edge = Edge(ports, tokens, options or Options(log_poll_s=0.01), Presence(ports))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=base_url) as http:
-        world = World(ports, database, connections, tokens, clock, app, http)
+        world = World(ports, database, connections, tokens, clock, app, http, registries.registry)
         await _populate(world)
         yield world
         await world.stop()

@@ -269,3 +269,31 @@ async def test_past_jobs_are_learnt_from_a_file(berth: Shell, world: World, tmp_
     refused = await berth(*words[:3], "-", given="no dump\n")
     assert refused.code == 5
     assert "line 1: names no column jobid" in refused.err
+
+
+async def test_an_image_is_shown_with_what_it_needs_and_what_showed_it(berth: Shell) -> None:
+    shown = await berth.ok("images", "inspect", "registry.test/hello:0.1")
+    assert "entry point  hello" in shown
+    assert "declared.cuda" in shown
+    assert "label: berth.require.cuda=>=12.2" in shown
+    document = json.loads(await berth.ok("images", "inspect", "registry.test/hello:0.1", "-o", "json"))
+    assert (document["kind"], document["item"]["platform"]) == ("Image", "linux/amd64")
+    assert (
+        document["item"]["digest"]
+        == (await berth.ok("images", "inspect", "registry.test/hello:0.1", "-o", "id")).strip()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("registry.test/none",), 3, "check the name"),
+        (("registry.test/hello:0.1", "--platform", "x86_64"), 5, "write linux/amd64"),
+        (("registry.test/hello:0.1", "--deep"), 5, "is not allowed on this server"),
+    ],
+)
+async def test_an_image_that_cannot_be_shown_ends_the_command_by_the_usual_codes(
+    berth: Shell, words: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = await berth("images", "inspect", *words)
+    assert (ended.code, said in ended.err) == (code, True), ended.err

@@ -55,14 +55,17 @@ class FakeWeb(httpx.AsyncBaseTransport):
     def __init__(self, **hosts: FakeRegistry) -> None:
         self.hosts: dict[str, Answer] = dict(hosts)
         self.asked: list[httpx.Request] = []
+        self.elsewhere: Answer | None = None
+        """What every other host answers; None: there is no way there."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
         self.asked.append(request)
         host = request.url.netloc.decode()
-        if host not in self.hosts:
+        responder = self.hosts.get(host, self.elsewhere)
+        if responder is None:
             raise httpx.ConnectError(f"no route to {host}")
-        answer = self.hosts[host](request)
+        answer = responder(request)
         assert answer is not None
         return answer
 

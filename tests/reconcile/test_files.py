@@ -7,12 +7,13 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from scheduler.addresses import may_reach
 from scheduler.model.apps import ArchiveFilter, FileInput
 from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.model.jobs import ArchiveMode
 from scheduler.model.states import Condition, S
 from scheduler.reconcile.archive import wanted_by
-from scheduler.reconcile.fetch import WebRules, may_reach, open_url
+from scheduler.reconcile.fetch import WebRules, open_url
 from tests.reconcile.world import World
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
