@@ -15,7 +15,7 @@ from typing import Any
 from placement.experience import Experience, learn
 from placement.futures import Copy
 from placement.looks import Look, SeenJob
-from placement.race import FOLLOWED_S, Rules, Spent
+from placement.race import FOLLOWED_S, Rules, Spent, followers
 from placement.steer import Errand, Steering
 
 Message = Mapping[str, Any]
@@ -35,7 +35,7 @@ class Engine:
         self._users: dict[str, str] = {}
         self._sent: dict[tuple[str, str], SeenJob] = {}
         self._move_counts: Counter[str] = Counter()
-        self._came_s: list[float] = []
+        self._came: list[tuple[float, str]] = []
 
     def __call__(self, message: Message) -> Message:
         answers = {"init": self._init, "place": self._place, "tick": self._tick}
@@ -54,11 +54,11 @@ class Engine:
     def _place(self, message: Message) -> Message:
         job = message["job"]
         self._users[job["id"]] = job["user"]
-        self._came_s.append(message["now"])
         steering = self._look(message)
         errand = self._errand(job, message["now"])
         names = steering.place(errand, self._spent)
         self._send(errand, names)
+        self._came.append((message["now"], names[0]))
         self._spent = self._spent.more(jobs=1, submissions=len(names))
         return {"submit": list(names)}
 
@@ -98,8 +98,8 @@ class Engine:
             for name, shown in message["systems"].items()
         }
         self._known = learn(self._known, looks)
-        came = len(self._came_s) - bisect_left(self._came_s, message["now"] - FOLLOWED_S)
-        return Steering(self._known, message["now"], self._rules, self._draws, followers=came / len(looks))
+        came = self._came[bisect_left(self._came, (message["now"] - FOLLOWED_S, "")) :]
+        return Steering(self._known, message["now"], self._rules, self._draws, followers(came))
 
     def _send(self, errand: Errand, names: Sequence[str]) -> None:
         for name in names:

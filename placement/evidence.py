@@ -16,7 +16,6 @@ from placement.futures import Copy
 from placement.history import History
 from placement.own_runs import OwnRuns
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
-from placement.race import FOLLOWED_S
 from placement.scores import Scores
 from placement.visible import LONGEST_RUN_S, foreseeable, place_name
 from scheduler.model.jobs import JobSpec
@@ -54,7 +53,7 @@ class Evidence:
     failures: Failures
     scores: Scores
     followers: float
-    """Jobs of ours that come to a system in ``FOLLOWED_S``, going by those that have ended."""
+    """Jobs of ours that come to a system in a day."""
     waits: dict[WaitKey, Wait] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """As they were replayed, believed or not."""
@@ -69,8 +68,7 @@ class Evidence:
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         runs = problem.own_runs.of("", (problem.history, speeds), lambda: OwnRuns.of(problem.history, speeds))
-        came = runs.submitted_since(problem.now.timestamp() - FOLLOWED_S)
-        failures, followers = Failures(runs.broken, problem.now), came / max(1, len(problem.systems))
+        failures, followers = Failures(runs.broken, problem.now), runs.followers(problem.now.timestamp())
         return cls(problem, runs.history, runs.first_uses, failures, runs.scores, followers)
 
     @property

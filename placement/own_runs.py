@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from placement.failures import Tally, tally
 from placement.first_use import FirstUses
 from placement.history import History
+from placement.race import FOLLOWED_S, followers
 from placement.scores import Scores
 from scheduler.model.jobs import FinishedRun
 
@@ -21,15 +22,15 @@ class OwnRuns:
     first_uses: FirstUses
     broken: Tally
     scores: Scores
-    submitted_s: Sequence[float]
-    """Unix times at which they were submitted, in rising order."""
+    submitted: Sequence[tuple[float, str]]
+    """When (Unix time) and to which system they were, in that order."""
 
     @classmethod
     def of(cls, runs: Sequence[FinishedRun], speeds: Mapping[str, float]) -> OwnRuns:
         """``speeds``: speed factors by system id."""
-        submitted_s = sorted(run.submitted_at.timestamp() for run in runs)
-        return cls(History(runs, speeds), FirstUses(runs), tally(runs), Scores(runs), submitted_s)
+        submitted = sorted((run.submitted_at.timestamp(), run.system_id) for run in runs)
+        return cls(History(runs, speeds), FirstUses(runs), tally(runs), Scores(runs), submitted)
 
-    def submitted_since(self, since_s: float) -> int:
-        """How many of them were submitted from then on."""
-        return len(self.submitted_s) - bisect_left(self.submitted_s, since_s)
+    def followers(self, now_s: float) -> float:
+        """Jobs that come to a system that we use in ``FOLLOWED_S``, going by the last of those that have ended."""
+        return followers(self.submitted[bisect_left(self.submitted, (now_s - FOLLOWED_S, "")) :])

@@ -113,6 +113,11 @@ def saved_s(held: Collection[Prospect], new: Prospect, now_s: float, old: Prospe
     return saved / len(ends_s) / len(starts_s)
 
 
+def followers(came: Collection[tuple[float, str]]) -> float:
+    """How many jobs come to a place that is used, of those that came in ``FOLLOWED_S``: when, and where to."""
+    return len(came) / max(1, len({place for _, place in came}))
+
+
 def crowding_s(run_s: float, cores: int, all_cores: int, followers: float) -> float:
     """What others of ours lose by a job that takes so many of a place's cores for so long, in seconds.
 
