@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from images.convert import Compressor, ConverterKey, Share, convert, converter_key, installed_version
-from images.errors import ImageUnusable
+from images.errors import BlobCorrupt, ImageUnusable
 from images.inspect import inspect
 from images.layers import PackedLayer, Unpacked, unpack
 from images.manifests import Config, Descriptor
 from images.needs import Needs, Platform, StartCommand
 from images.runfiles import RunConfig, write_run_files
 from images.sources import FileSink, Resolved, Source
-from images.streams import LayerDamaged, LayerRefused, Limits
+from images.streams import Limits
 from images.survey import Survey
 from images.threads import Halt, HaltingFile, in_thread
 from images.workshop import Locks, Workshop
@@ -93,7 +93,7 @@ class Bringer:
     async def learn(self, resolved: Resolved[Any]) -> Needs:
         """What the image needs, its files seen; a SIF is not looked into.
 
-        Errors of ``images.errors``, LayerRefused, LayerDamaged or FileRefused say why it is not known.
+        Errors of ``images.errors`` or FileRefused say why it is not known.
         """
         if resolved.config is None:
             return needs_of(resolved)
@@ -157,7 +157,7 @@ class Bringer:
                 "push it again",
             )
         if resolved.manifest.size_bytes > self._limits.unpacked_bytes:
-            raise LayerRefused.because(
+            raise ImageUnusable.in_layer(
                 f"the layers have more than {self._limits.unpacked_bytes} bytes", "make it smaller"
             )
         with self._using(blobs):
@@ -167,7 +167,7 @@ class Bringer:
                 tree.mkdir()
                 try:
                     unpacked = await in_thread(lambda halt: self._unpack(paths, blobs, diff_ids, tree, survey, halt))
-                except LayerDamaged:
+                except BlobCorrupt:
                     await in_thread(lambda halt: _remove_damaged(paths, blobs, halt))
                     raise
                 needs = needs_of(resolved, survey, unpacked.file_bytes)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from images.staging import RelayPlan, SbcastPlan, sbcast_argv
+from images.staging import RelayPlan, SbcastPlan, sbcast_argv, sbcast_block_bytes, sbcast_rounds
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import StagedFile
 
 PROGRAM = Path(__file__).with_name("programs") / "relay.py"
+FALLBACK_FANOUT_NODES = 2
 LEAST_SHARE = 0.1
 """Of a link's rate: below that a parent is slow, and passed over."""
 
@@ -94,7 +95,9 @@ def preamble(plan: RelayPlan | SbcastPlan, errand: Errand) -> str:
 
 
 def _sbcast_lines(plan: RelayPlan | SbcastPlan, errand: Errand) -> str:
-    fanout = plan.fanout_nodes if isinstance(plan, SbcastPlan) else 2
+    fanout = plan.fanout_nodes if isinstance(plan, SbcastPlan) else FALLBACK_FANOUT_NODES
+    passes = plan.pass_count if isinstance(plan, SbcastPlan) else sbcast_rounds(len(plan.parents), fanout)
+    block_bytes = sbcast_block_bytes(passes, errand.link_bytes_per_s)
     arriving = errand.destination + ".sbcast"
     folder = posixpath.dirname(errand.destination)
     wanted = f"{plan.digest.removeprefix('sha256:')}  {arriving}"
@@ -102,7 +105,7 @@ def _sbcast_lines(plan: RelayPlan | SbcastPlan, errand: Errand) -> str:
     name_it = f"{check} && mv -f {quote(arriving)} {quote(errand.destination)}"
     steps = (
         _srun(["mkdir", "-p", "-m", "700", folder]),
-        " ".join(map(quote, sbcast_argv(errand.source, arriving, fanout))),
+        " ".join(map(quote, sbcast_argv(errand.source, arriving, fanout, block_bytes))),
         _srun(["sh", "-c", name_it]),
     )
     return " &&\n".join(steps)

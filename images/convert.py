@@ -12,6 +12,8 @@ import hashlib
 import os
 import re
 import resource
+import shutil
+import socket
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +25,7 @@ from scheduler.model.errors import FileRefused, SpecInvalid
 RUN_FILES_VERSION = 1
 """To be raised whenever ``images.runfiles`` writes anything else: the bytes of every image change with it."""
 
+_UNDER_WAY = ".converting"
 _OLDEST = (4, 4)
 """The first mksquashfs that gives the same bytes with any number of processors."""
 
@@ -126,7 +129,8 @@ async def convert(tree: Path, target: Path, key: ConverterKey, share: Share, new
     """
     began, cpu_before_s = time.monotonic(), _children_cpu_s()
     await asyncio.to_thread(set_back_times, tree, newest_at)
-    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    await asyncio.to_thread(_sweep, target.parent)
+    fresh = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}{_UNDER_WAY}")
     try:
         await _run(convert_argv(str(tree), str(fresh), key, share), share.timeout_s)
         digest, size_bytes = await asyncio.to_thread(_finish, fresh, target)
@@ -144,9 +148,30 @@ def set_back_times(tree: Path, newest_at: datetime) -> None:
                 os.utime(path, ns=(newest_ns, newest_ns), follow_symlinks=False)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes of this host left under way."""
+    left = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d{{1,9}}){re.escape(_UNDER_WAY)}")
+    for path in folder.glob(f".*{_UNDER_WAY}"):
+        found = left.fullmatch(path.name)
+        if found and not _is_running(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
 async def _run(argv: list[str], timeout_s: float) -> None:
+    """Run a command that dies with this process, where there is ``setpriv``: a kill must not leave it at work."""
+    tied = ["setpriv", "--pdeathsig", "KILL", *argv] if shutil.which("setpriv") else argv
     pipe = asyncio.subprocess.PIPE
-    running = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    running = await asyncio.create_subprocess_exec(*tied, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     try:
         async with asyncio.timeout(timeout_s):
             said, complaint = await running.communicate()

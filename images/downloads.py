@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from images.documents import read_json
 from images.errors import ImagePrivate, ImageUnknown, ImageUnusable, RegistryMisbehaves, RegistryUnavailable
 from images.exchange import Ask, Exchange, read_at_most
 from images.manifests import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES, SIF_TYPE, Descriptor, Manifest, Platform
@@ -66,7 +66,7 @@ class Library:
         ) as response:
             raw = await self._read(response, reference)
         try:
-            data = json.loads(raw)["data"]
+            data = read_json(raw)["data"]
             kind, _, digits = data["hash"].partition(".")
             digest, size_bytes, architecture = f"sha256:{digits}", data["size"], data.get("arch") or target.architecture
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -15,10 +15,15 @@ from scheduler.model.errors import (
 
 
 class ImageUnusable(SpecInvalid):
-    """The image is there, but nothing here can use it: its format, its size, or its platforms."""
+    """The image is there, but nothing here can use it: its format, its size, its platforms, or what a layer holds."""
 
     def __init__(self, name: str, wrong: str, fix: str) -> None:
-        super().__init__(Problem("image", f"'{name[:200]}' {wrong}", fix))
+        super().__init__(Problem("image", f"'{name[:200]}' {wrong}" if name else wrong, fix))
+
+    @classmethod
+    def in_layer(cls, wrong: str, fix: str = "build the image again without it") -> ImageUnusable:
+        """For those who see layers only, and do not know the image's name."""
+        return cls("", wrong, fix)
 
 
 class ImageUnknown(NotFound):
@@ -50,4 +55,4 @@ class RegistryMisbehaves(UnexpectedReply):
 
 
 class BlobCorrupt(RegistryMisbehaves):
-    """The bytes are not those that were named: nothing of them was handed on."""
+    """The bytes are not those that were named, or end early: nothing of them was handed on. Fetch them again."""

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from images.streams import Layer, LayerDamaged, LayerRefused, Limits, Readable
+from images.errors import BlobCorrupt, ImageUnusable
+from images.streams import Layer, Limits, Readable
 from images.tars import Archive, Entry, Kind
 from scheduler.model.errors import FileRefused
 
@@ -77,7 +78,7 @@ class Unpacked:
 def unpack(layers: Sequence[PackedLayer], root: Path, observer: Observer, limits: Limits | None = None) -> Unpacked:
     """Apply ``layers`` to the empty folder ``root``.
 
-    LayerDamaged when a layer is not what its digests say, LayerRefused when it holds what no image may, FileRefused
+    BlobCorrupt when a layer is not what its digests say, ImageUnusable when it holds what no image may, FileRefused
     when this host cannot keep it. After an error the folder is worth nothing.
     """
     limits = limits or Limits()
@@ -88,7 +89,7 @@ def unpack(layers: Sequence[PackedLayer], root: Path, observer: Observer, limits
         tree.apply(number, Archive(layer, limits.entry_limit - tree.result.entry_count))
         for promised, found in zip((packed.digest, packed.diff_id), layer.finish(), strict=True):
             if promised != found:
-                raise LayerDamaged(f"a layer has the digest {found} where {promised} was promised: fetch it again")
+                raise BlobCorrupt(f"a layer has the digest {found} where {promised} was promised: fetch it again")
     tree.date_folders()
     return tree.result
 
@@ -183,9 +184,9 @@ class _Tree:
     def _file(self, path: str, entry: Entry, archive: Archive) -> _File:
         self._written_bytes += entry.stored_bytes
         if max(entry.size_bytes, entry.stored_bytes) > self._limits.file_bytes:
-            raise LayerRefused.because(f"'{path}' is longer than {self._limits.file_bytes} bytes", "make it smaller")
+            raise ImageUnusable.in_layer(f"'{path}' is longer than {self._limits.file_bytes} bytes", "make it smaller")
         if self._written_bytes > self._limits.unpacked_bytes:
-            raise LayerRefused.because(
+            raise ImageUnusable.in_layer(
                 f"the files have more than {self._limits.unpacked_bytes} bytes", "make it smaller"
             )
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -231,7 +232,7 @@ class _Tree:
         found = self._folder(folders, make=False)
         held = found and found[0].names.get(name)
         if not found or not held or isinstance(held.thing, _Folder):
-            raise LayerRefused.because(f"a hard link leads to '{_shown(entry.link)}', which is no file of the image")
+            raise ImageUnusable.in_layer(f"a hard link leads to '{_shown(entry.link)}', which is no file of the image")
         return held.thing, _join(found[1], name)
 
     def _hard_link(self, path: str, thing: _File | _Symlink, other: str) -> _File | _Symlink:
@@ -249,7 +250,7 @@ class _Tree:
         """Remove what lower layers put there; what this layer brings stays, whichever of the two comes first."""
         hidden = name.removeprefix(_WHITEOUT)
         if name != _OPAQUE and hidden in ("", ".", ".."):
-            raise LayerRefused.because(f"'{name}' hides nothing that an image may hide")
+            raise ImageUnusable.in_layer(f"'{name}' hides nothing that an image may hide")
         found = self._folder(folders, make=False)
         if found is not None:
             for each in list(found[0].names) if name == _OPAQUE else [hidden]:
@@ -300,15 +301,15 @@ class _Tree:
             if isinstance(thing, _Folder):
                 way.append((thing, _join(path, name)))
                 if len(way) > _MAX_DEPTH:
-                    raise LayerRefused.because(f"folders are nested more than {_MAX_DEPTH} deep")
+                    raise ImageUnusable.in_layer(f"folders are nested more than {_MAX_DEPTH} deep")
             elif isinstance(thing, _Symlink):
                 links += 1
                 if links > _MAX_LINKS:
-                    raise LayerRefused.because(f"links lead in circles at '{path}/{name}'")
+                    raise ImageUnusable.in_layer(f"links lead in circles at '{path}/{name}'")
                 pending += thing.target.split("/")[::-1]
                 way = way[:1] if thing.target.startswith("/") else way
             elif make:
-                raise LayerRefused.because(f"'{_join(path, name)}' is a file, and something is to be put into it")
+                raise ImageUnusable.in_layer(f"'{_join(path, name)}' is a file, and something is to be put into it")
             else:
                 return None
         return way[-1]
@@ -328,9 +329,9 @@ def _parts(name: bytes) -> list[str]:
     """The names on a path in a layer; a slash in front means the root of the image."""
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise LayerRefused.because(f"'{_shown(name)}' leads out of the image")
+        raise ImageUnusable.in_layer(f"'{_shown(name)}' leads out of the image")
     if b"\0" in name or any(len(part) > _MAX_NAME_BYTES for part in parts):
-        raise LayerRefused.because(f"'{_shown(name)}' is no name that a file can have")
+        raise ImageUnusable.in_layer(f"'{_shown(name)}' is no name that a file can have")
     return [os.fsdecode(part) for part in parts]
 
 
@@ -357,5 +358,5 @@ def _told(entry: Entry) -> Iterator[None]:
     except OSError as error:
         where = f"'{_shown(entry.name)}' cannot be unpacked: {error.strerror}"
         if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOENT, errno.EMLINK):
-            raise LayerRefused.because(where) from None
+            raise ImageUnusable.in_layer(where) from None
         raise FileRefused(f"{where}; make room or give Berth another folder for images") from None

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.documents import read_json
 from images.errors import BlobCorrupt, ImageUnknown, ImageUnusable, TagMoved
 from images.manifests import (
     CONFIG_TYPES,
@@ -221,7 +222,7 @@ def _saved(files: Files, reference: ArchiveReference) -> _Saved:
 
 def _saved_entry(files: Files, reference: ArchiveReference) -> Mapping[str, object]:
     try:
-        entries = json.loads(_read(files, "manifest.json", MAX_DOCUMENT_BYTES))
+        entries = read_json(_read(files, "manifest.json", MAX_DOCUMENT_BYTES))
         by_tag = {str(tag): entry for entry in entries for tag in (entry.get("RepoTags") or ())}
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise _not_saved(reference, "its manifest.json cannot be read") from None

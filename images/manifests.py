@@ -6,13 +6,13 @@ it claims beyond that is checked for shape here and for truth by those who use i
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from images.documents import read_json
 from images.errors import ImageUnusable
 from images.reference import is_digest
 
@@ -204,7 +204,7 @@ def _object(raw: bytes, limit_bytes: int, name: str, what: str) -> dict[str, Any
     if len(raw) > limit_bytes:
         raise _broken(name, f"its {what} is larger than {limit_bytes >> 20} MiB")
     try:
-        value = json.loads(raw)
+        value = read_json(raw)
     except (ValueError, RecursionError):
         raise _broken(name, f"its {what} is not JSON") from None
     if not isinstance(value, dict):

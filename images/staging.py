@@ -22,6 +22,10 @@ LOCAL_SPACE = 1.2
 LOCAL_NODES = 32
 """From so many nodes on a local copy pays even where each node reads the image once."""
 SBCAST_FANOUTS = (2, 3)
+SBCAST_BLOCKS_BYTES = (512 * 2**10, 8 * 2**20)
+"""Where links are slow, and Slurm's own choice for all others."""
+SBCAST_BLOCK_S = 10.0
+"""Longer through the tree, and a block is given up: seen at 21 s and more, not at 8 s, as Slurm's messages."""
 
 
 class Shape(StrEnum):
@@ -229,14 +233,20 @@ def sbcast_rounds(nodes: int, fanout_nodes: int) -> int:
     return fanout_nodes * max(1, ceil(log(max(1, nodes), fanout_nodes) - 1e-9))
 
 
-def sbcast_argv(source: str, destination: str, fanout_nodes: int, timeout_s: int = 300) -> list[str]:
+def sbcast_block_bytes(pass_count: int, link_bytes_per_s: float | None) -> int:
+    """Length of the blocks that the image is sent in: the long ones, unless the link is known to be slow for them."""
+    short_bytes, long_bytes = SBCAST_BLOCKS_BYTES
+    return short_bytes if pass_count * long_bytes / (link_bytes_per_s or inf) > SBCAST_BLOCK_S else long_bytes
+
+
+def sbcast_argv(source: str, destination: str, fanout_nodes: int, block_bytes: int, timeout_s: int = 300) -> list[str]:
     """Copy a file from the node where this runs to all of the allocation, replacing what is there.
 
     Uncompressed: squashfs is. The time-out is for one block through the whole tree, where Slurm's own for messages is
     short for slow links. ``--fanout`` is what all versions since 2.6 understand; later ones document ``--treewidth``.
     """
     argv = ["sbcast", "--force", "--compress=none", f"--timeout={timeout_s}", f"--fanout={fanout_nodes}"]
-    return [*argv, source, destination]
+    return [*argv, f"--size={block_bytes >> 10}k", source, destination]
 
 
 def _because(chosen: Delivery, why: str) -> Delivery:

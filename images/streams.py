@@ -14,28 +14,13 @@ from typing import IO, Protocol, cast
 
 import zstandard
 
-from scheduler.model.errors import NothingLearnt, SpecInvalid
+from images.errors import BlobCorrupt, ImageUnusable
 
 CHUNK_BYTES = 1 << 20
 WINDOW_BYTES = 128 << 20
 """The most memory that a zstd layer may ask for; ``zstd --long`` without a number asks for this much."""
 
 _GZIP, _ZSTD, _SKIPPABLE = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
-
-
-class LayerRefused(SpecInvalid):
-    """A layer holds what no image needs, or more than is allowed; fetching it again does not help."""
-
-    @classmethod
-    def because(cls, wrong: str, fix: str = "build the image again without it") -> LayerRefused:
-        """With what is wrong, and what its builder can do."""
-        refused = cls.of("image", wrong, fix)
-        assert isinstance(refused, LayerRefused)
-        return refused
-
-
-class LayerDamaged(NothingLearnt):
-    """The bytes are not those that the digest promised: fetch the layer again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +94,12 @@ class Layer:
     def _check_ratio(self) -> None:
         limits = self._limits
         if self.unpacked_bytes > limits.unpacked_bytes:
-            raise LayerRefused.because(f"a layer unpacks to more than {limits.unpacked_bytes} bytes", "make it smaller")
+            raise ImageUnusable.in_layer(
+                f"a layer unpacks to more than {limits.unpacked_bytes} bytes", "make it smaller"
+            )
         allowed_bytes = max(limits.ratio_from_bytes, self._packed.taken_bytes * limits.ratio_limit)
         if self.unpacked_bytes > allowed_bytes:
-            raise LayerRefused.because(f"a layer unpacks to more than {limits.ratio_limit} times its size")
+            raise ImageUnusable.in_layer(f"a layer unpacks to more than {limits.ratio_limit} times its size")
 
 
 class _Hashed:
@@ -162,11 +149,11 @@ def _gunzip(packed: bytes, rest: Readable) -> Iterator[bytes]:
                 member = zlib.decompressobj(31)
         chunk = member.flush()
     except zlib.error as error:
-        raise LayerDamaged(f"a layer is no sound gzip: {error}") from None
+        raise BlobCorrupt(f"a layer is no sound gzip: {error}") from None
     if chunk:
         yield chunk
     if not member.eof:
-        raise LayerDamaged("a layer ends in the middle of its gzip stream")
+        raise BlobCorrupt("a layer ends in the middle of its gzip stream")
 
 
 def _unzstd(packed: _Again) -> Iterator[bytes]:
@@ -178,4 +165,4 @@ def _unzstd(packed: _Again) -> Iterator[bytes]:
         while chunk := frames.read(CHUNK_BYTES):
             yield chunk
     except zstandard.ZstdError as error:
-        raise LayerDamaged(f"a layer is no sound zstd: {error}") from None
+        raise BlobCorrupt(f"a layer is no sound zstd: {error}") from None

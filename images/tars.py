@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from images.streams import CHUNK_BYTES, LayerDamaged, LayerRefused, Readable
+from images.errors import BlobCorrupt, ImageUnusable
+from images.streams import CHUNK_BYTES, Readable
 
 _BLOCK = 512
 _EXTENSION_BYTES = 1 << 20
@@ -93,12 +94,12 @@ class Archive:
         if not block.strip(b"\0"):
             return None
         if len(block) < _BLOCK:
-            raise LayerDamaged("a layer ends in the middle of its archive")
+            raise BlobCorrupt("a layer ends in the middle of its archive")
         self._entries_left -= 1
         if self._entries_left < 0:
-            raise LayerRefused.because("a layer holds more entries than are allowed", "make it smaller")
+            raise ImageUnusable.in_layer("a layer holds more entries than are allowed", "make it smaller")
         if _number(block[148:156]) not in _checksums(block):
-            raise LayerDamaged("a layer is no sound tar archive: the checksum of a header is wrong")
+            raise BlobCorrupt("a layer is no sound tar archive: the checksum of a header is wrong")
         return block
 
     def _entry(self, block: bytes) -> Entry:
@@ -115,7 +116,7 @@ class Archive:
                 long[kind] = text.partition(b"\0")[0]
             following = self._header()
             if following is None:
-                raise LayerDamaged("a layer ends after an extended header")
+                raise BlobCorrupt("a layer ends after an extended header")
             block = following
         return self._with_extensions(block, self._global | pax, long)
 
@@ -160,9 +161,9 @@ class Archive:
         ends = [0, *(offset + size for offset, size in pieces)]
         in_order = all(end <= offset for end, (offset, _) in zip(ends, pieces, strict=False))
         if len(numbers) % 2 or not in_order or ends[-1] > size_bytes:
-            raise LayerDamaged("a layer holds a sparse file whose map makes no sense")
+            raise BlobCorrupt("a layer holds a sparse file whose map makes no sense")
         if sum(size for _, size in pieces) != self._stored_left:
-            raise LayerDamaged("a layer holds a sparse file whose map is not that of its content")
+            raise BlobCorrupt("a layer holds a sparse file whose map is not that of its content")
         return size_bytes, pieces
 
     def _gnu_map(self, block: bytes) -> list[int]:
@@ -174,7 +175,7 @@ class Archive:
             if not more:
                 return numbers
             if len(numbers) > 2 * _MAX_PIECES:
-                raise LayerRefused.because(f"a layer holds a sparse file of more than {_MAX_PIECES} pieces")
+                raise ImageUnusable.in_layer(f"a layer holds a sparse file of more than {_MAX_PIECES} pieces")
             block = self._take(_BLOCK)
             fields, more = block[:504], block[504]
 
@@ -184,20 +185,20 @@ class Archive:
         rest, wanted = b"", 1
         while len(lines) < wanted:
             if self._stored_left < _BLOCK or len(rest) > _BLOCK:
-                raise LayerDamaged("a layer holds a sparse file without a map")
+                raise BlobCorrupt("a layer holds a sparse file without a map")
             self._stored_left -= _BLOCK
             *whole, rest = (rest + self._take(_BLOCK)).split(b"\n")
             lines += whole
             wanted = 1 + 2 * _whole(lines[0]) if lines else 1
             if wanted > 2 * _MAX_PIECES:
-                raise LayerRefused.because(f"a layer holds a sparse file of more than {_MAX_PIECES} pieces")
+                raise ImageUnusable.in_layer(f"a layer holds a sparse file of more than {_MAX_PIECES} pieces")
         return [_whole(line) for line in lines[1:wanted]]
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 
     def _extension(self, size_bytes: int) -> bytes:
         if size_bytes > _EXTENSION_BYTES:
-            raise LayerRefused.because(f"a layer holds an extended header of {size_bytes} bytes")
+            raise ImageUnusable.in_layer(f"a layer holds an extended header of {size_bytes} bytes")
         text = self._take(size_bytes)
         self._skip(-size_bytes % _BLOCK)
         return text
@@ -209,7 +210,7 @@ class Archive:
     def _take(self, size_bytes: int) -> bytes:
         chunk = self._stream.read(size_bytes)
         if len(chunk) < size_bytes:
-            raise LayerDamaged("a layer ends in the middle of its archive")
+            raise BlobCorrupt("a layer ends in the middle of its archive")
         return chunk
 
 
@@ -235,7 +236,7 @@ def _number(field: bytes) -> int:
         return 0 if field[0] == 0xFF else int.from_bytes(field[1:], "big")
     digits = _text(field).strip(b" ")
     if digits.strip(b"01234567"):
-        raise LayerDamaged("a layer is no sound tar archive: a number in a header is none")
+        raise BlobCorrupt("a layer is no sound tar archive: a number in a header is none")
     return int(digits or b"0", 8)
 
 
@@ -250,7 +251,7 @@ def _records(text: bytes) -> dict[bytes, bytes]:
         record = text[at : at + length]
         key, equals, value = record[blank + 1 - at : -1].partition(b"=")
         if not record.endswith(b"\n") or len(record) < length or not equals:
-            raise LayerDamaged("a layer is no sound tar archive: an extended header makes no sense")
+            raise BlobCorrupt("a layer is no sound tar archive: an extended header makes no sense")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             sparse.append(value)
         records[key] = value
@@ -270,5 +271,5 @@ def _decimal(pax: Mapping[bytes, bytes], key: bytes, otherwise: int) -> int:
 
 def _whole(text: bytes) -> int:
     if not text.isdigit() or len(text) > 20:
-        raise LayerDamaged("a layer is no sound tar archive: a number in an extended header is none")
+        raise BlobCorrupt("a layer is no sound tar archive: a number in an extended header is none")
     return int(text)

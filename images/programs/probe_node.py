@@ -179,21 +179,26 @@ def _runtime(path):
     says = read(built.get("APPTAINER_CONF_FILE") or built.get("SINGULARITY_CONF_FILE") or "/nowhere")
     rules = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in says.splitlines())}
     library = built.get("LIBEXECDIR", "/usr/libexec")
-    starters = glob.glob(os.path.join(library, "*", "bin", "starter-suid"))
-    setuid = any(os.stat(each).st_mode & stat.S_ISUID and os.stat(each).st_uid == 0 for each in starters)
-    setuid = setuid and rules.get("allow setuid", "yes") == "yes"
+    setuid = _is_setuid(built.get("LIBEXECDIR")) if rules.get("allow setuid", "yes") == "yes" else False
     squashfuse = shutil.which("squashfuse_ll") or shutil.which("squashfuse")
     bundled = glob.glob(os.path.join(library, "*", "bin", "squashfuse_ll"))
     program = bundled[0] if bundled else squashfuse
     mounted = [each for each in sorted(TINY_IMAGES) if program and _mounts(program, each)]
     return {
-        "setuid": setuid if built else None,
-        "setuid_mounts": SWITCHED.get(rules.get("allow setuid-mount squashfs", "")) if setuid else False,
+        "setuid": setuid,
+        "setuid_mounts": False if setuid is False else SWITCHED.get(rules.get("allow setuid-mount squashfs", "")),
         "fuse": bool(mounted),
         "bare_squashfs": SWITCHED.get(rules.get("allow container squashfs", "")),
         "compressors": mounted if mounted else None,
         "nvccli": SWITCHED.get(rules.get("use nvidia-container-cli", "")),
     }
+
+
+def _is_setuid(library):
+    """Whether containers are started as root; None where no starter is found: a site may keep it elsewhere."""
+    starters = glob.glob(os.path.join(library, "*", "bin", "starter*")) if library else []
+    found = [os.stat(each) for each in starters if each.endswith("-suid")]
+    return any(each.st_mode & stat.S_ISUID and each.st_uid == 0 for each in found) if starters else None
 
 
 def _mounts(program, compressor):

@@ -25,6 +25,7 @@ import stat
 import sys
 
 BEATS_UNTIL_STALE = 3
+LONGEST_START_S = 300  # from a job's look at an image to its open file, which outlives the trash
 AVERAGE_BYTES = 65536  # of a chunk; the lengths, the window and the hash are those of images/chunks.py
 LEAST_BYTES, MOST_BYTES, WINDOW_BYTES = AVERAGE_BYTES // 4, AVERAGE_BYTES * 4, 32
 PIECE_BYTES = 1 << 20
@@ -401,15 +402,28 @@ class Store:
     # -- room --------------------------------------------------------------------------------------------------------
 
     def _room(self, quota, more_bytes=0, more_inodes=0):
-        if not quota:
+        """Refuse what does not fit, even without the trash that no job can be about to open."""
+        if not quota or self._fits(quota, more_bytes, more_inodes):
             return
-        bytes_, inodes = self._usage(FOLDERS)
-        if _over(bytes_ + more_bytes, inodes + more_inodes, quota, 1.0):
+        self._empty_trash(self.clock() - LONGEST_START_S)
+        if not self._fits(quota, more_bytes, more_inodes):
+            bytes_, inodes = self._usage(FOLDERS)
             raise Refused(
                 "full",
-                "the store would hold %d bytes in %d files, its quota is %s; collect garbage, or raise the quota"
-                % (bytes_ + more_bytes, inodes + more_inodes, json.dumps(quota, sort_keys=True)),
+                "the store would hold %d bytes in %d files, %d bytes of them in the trash for less than %d s, and its "
+                "quota is %s; collect garbage, or raise the quota"
+                % (
+                    bytes_ + more_bytes,
+                    inodes + more_inodes,
+                    self._usage(("trash",))[0],
+                    LONGEST_START_S,
+                    json.dumps(quota, sort_keys=True),
+                ),
             )
+
+    def _fits(self, quota, more_bytes, more_inodes):
+        bytes_, inodes = self._usage(FOLDERS)
+        return not _over(bytes_ + more_bytes, inodes + more_inodes, quota, 1.0)
 
     def _usage(self, folders):
         """Bytes and entries below these folders."""

@@ -12,11 +12,11 @@ import pytest
 
 from images.bring import Bringer
 from images.convert import Compressor
-from images.errors import ImageUnusable
+from images.errors import BlobCorrupt, ImageUnusable
 from images.needs import Source
 from images.origins import Origins
 from images.reference import parse_reference
-from images.streams import LayerDamaged, LayerRefused, Limits
+from images.streams import Limits
 from images.workshop import Workshop
 from scheduler.model.errors import SpecInvalid
 from tests.fakes.images import file, oci_image
@@ -138,7 +138,7 @@ async def test_a_blob_that_the_disk_gives_back_wrongly_is_fetched_again(world):
     for kind in ("made", "needs"):
         for path in (world.home / kind).iterdir():
             path.unlink()
-    with pytest.raises((LayerDamaged, LayerRefused)):
+    with pytest.raises((BlobCorrupt, ImageUnusable)):
         await world.bring()
     assert list((world.home / "blobs").iterdir()) == []
     assert (await world.bring()).needs.tree_seen
@@ -178,9 +178,9 @@ async def test_a_bomb_and_a_way_out_are_refused_and_leave_nothing(world):
     world.registry.push_image("bomb", "1", (tar(entry("zeros", bytes(2**20))),))
     world.registry.push_image("out", "1", (tar(entry("../out")),))
     world.bringer = Bringer(world.origins, Workshop(world.home), limits=Limits(unpacked_bytes=2**19))
-    with pytest.raises(LayerRefused, match="more than 524288 bytes"):
+    with pytest.raises(ImageUnusable, match="more than 524288 bytes"):
         await world.bring("reg.org/bomb:1")
-    with pytest.raises(LayerRefused, match="leads out of the image"):
+    with pytest.raises(ImageUnusable, match="leads out of the image"):
         await world.bring("reg.org/out:1")
     assert world.left() == []
     assert list((world.home / "files").iterdir()) == []

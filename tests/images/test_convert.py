@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import select
 import shutil
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from images.convert import (
 )
 from scheduler.model.errors import SpecInvalid
 
+ROOT = Path(__file__).parents[2]
 MADE_AT = datetime(2026, 5, 1, tzinfo=UTC)
 ZSTD = frozenset(Compressor)
 
@@ -111,6 +114,39 @@ async def test_a_cancelled_conversion_leaves_no_process_and_no_file(tree, tmp_pa
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not list(tmp_path.glob("*file*"))
+
+
+ENDLESS = """#!/bin/sh
+case $1 in -version) echo mksquashfs version 4.5.1; exit ;; esac
+echo half >"$2"; echo $$ >"$STARTED"; exec sleep 600
+"""
+BERTH = """
+import asyncio, pathlib, sys
+from tests.images.test_convert import converted
+asyncio.run(converted(*map(pathlib.Path, sys.argv[1:])))
+"""
+
+
+def test_a_killed_conversion_leaves_no_process_and_its_file_goes_with_the_next_one(tree, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/mksquashfs").write_text(ENDLESS)
+    (tmp_path / "bin/mksquashfs").chmod(0o755)
+    os.mkfifo(tmp_path / "started")
+    started = os.open(tmp_path / "started", os.O_RDONLY | os.O_NONBLOCK)
+    env = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STARTED": str(tmp_path / "started")}
+    berth = subprocess.Popen([sys.executable, "-c", BERTH, tree, tmp_path / "killed"], cwd=ROOT, env=env)
+    assert select.select([started], [], [], 60)[0]
+    mksquashfs = os.pidfd_open(int(os.read(started, 20)))
+    berth.kill()
+    berth.wait()
+    assert select.select([mksquashfs], [], [], 30)[0]  # it has ended
+    os.close(mksquashfs)
+    os.close(started)
+    (left,) = tmp_path.glob(".killed.*")
+    busy = left.with_name(left.name.replace(f".{berth.pid}.", f".{os.getpid()}."))
+    busy.touch()
+    asyncio.run(converted(tree, tmp_path / "file"))
+    assert list(tmp_path.glob(".*")) == [busy]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")

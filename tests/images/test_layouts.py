@@ -188,6 +188,9 @@ HOSTILE = {
     "config elsewhere": lambda target: saved(target, b"x", Config="../../../../etc/passwd"),
     "layers that are missing": lambda target: saved(target, b"x", Layers=["none"]),
     "layers that are too few": lambda target: saved(target, b"x", Layers=[]),
+    "half a character": lambda target: packed(
+        target, {"manifest.json": rb'[{"RepoTags": ["\ud800"]}, {"RepoTags": ["b"]}]'}
+    ),
     "layers that are no list": lambda target: saved(target, b"x", Layers="abc"),
 }
 
@@ -198,7 +201,7 @@ async def test_a_hostile_archive_is_refused_in_words(tmp_path, name):
     with pytest.raises((ImageUnusable, ImageUnknown)) as refused:
         await read(tmp_path, "docker-archive:app.tar")
     assert isinstance(refused.value, BerthError)
-    assert "docker-archive:app.tar" in str(refused.value)
+    assert "docker-archive:app.tar" in str(refused.value).encode().decode()
 
 
 async def test_a_blob_name_cannot_lead_out_of_a_layout(tmp_path):

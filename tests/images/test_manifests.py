@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.errors import ImageUnusable
+from images.inspect import inspect
 from images.manifests import Config, Index, Manifest, Platform, choose, parse_config, parse_document, runs_on
+from images.needs import StartCommand
+from images.records import dump
 
 DIGEST = "sha256:" + "a" * 64
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -95,6 +98,18 @@ BROKEN = {
 def test_a_document_out_of_shape_or_bounds_is_refused(name):
     with pytest.raises(ImageUnusable, match="'app' is not a valid image"):
         parse_document(BROKEN[name], "app")
+
+
+def test_halves_of_characters_become_text_that_a_record_can_hold():
+    labels = {"berth.require.\ud800": "\udfff", "raw": "?"}
+    said = {"Env": ["CUDA_VERSION=\udce9"], "Cmd": ["\N{GRINNING FACE}\ud83d"], "Labels": labels}
+    raw = json.dumps({"config": said}).encode().replace(b"?", b"\xed\xa0\x80")
+    config = parse_config(raw, "app")
+    assert config.env == {"CUDA_VERSION": "\ufffd"}
+    assert config.command == ("\N{GRINNING FACE}\ufffd",)
+    assert config.labels == {"berth.require.\ufffd": "\ufffd", "raw": "\ufffd"}
+    command = StartCommand(cmd=config.command, env=config.env)
+    assert dump(inspect(DIGEST, command=command, labels=config.labels))
 
 
 @pytest.mark.parametrize("said", ["application/vnd.docker.distribution.manifest.v1+prettyjws", ""])

@@ -147,9 +147,33 @@ def test_the_runtime_is_tried_with_a_tiny_image_of_each_compressor(tmp_path):
         "squashfuse_ll": mount,
     }
     (runtime,) = probed(tmp_path, scripts).runtimes
-    assert (runtime.name, runtime.version, runtime.setuid) == ("apptainer", (1, 3, 4), False)
+    assert (runtime.name, runtime.version) == ("apptainer", (1, 3, 4))
     assert (runtime.fuse, runtime.compressors) == (True, ("gzip",))
     assert (runtime.bare_squashfs, runtime.nvccli) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("starters", "says", "setuid", "mounts"),
+    [
+        ({}, "", None, True),  # kept elsewhere, or not installed: nobody knows
+        ({}, "allow setuid = no", False, False),
+        ({"starter": 0o755}, "", False, False),
+        ({"starter": 0o755, "starter-suid": 0o755}, "", False, False),
+        ({"starter": 0o755, "starter-suid": 0o4755}, "", os.geteuid() == 0, os.geteuid() == 0),
+        ({"starter": 0o755, "starter-suid": 0o4755}, "allow setuid = no", False, False),
+    ],
+)
+def test_a_runtime_is_not_setuid_only_where_that_is_sure(tmp_path, starters, says, setuid, mounts):
+    conf, folder = tmp_path / "apptainer.conf", tmp_path / "libexec/apptainer/bin"
+    conf.write_text(f"allow setuid-mount squashfs = yes\n{says}\n")
+    folder.mkdir(parents=True)
+    for name, mode in starters.items():
+        (folder / name).touch()
+        (folder / name).chmod(mode)
+    buildcfg = f"APPTAINER_CONF_FILE={conf}\\nLIBEXECDIR={tmp_path}/libexec\\n"
+    script = f"case $1 in --version) echo apptainer version 1.3.4 ;; *) printf '{buildcfg}' ;; esac"
+    (runtime,) = probed(tmp_path, {"apptainer": script}).runtimes
+    assert (runtime.setuid, runtime.setuid_mounts) == (setuid, mounts)
 
 
 @pytest.mark.parametrize("told", [b"Open MPI v4.1.4, package", b"Open MPI v%d.%d.%d\x004.1.4\0Open MPI"])

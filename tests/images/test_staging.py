@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from dataclasses import replace
 from itertools import pairwise
@@ -259,9 +260,27 @@ def test_what_the_relay_cannot_do_slurm_does_and_only_a_right_copy_gets_its_name
 
 
 def test_slurms_broadcast_is_not_compressed_and_waits_for_slow_links():
-    argv = sbcast_argv("/store/image", "/local/image", 2)
+    argv = sbcast_argv("/store/image", "/local/image", 2, 8 * 2**20)
     assert argv[:1] + argv[-2:] == ["sbcast", "/store/image", "/local/image"]
-    assert {"--compress=none", "--fanout=2", "--timeout=300", "--force"} <= set(argv)
+    assert {"--compress=none", "--fanout=2", "--size=8192k", "--timeout=300", "--force"} <= set(argv)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "link_mbit_s", "said"),
+    [
+        (8, 50, "--size=8192k"),  # got through when it was measured
+        (16, 25, "--size=512k"),  # was given up with 8 MiB
+        (32, 12.5, "--size=512k"),  # likewise, and got through with this
+        (1000, 1000, "--size=8192k"),
+        (32, None, "--size=8192k"),
+    ],
+)
+@pytest.mark.parametrize("relay_allowed", [True, False], ids=["as the fallback", "alone"])
+def test_blocks_of_slurms_broadcast_are_short_where_links_are_slow(nodes, link_mbit_s, said, relay_allowed):
+    link_bytes_per_s = link_mbit_s and link_mbit_s * 125_000
+    plan = local_plan(replace(MANY, nodes=nodes), replace(MEASURED, relay_allowed=relay_allowed))
+    lines = preamble(plan, replace(ERRAND, link_bytes_per_s=link_bytes_per_s))
+    assert re.findall(r"--size=\w+", lines) == [said]
 
 
 # -- pools and regions -----------------------------------------------------------------------------------------------

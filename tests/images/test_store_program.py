@@ -33,8 +33,8 @@ def store(tmp_path, clock):
     return Store(str(tmp_path / "store"), clock=clock)
 
 
-def refused(kind):
-    return pytest.raises(Refused, check=lambda refusal: refusal.kind == kind)
+def refused(kind, why=None):
+    return pytest.raises(Refused, match=why, check=lambda refusal: refusal.kind == kind)
 
 
 def test_an_image_comes_in_once_and_is_then_there(store):
@@ -222,6 +222,28 @@ def test_an_image_for_which_there_is_no_room_is_refused_and_leaves_nothing(store
     assert not leftovers(store)
     with refused("full"):
         store.begin(new.digest, new.chunks, quota={"inodes": 10})
+
+
+def test_an_image_that_lacks_room_gets_that_of_the_trash_once_no_job_can_be_about_to_open_it(store, clock):
+    fill_up(store, clock)
+    new = image(50, 51)
+    trashed = store.gc(QUOTA)["trashed"]
+    clock.now += 299
+    with refused("full", f"{store.stats()['trash_bytes']} bytes of them in the trash"):
+        store.begin(new.digest, new.chunks, quota=QUOTA)
+    store.lease(trashed[0], "job-a")  # comes back, as before
+    clock.now += 1
+    assert store.begin(new.digest, new.chunks, quota=QUOTA)["missing"]
+    assert store.stats()["trash_bytes"] == 0
+    assert in_sight(store) >= {trashed[0]}
+
+
+def test_the_trash_stays_its_time_while_there_is_room(store, clock):
+    (old,) = fill_up(store, clock, 1)
+    store.gc({"bytes": 1})
+    clock.now += 3000
+    send(store, image(50), quota=QUOTA)
+    assert store.lease(old.digest, "job-a")["have"]
 
 
 def test_what_was_given_up_half_way_is_swept(store, clock):
