@@ -49,13 +49,13 @@ def inspect(
 
 
 def _rows(raw: Raw) -> Iterable[tuple[str, Any]]:
-    unpacked = raw.get("unpackedSize")
+    layers, unpacked = raw.get("layers"), raw.get("unpackedSize")
     yield "image", raw.get("reference")
     yield "digest", raw.get("digest")
     yield "index", raw.get("indexDigest")
     yield "config", raw.get("configDigest")
     yield "platform", raw.get("platform")
-    yield "download", f"{size(raw.get('downloadSize') or 0)} in {raw.get('layers')} layers"
+    yield "download", f"{size(raw.get('downloadSize') or 0)} in {layers} layer{'' if layers == 1 else 's'}"
     yield "unpacked", None if unpacked is None else size(unpacked)
     yield "entry point", shlex.join(raw.get("entryPoint") or ())
     yield "command", shlex.join(raw.get("command") or ())
