@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from scheduler.addresses import allowed_address
+from scheduler.addresses import GuardedTransport
 from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.settings import Network
 
@@ -42,9 +42,10 @@ async def open_url(url: str, rules: WebRules) -> AsyncIterator[WebFile]:
     FileRefused: the address is not allowed, or the server refuses. BackendUnavailable: it does not answer now.
     """
     timeout = httpx.Timeout(rules.read_timeout_s, connect=rules.connect_timeout_s)
-    async with httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client:
+    guarded = GuardedTransport(rules.private_allow)
+    async with httpx.AsyncClient(transport=guarded, timeout=timeout, trust_env=False) as client:
         try:
-            response = await _follow(client, url, rules)
+            response = await _follow(client, url)
         except httpx.InvalidURL as error:
             raise FileRefused(f"{url}: {error}") from None
         except httpx.HTTPError as error:
@@ -56,9 +57,13 @@ async def open_url(url: str, rules: WebRules) -> AsyncIterator[WebFile]:
             await response.aclose()
 
 
-async def _follow(client: httpx.AsyncClient, url: str, rules: WebRules) -> httpx.Response:
+async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:
+    """Step by step, so that each address is checked before it is asked."""
     for _ in range(MOST_REDIRECTS + 1):
-        response = await client.send(await _pinned_request(client, url, rules), stream=True)
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise FileRefused(f"{url}: only http:// and https:// with a host")
+        response = await client.send(client.build_request("GET", url), stream=True, follow_redirects=False)
         if not response.has_redirect_location:
             _check_status(response.status_code, url)
             return response
@@ -72,17 +77,6 @@ def _check_status(status: int, url: str) -> None:
         raise BackendUnavailable(f"{url}: the server answers {status}")
     if status != 200:
         raise FileRefused(f"{url}: the server answers {status}")
-
-
-async def _pinned_request(client: httpx.AsyncClient, url: str, rules: WebRules) -> httpx.Request:
-    """A request to the address that was checked, so that a second look-up cannot change it."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FileRefused(f"{url}: only http:// and https:// with a host")
-    address = await allowed_address(parts.hostname, rules.private_allow)
-    pinned = httpx.URL(url).copy_with(host=address)
-    host = httpx.URL(url).netloc.decode("ascii").rpartition("@")[2]
-    return client.build_request("GET", pinned, headers={"Host": host}, extensions={"sni_hostname": parts.hostname})
 
 
 async def _limited(response: httpx.Response, url: str, rules: WebRules) -> AsyncIterator[bytes]:
