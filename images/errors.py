@@ -13,6 +13,9 @@ from scheduler.model.errors import (
     UnexpectedReply,
 )
 
+LOGINS = "the file that BERTH_DOCKER_CONFIG names"
+"""Where people are told that logins for registries belong."""
+
 
 class ImageUnusable(SpecInvalid):
     """The image is there, but nothing here can use it: its format, its size, its platforms, or what a layer holds."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
+from images.errors import LOGINS
 from scheduler.model.errors import SpecInvalid
 
 DOCKER_HUB = "docker.io"
@@ -237,7 +238,7 @@ def _web(text: str) -> UrlReference:
         _refuse("has no sha256 digest after '#'", "write #sha256: and 64 hexadecimal digits in lower case")
     parts = _url_parts(url)
     if "@" in parts.netloc:
-        _refuse("carries a login in its URL", "leave it out; store the login with: berth images login HOST")
+        _refuse("carries a login in its URL", f"leave it out; logins belong into {LOGINS}")
     _host(parts.netloc)
     if not parts.path.strip("/"):
         _refuse("names no file on that host", "write https://host/path/app.sif")

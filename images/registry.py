@@ -17,6 +17,7 @@ import httpx
 
 from images.access import Access, Server, origin_of
 from images.errors import (
+    LOGINS,
     BlobCorrupt,
     ImagePrivate,
     ImageUnknown,
@@ -258,8 +259,7 @@ def _check(response: httpx.Response, said: str, reference: RegistryReference, is
         )
     if status == 403:
         raise ImagePrivate(
-            f"{reference.host}/{reference.repository} may not be read{said}; "
-            f"log in with an account that may: berth images login {reference.host}"
+            f"{reference.host}/{reference.repository} may not be read{said}; have a login that may put into {LOGINS}"
         )
     raise RegistryMisbehaves(f"{reference.host} answers {status}{said} for {reference.repository}")
 

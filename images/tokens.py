@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import httpx
 
 from images.credentials import Login
-from images.errors import ImagePrivate, RegistryMisbehaves, RegistryUnavailable
+from images.errors import LOGINS, ImagePrivate, RegistryMisbehaves, RegistryUnavailable
 from images.exchange import Ask, Exchange, read_at_most
 
 DEFAULT_TOKEN_S = 60.0
@@ -105,12 +105,10 @@ class Tokens:
 def no_access(host: str, repository: str, login: Login | None) -> ImagePrivate:
     """Many registries say the same of what they hide and of what they do not have, so this says both."""
     if login is None:
-        why = f"is private or does not exist; check its name, or log in: berth images login {host}"
+        why = f"is private or does not exist; check its name, or have a login for {host} put into {LOGINS}"
     else:
         who = f"'{login.username}'" if login.username else "the identity token"
-        why = (
-            f"may not be read with the login of {who}, which may have run out; log in again: berth images login {host}"
-        )
+        why = f"may not be read with the login of {who}, which may have run out; have it renewed in {LOGINS}"
     return ImagePrivate(f"{host}/{repository} {why}")
 
 
