@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     plain_http_registries: Annotated[tuple[Server, ...], NoDecode] = ()
     """``host[:port]`` of registries that are asked without TLS: whoever is in between can change what they answer."""
     docker_config: Path | None = None
-    """A Docker or Podman ``config.json`` whose logins for registries serve tenants that have none of their own."""
+    """A Docker or Podman ``config.json`` whose logins for registries serve all tenants."""
     image_folders: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders of this host from which users may name images as ``oci:`` or archives; none when not said."""
     image_unpack_limit_mib: int = Field(default=0, ge=0)
