@@ -15,8 +15,9 @@ from images.host import Gpu, HostFacts
 from images.needs import CompatLibrary, Needs
 from images.rules import runtime_of
 from images.versions import Version, at_least, version_text
+from scheduler.model.actions import Bind, LibraryPathFirst, RuntimeEnv
 from scheduler.model.errors import SpecInvalid
-from scheduler.model.verdicts import Bind, Fit, LibraryPathFirst, RuntimeEnv
+from scheduler.model.verdicts import Fit
 
 JUST_IN_TIME_COST_S = 60.0
 """What compiling all GPU code at the first start is worth avoiding."""

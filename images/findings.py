@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from images.host import HostFacts
 from images.needs import MpiMode, Needs
-from scheduler.model.verdicts import Action, Fit
+from scheduler.model.actions import Action
+from scheduler.model.verdicts import Fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

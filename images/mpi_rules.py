@@ -11,7 +11,8 @@ from images.findings import Finding, MatchPolicy, Way
 from images.host import HostFacts, HostMpi
 from images.needs import LibcFamily, MpiFamily, MpiLibrary, MpiMode, Needs
 from images.versions import Version, at_least, version_of, version_text
-from scheduler.model.verdicts import Bind, Fit, LaunchWith, LibraryPathFirst
+from scheduler.model.actions import Bind, LaunchWith, LibraryPathFirst
+from scheduler.model.verdicts import Fit
 
 TCP_COST_S = 600.0
 """What running over TCP beside a fast network is worth avoiding."""

@@ -7,7 +7,8 @@ from images.findings import Finding, MatchPolicy
 from images.host import Area, HostFacts, RuntimeFacts
 from images.needs import LibcFamily, Needs
 from images.versions import at_least, version_text
-from scheduler.model.verdicts import ConvertTo, Fit, Unpack, WritableRoot
+from scheduler.model.actions import ConvertTo, Unpack, WritableRoot
+from scheduler.model.verdicts import Fit
 
 UNPACKING_COST_S = 120.0
 """What unpacking an image for each job is worth avoiding."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from scheduler.model.actions import Action
 from scheduler.model.jobs import JobSpec
 from scheduler.model.runs import Runtime
 
@@ -22,61 +23,6 @@ class Fit(StrEnum):
     def badness(self) -> int:
         """Grows from YES to NO."""
         return list(Fit).index(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """Show a file or folder of the host inside the container, read-only."""
-
-    host_path: str
-    container_path: str
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryPathFirst:
-    """Search this folder of the container for libraries before any other."""
-
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeEnv:
-    """Set a variable in the environment in which the container runtime is started, where its hooks read it."""
-
-    name: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchWith:
-    """Start the processes with ``srun --mpi=PLUGIN``, or, without a plugin, with the host's own ``mpirun``."""
-
-    plugin: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertTo:
-    """Bring the image in this form: ``sif`` or ``squashfs``, and the compressor; None: as it is by default."""
-
-    form: str | None = None
-    compressor: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unpack:
-    """Run from an unpacked tree in this job's own scratch, since nothing can mount a file there."""
-
-    mounts_nothing: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class WritableRoot:
-    """Lay a writable layer in memory over the image."""
-
-    in_memory: bool = True
-
-
-Action = Bind | LibraryPathFirst | RuntimeEnv | LaunchWith | ConvertTo | Unpack | WritableRoot
 
 
 class ImageAsk(NamedTuple):

@@ -12,17 +12,8 @@ from images.host import Area, FactEvidence, FactSource, Gpu, Room
 from images.matcher import COST_S, evidence_of, match
 from images.needs import CompatLibrary, Declared, Evidence, Fabric, MpiMode, PageAlignment, RocmNeeds, Source
 from images.records import dump, load
-from scheduler.model.verdicts import (
-    Bind,
-    ConvertTo,
-    Fit,
-    ImageVerdict,
-    LaunchWith,
-    LibraryPathFirst,
-    RuntimeEnv,
-    Unpack,
-    WritableRoot,
-)
+from scheduler.model.actions import Bind, ConvertTo, LaunchWith, LibraryPathFirst, RuntimeEnv, Unpack, WritableRoot
+from scheduler.model.verdicts import Fit, ImageVerdict
 from tests.images.fleet import (
     CPU_HOSTS,
     CPU_IMAGES,
