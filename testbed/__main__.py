@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> None:
-    names = ("nodes", "name", "suite", "cgroup", "gpus", "rate", "tmpfs", "dbd", "ssh_port")
+    names = ("nodes", "name", "suite", "cgroup", "gpus", "rate", "tmpfs", "dbd", "ssh_port", "packages")
     Cluster(Spec(**{name: getattr(arguments, name) for name in names})).up()
 
 
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--ssh-port", type=int, default=Spec.ssh_port, help="first port on 127.0.0.1; the next are used too"
     )
+    up.add_argument("--packages", nargs="+", default=(), help="Debian packages on all machines beside the usual ones")
 
     command("down", _down, "take a cluster down; leaves nothing")
     command("status", _status, "what runs; exit status 1 when something does not")

@@ -184,7 +184,7 @@ class Cluster:
 
     def _create(self) -> None:
         install_tools()
-        rootfs = ensure_rootfs(self.spec.suite)
+        rootfs = ensure_rootfs(self.spec.suite, self.spec.packages)
         cgroup_mode = cgroups.available_mode() if self.spec.cgroup == "auto" else "none"
         versions = package_versions(rootfs)
         say(f"starting {self.spec.name}: {self.spec.nodes} nodes, Slurm {versions['slurmctld']}, cgroup {cgroup_mode}")

@@ -52,7 +52,9 @@ def _cluster_for(part: str) -> Iterator[Cluster]:
 
 
 @contextmanager
-def shared_cluster(test_run: str, *, nodes: int = _NODES, gpus: int = 0) -> Iterator[Cluster]:
+def shared_cluster(
+    test_run: str, *, nodes: int = _NODES, gpus: int = 0, packages: tuple[str, ...] = ()
+) -> Iterator[Cluster]:
     """The cluster of a test run: the first process of the run brings it up, the last one takes it down."""
     name = f"t{hashlib.sha256(test_run.encode()).hexdigest()[:8]}"
     me = _SESSIONS / name / str(os.getpid())
@@ -63,7 +65,7 @@ def shared_cluster(test_run: str, *, nodes: int = _NODES, gpus: int = 0) -> Iter
             me.parent.mkdir(exist_ok=True)
             me.touch()
             spec_file = STATE / name / "spec.json"
-            new = Spec(nodes, name, gpus=gpus, ssh_port=free_port())
+            new = Spec(nodes, name, gpus=gpus, ssh_port=free_port(), packages=packages)
             running = Cluster.load(name) if spec_file.exists() else Cluster(new)
             running.up()
         yield running

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -71,11 +71,14 @@ SUITES = {
 }
 
 
-def ensure_rootfs(suite_name: str) -> Path:
-    """The cached root file system of a suite, built first when there is none (about a minute)."""
+def ensure_rootfs(suite_name: str, packages: tuple[str, ...] = ()) -> Path:
+    """The cached root file system of a suite, built first when there is none (about a minute).
+
+    packages: of Debian, beside the usual ones; each choice of them has a root file system of its own.
+    """
     if suite_name not in SUITES:
         raise TestbedError(f"no suite '{suite_name}': choose one of {', '.join(SUITES)}")
-    suite = SUITES[suite_name]
+    suite = with_packages(SUITES[suite_name], packages)
     target = CACHE / f"{suite.name}-{recipe_hash(suite)}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with _only_builder(suite):
@@ -83,6 +86,11 @@ def ensure_rootfs(suite_name: str) -> Path:
             install_tools()
             _build(suite, target)
     return target
+
+
+def with_packages(suite: Suite, packages: tuple[str, ...]) -> Suite:
+    """The suite with more packages."""
+    return replace(suite, extra_packages=suite.extra_packages + packages)
 
 
 def build_in_background(suite_name: str) -> None:

@@ -18,7 +18,10 @@ def check_rate(rate: str) -> None:
 
 @dataclass(frozen=True)
 class Spec:
-    """One cluster: a login machine and ``nodes`` compute machines n1..nN, each link limited to ``rate`` (as for tc)."""
+    """One cluster: a login machine and ``nodes`` compute machines n1..nN, each link limited to ``rate`` (as for tc).
+
+    packages: of Debian, on all machines beside the usual ones.
+    """
 
     nodes: int = 4
     name: str = "berth"
@@ -29,6 +32,7 @@ class Spec:
     tmpfs: bool = False
     dbd: bool = True
     ssh_port: int = 12022
+    packages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # The name ends up in paths, in Slurm's ClusterName and in names of namespaces, where '-' separates.
@@ -43,6 +47,10 @@ class Spec:
         if not 0 <= self.gpus <= 16:
             raise TestbedError(f"{self.gpus} gpus: choose 0 to 16")
         check_rate(self.rate)
+        object.__setattr__(self, "packages", tuple(self.packages))  # a list, where the specification was read again
+        for package in self.packages:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]{1,80}", package):
+                raise TestbedError(f"package {package!r}: write its name as Debian does")
         if not 1024 <= self.ssh_port <= 65000:
             raise TestbedError(f"ssh port {self.ssh_port}: choose 1024 to 65000 (the ports after it are used too)")
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import asdict
 
 import pytest
 
@@ -105,6 +106,23 @@ def test_the_demo_image_holds_a_link_for_each_applet():
 
 def test_each_suite_and_each_recipe_has_a_cache_folder_of_its_own():
     assert len({rootfs.recipe_hash(suite) for suite in rootfs.SUITES.values()}) == len(rootfs.SUITES)
+
+
+def test_packages_beside_the_usual_ones_make_a_recipe_of_their_own():
+    bare, suite = Spec(), rootfs.SUITES["trixie"]
+    assert rootfs.recipe_hash(rootfs.with_packages(suite, bare.packages)) == rootfs.recipe_hash(suite)
+    assert rootfs.recipe_hash(rootfs.with_packages(suite, ("libmpich12",))) != rootfs.recipe_hash(suite)
+
+
+def test_a_specification_is_the_same_when_it_is_read_again():
+    spec = Spec(packages=("libmpich12", "libstdc++6"))
+    assert Spec(**json.loads(json.dumps(asdict(spec)))) == spec
+
+
+@pytest.mark.parametrize("name", ["-y", "a b", "Slurm", "x;id", ""])
+def test_what_is_no_name_of_a_package_is_refused(name):
+    with pytest.raises(TestbedError, match="package"):
+        Spec(packages=(name,))
 
 
 def test_a_failed_program_is_reported_in_its_own_words():
