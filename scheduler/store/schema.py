@@ -17,7 +17,9 @@ from sqlalchemy import (
     text,
 )
 
+from images.host import HostFacts
 from scheduler.model.apps import App
+from scheduler.model.helper_jobs import HelperPurpose, HelperState
 from scheduler.model.jobs import FinishedRun, JobSpec, Place, Role
 from scheduler.model.plan import Decision
 from scheduler.model.runs import JobType, Observation, RunSpec
@@ -54,6 +56,12 @@ def _only_where_set(name: str) -> Index:
     """An index of the few rows in which a column is not empty."""
     there = text(f"{name} IS NOT NULL")
     return Index(None, name, sqlite_where=there, postgresql_where=there)
+
+
+def _only_where_empty(empty: str, *names: str) -> Index:
+    """A unique index over the rows in which a column is empty."""
+    there = text(f"{empty} IS NULL")
+    return Index(None, *names, unique=True, sqlite_where=there, postgresql_where=there)
 
 
 # -- tenants and users -------------------------------------------------------------------------------------------
@@ -295,6 +303,42 @@ history = Table(
     _at("at", null=False),
     Index(None, "job_id", "id"),
 )
+
+# -- what nodes can do -------------------------------------------------------------------------------------------
+
+node_facts = Table(
+    "node_facts",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("system_id", primary_key=True),
+    _words("node_class", primary_key=True),
+    Column("facts", Record(HostFacts), nullable=False),
+    _at("seen_at"),
+)
+"""``seen_at`` is empty where somebody asked to look again."""
+
+helper_jobs = Table(
+    "helper_jobs",
+    metadata,
+    _words("marker", primary_key=True),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False),
+    _words("system_id"),
+    _words("owner"),
+    Column("purpose", choice(HelperPurpose), nullable=False),
+    _words("subject"),
+    Column("run", Record(RunSpec), nullable=False),
+    Column("state", choice(HelperState), nullable=False),
+    _words("remote_id", null=True),
+    _at("intended_at", null=False),
+    _at("ended_at"),
+    _words("message"),
+    _at("next_look_at"),
+    _words("lease_owner", null=True),
+    _at("lease_until"),
+    Column("version", Integer, nullable=False),
+    _only_where_empty("ended_at", "tenant", "system_id", "owner"),
+)
+"""At most one of each login is live: the index says so."""
 
 # -- what placement learns from ----------------------------------------------------------------------------------
 
