@@ -57,8 +57,8 @@ class HelperJobStore:
     async def newest(self, tenant: str, purpose: HelperPurpose) -> Mapping[tuple[str, str], HelperJob]:
         """The newest of a tenant by system and subject."""
         mine = helpers.c.tenant == tenant, helpers.c.purpose == purpose
-        last = select(helpers.c.system_id, helpers.c.subject, func.max(helpers.c.intended_at).label("at"))
-        last = last.where(*mine).group_by(helpers.c.system_id, helpers.c.subject).subquery()
+        latest = select(helpers.c.system_id, helpers.c.subject, func.max(helpers.c.intended_at).label("at"))
+        last = latest.where(*mine).group_by(helpers.c.system_id, helpers.c.subject).subquery()
         same = (helpers.c[name] == last.c[name] for name in ("system_id", "subject"))
         query = select(*_COLUMNS).join(last, and_(*same, helpers.c.intended_at == last.c.at)).where(*mine)
         rows = (HelperJob(**row) for row in (await self._db.execute(query)).mappings())
