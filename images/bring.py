@@ -71,26 +71,26 @@ def needs_of(resolved: Resolved[Any], survey: Survey | None = None, unpacked_byt
 
 
 class Bringer:
-    """Brings images to this host, out of ``source`` into ``workshop``. One for the process: it holds the locks.
+    """Brings images to this host, into ``workshop``. One for the process: it holds the locks.
 
-    keeps_blobs: for the next image that has them; else they go as soon as they were unpacked.
+    keeps_blobs: for the next image that has them; else they go as soon as they were unpacked. Whose source reads an
+    image is each caller's: whoever resolved it there may have what was made of it.
     """
 
     def __init__(
         self,
-        source: Source[Any],
         workshop: Workshop,
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         share: Share = Share(),  # noqa: B008 - frozen
         keeps_blobs: bool = True,
     ) -> None:
-        self._source, self._workshop = source, workshop
+        self._workshop = workshop
         self._limits, self._share = limits, share
         self._locks, self._turn = Locks(), asyncio.Semaphore(1)
         self._keeps_blobs, self._users = keeps_blobs, Counter[str]()
 
-    async def learn(self, resolved: Resolved[Any]) -> Needs:
+    async def learn(self, resolved: Resolved[Any], source: Source[Any]) -> Needs:
         """What the image needs, its files seen; a SIF is not looked into.
 
         Errors of ``images.errors`` or FileRefused say why it is not known.
@@ -100,32 +100,32 @@ class Bringer:
         async with self._locks.of(resolved.manifest_digest):
             if known := self._workshop.noted("needs", resolved.manifest_digest, Needs):
                 return known
-            async with self._unpacked(resolved) as (_, needs):
+            async with self._unpacked(resolved, source) as (_, needs):
                 return needs
 
-    async def bring(self, resolved: Resolved[Any], mountable: frozenset[Compressor]) -> Brought:
+    async def bring(self, resolved: Resolved[Any], mountable: frozenset[Compressor], source: Source[Any]) -> Brought:
         """The image as a file for a system whose runtime mounts these; a SIF as it is.
 
         The errors of ``learn``; ConversionFailed, or SpecInvalid when this host has no mksquashfs that serves.
         """
         if resolved.config is None:
-            return await self._bring_sif(resolved)
+            return await self._bring_sif(resolved, source)
         key = converter_key(await installed_version(), mountable)
         name = hashlib.sha256(f"{resolved.manifest_digest};{key}".encode()).hexdigest()
         async with self._locks.of(name):
-            made = self._made(name) or await self._make(name, resolved, resolved.config, key)
+            made = self._made(name) or await self._make(name, resolved, resolved.config, key, source)
         return Brought(
             path=self._workshop.file(made.digest),
             digest=made.digest,
             size_bytes=made.size_bytes,
-            needs=await self.learn(resolved),
+            needs=await self.learn(resolved, source),
         )
 
-    async def _bring_sif(self, resolved: Resolved[Any]) -> Brought:
+    async def _bring_sif(self, resolved: Resolved[Any], source: Source[Any]) -> Brought:
         sif = resolved.manifest.sif
         if sif is None:
             raise ImageUnusable(str(resolved.reference), "holds neither an image nor a SIF", "name one of them")
-        path = await self._blob(resolved, sif)
+        path = await self._blob(resolved, sif, source)
         return Brought(path=path, digest=sif.digest, size_bytes=sif.size_bytes, needs=needs_of(resolved))
 
     # -- files -------------------------------------------------------------------------------------------------------
@@ -135,8 +135,10 @@ class Bringer:
         made = self._workshop.noted("made", name, Made)
         return made if made and self._workshop.has_file(made.digest, made.size_bytes) else None
 
-    async def _make(self, name: str, resolved: Resolved[Any], config: Config, key: ConverterKey) -> Made:
-        async with self._unpacked(resolved) as (tree, _):
+    async def _make(
+        self, name: str, resolved: Resolved[Any], config: Config, key: ConverterKey, source: Source[Any]
+    ) -> Made:
+        async with self._unpacked(resolved, source) as (tree, _):
             newest_at = await in_thread(lambda halt: _dress(tree, config, halt))
             converted = await convert(tree, tree.with_name("file"), key, self._share, newest_at)
             converted.path.rename(self._workshop.file(converted.digest))
@@ -147,7 +149,7 @@ class Bringer:
     # -- layers ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _unpacked(self, resolved: Resolved[Any]) -> AsyncIterator[tuple[Path, Needs]]:
+    async def _unpacked(self, resolved: Resolved[Any], source: Source[Any]) -> AsyncIterator[tuple[Path, Needs]]:
         """The tree of an image for as long as it is worked on, and what it shows."""
         blobs, diff_ids = resolved.manifest.layers, resolved.config.diff_ids if resolved.config else ()
         if len(blobs) != len(diff_ids):
@@ -161,7 +163,7 @@ class Bringer:
                 f"the layers have more than {self._limits.unpacked_bytes} bytes", "make it smaller"
             )
         with self._using(blobs):
-            paths = await self._fetch(resolved, blobs)
+            paths = await self._fetch(resolved, blobs, source)
             async with self._turn, self._workshop.room() as room:
                 tree, survey = room / "tree", Survey()
                 tree.mkdir()
@@ -188,13 +190,13 @@ class Bringer:
                     self._workshop.remove_blob(digest)
             self._users = +self._users
 
-    async def _fetch(self, resolved: Resolved[Any], blobs: Sequence[Descriptor]) -> list[Path]:
+    async def _fetch(self, resolved: Resolved[Any], blobs: Sequence[Descriptor], source: Source[Any]) -> list[Path]:
         """All blobs, a few at a time; the first error ends the others, and what they have stays for the next try."""
         turn = asyncio.Semaphore(AT_ONCE)
 
         async def one(blob: Descriptor) -> Path:
             async with turn:
-                return await self._blob(resolved, blob)
+                return await self._blob(resolved, blob, source)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -203,12 +205,12 @@ class Bringer:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _blob(self, resolved: Resolved[Any], blob: Descriptor) -> Path:
+    async def _blob(self, resolved: Resolved[Any], blob: Descriptor, source: Source[Any]) -> Path:
         path = self._workshop.blob(blob.digest)
         async with self._locks.of(blob.digest):
             if not path.exists():
                 with FileSink(path) as sink:
-                    await self._source.fetch(resolved.reference, blob, sink)
+                    await source.fetch(resolved.reference, blob, sink)
         return path
 
     def _unpack(

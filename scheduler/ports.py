@@ -54,11 +54,21 @@ async def nothing_to_close() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Where images are read from. ``bringer`` looks into their files; None where that is not allowed."""
+    """Where images are read from. ``bringer`` looks into their files; None where that is not allowed.
+
+    source: as the operator's logins let them be read. public: as they are read without any login; None where
+    ``source`` shows none either. sources: as a user of a tenant may read them; None where all read them alike.
+    """
 
     source: Source[Any]
     bringer: Bringer | None = None
     aclose: Callable[[], Awaitable[None]] = nothing_to_close
+    public: Source[Any] | None = None
+    sources: Callable[[str, str], Source[Any]] | None = None
+
+    def source_for(self, tenant: str, user: str) -> Source[Any]:
+        """Images as this user may read them: with the user's own logins, then the operator's."""
+        return self.source if self.sources is None else self.sources(tenant, user)
 
 
 def utc_now() -> datetime:

@@ -306,9 +306,10 @@ def images(settings: Settings) -> Images:
     exchange = Exchange(http, Rules(mirrors=settings.registry_mirrors, plain_http=plain_http))
     logins = docker_config(settings.docker_config) if settings.docker_config else no_logins
     source = Origins(exchange, logins, settings.image_folders)
+    public = Origins(exchange, no_logins, settings.image_folders) if settings.docker_config else None
     limit_bytes = settings.image_unpack_limit_mib * 2**20
     if not limit_bytes:
-        return Images(source, aclose=http.aclose)
+        return Images(source, aclose=http.aclose, public=public)
     workshop = Workshop(settings.home / "images")
     limits = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes)
-    return Images(source, Bringer(source, workshop, limits=limits, keeps_blobs=False), http.aclose)
+    return Images(source, Bringer(workshop, limits=limits, keeps_blobs=False), http.aclose, public)

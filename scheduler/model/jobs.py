@@ -10,6 +10,7 @@ from typing import Any
 
 from scheduler.model.apps import ArchiveFilter, FileInput
 from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.images import PinnedImage
 from scheduler.model.plan import Decision
 from scheduler.model.runs import ArraySpec, JobType, Observation, Resources, RunSpec, Runtime, SchedulerOption
 from scheduler.model.states import AttemptState, Condition, Event, JobState
@@ -164,6 +165,8 @@ class Job:
     visible: bool = True
     tracking_id: str | None = None
     fence: int = 0
+    image: PinnedImage | None = None
+    """What its image's name meant when it came; None where only the runtime on the system reads it."""
 
 
 class Role(StrEnum):
@@ -210,6 +213,8 @@ class Attempt:
     """Since when it is being withdrawn, which goes on until it is proven to run nothing."""
     go_at: datetime | None = None
     """When its gate was opened; only a copy that became the lead has an open gate."""
+    awaits_image: str | None = None
+    """Manifest digest of the image that is to be brought to it; None once it has it, or where none is brought."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,10 @@ async def inspect(ports: Ports, reference: str, platform: str, *, deep: bool = F
             "is not allowed on this server",
             "leave it out, or ask the operator for BERTH_IMAGE_UNPACK_LIMIT_MIB",
         )
-    resolved = await ports.images.source.resolve(parsed, target)
+    source = ports.images.source
+    resolved = await source.resolve(parsed, target)
     if deep and ports.images.bringer is not None:
-        return Inspected(resolved, await ports.images.bringer.learn(resolved))
+        return Inspected(resolved, await ports.images.bringer.learn(resolved, source))
     return Inspected(resolved, needs_of(resolved))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from images.policy import policy_of
 from scheduler.model.errors import Forbidden
 from scheduler.model.pages import Page, Scope
 from scheduler.model.probes import ProbeAsk, ProbeReport
@@ -35,11 +36,15 @@ async def create(
     check_credential: bool,
     repeatable: Repeatable | None,
 ) -> str:
-    """Define a system, with the credential of its static account where one is given; its id."""
+    """Define a system, with the credential of its static account where one is given; its id.
+
+    SpecInvalid where its notes say of images what cannot be meant.
+    """
     known = await earlier(ports, caller, repeatable)
     if known is not None:
         return str(known["id"])
     _demand_own(caller, system)
+    policy_of(system)
     now = ports.clock()
     system = replace(system, created_at=now, updated_at=now)
     if credential is not None and check_credential:
@@ -113,12 +118,17 @@ async def change(
     *,
     deleted: bool = False,
 ) -> System:
-    """Replace a system by what ``changed`` makes of it, and forget connections opened to the old one."""
+    """Replace a system by what ``changed`` makes of it, and forget connections opened to the old one.
+
+    SpecInvalid where a change makes its notes say of images what cannot be meant.
+    """
     now = ports.clock()
     async with ports.transaction() as db:
         system = await readable(db, caller, system_id, action, deleted=deleted)
         newer = replace(changed(system), updated_at=now, version=system.version)
         _demand_own(caller, newer, system)
+        if newer.notes != system.notes or newer.effective_user_id != system.effective_user_id:
+            policy_of(newer)
         if (newer.host, newer.port) != (system.host, system.port):
             newer = replace(newer, host_key=None)
         newer = await SystemStore(db).replace(newer)

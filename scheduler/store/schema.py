@@ -18,8 +18,10 @@ from sqlalchemy import (
 )
 
 from images.host import HostFacts
+from images.needs import Needs
 from scheduler.model.apps import App
 from scheduler.model.helper_jobs import HelperPurpose, HelperState
+from scheduler.model.images import CopyState, PinnedImage
 from scheduler.model.jobs import FinishedRun, JobSpec, Place, Role
 from scheduler.model.plan import Decision
 from scheduler.model.runs import JobType, Observation, RunSpec
@@ -250,6 +252,7 @@ jobs = Table(
     Column("place", Record(Place)),
     Column("decision", Record(Decision)),
     Column("observation", Record(Observation)),
+    Column("image", Record(PinnedImage)),
     Index(None, "tenant", "owner", "id"),
     Index(None, "state", "next_look_at"),
     _only_where_set("review_at"),
@@ -288,8 +291,10 @@ attempts = Table(
     _at("go_at"),
     Column("run", Record(RunSpec), nullable=False),
     Column("place", Record(Place)),
+    _words("awaits_image", null=True),
     UniqueConstraint("job_id", "number"),
     _only_where_set("next_look_at"),
+    _only_where_set("awaits_image"),
 )
 
 history = Table(
@@ -339,6 +344,50 @@ helper_jobs = Table(
     _only_where_empty("ended_at", "tenant", "system_id", "owner"),
 )
 """At most one of each login is live: the index says so."""
+
+# -- images ------------------------------------------------------------------------------------------------------
+
+image_records = Table(
+    "image_records",
+    metadata,
+    _words("manifest_digest", primary_key=True),
+    Column("needs", Record(Needs), nullable=False),
+    _at("created_at", null=False),
+)
+"""What images need, of all tenants: it follows from the content alone."""
+
+image_copies = Table(
+    "image_copies",
+    metadata,
+    _id(),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False),
+    _words("system_id"),
+    _words("owner"),
+    _words("manifest_digest"),
+    _words("reference"),
+    _words("asked_by"),
+    Column("state", choice(CopyState), nullable=False),
+    _words("file_digest", null=True),
+    Column("size_bytes", BigInteger),
+    Column("done_bytes", BigInteger, nullable=False),
+    Column("total_bytes", BigInteger),
+    Column("sent_bytes", BigInteger),
+    Column("reused_bytes", BigInteger),
+    Column("figures", Record(dict[str, float]), nullable=False),
+    _words("message"),
+    Column("pinned", Boolean, nullable=False),
+    _at("created_at", null=False),
+    _at("updated_at", null=False),
+    _at("present_at"),
+    _at("used_at"),
+    _at("next_look_at"),
+    _words("lease_owner", null=True),
+    _at("lease_until"),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("tenant", "system_id", "owner", "manifest_digest"),
+    _only_where_set("next_look_at"),
+)
+"""``next_look_at`` is empty while nothing is to be done for a copy. ``owner``: of the login whose store it lies in."""
 
 # -- what placement learns from ----------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def may_unpack(world: World, home: Path, limit_bytes: int = 2**20) -> None:
     images = world.ports.images
     assert images is not None
     limits = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes)
-    bringer = Bringer(images.source, Workshop(home), limits=limits, keeps_blobs=False)
+    bringer = Bringer(Workshop(home), limits=limits, keeps_blobs=False)
     world.ports = replace(world.ports, images=replace(images, bringer=bringer))
     world.app.state.edge = replace(world.app.state.edge, ports=world.ports)
 

@@ -106,6 +106,21 @@ async def test_a_patch_that_makes_no_sense_is_refused_whole(world: World):
     assert (await world.get("/v3/systems/alder"))["description"] == ""
 
 
+async def test_what_cannot_be_meant_of_images_is_refused_under_its_key(world: World):
+    wrong = {"berth": {"images": {"store": "scratch", "waitS": 0}}}
+    for method, path, body in (
+        ("POST", "/v3/systems", {**SYSTEM, "notes": wrong}),
+        ("PATCH", "/v3/systems/alder", {"notes": wrong}),
+    ):
+        refused = await world.call(method, path, body)
+        assert refused.status_code == 400, method
+        for key in ("store", "waitS"):
+            assert f"notes.berth.images.{key}" in refused.json()["message"]
+    good = {"berth": {"images": {"store": "/scratch/images", "quotaBytes": 2**40}}}
+    await world.change("PATCH", "/v3/systems/alder", {"notes": good})
+    assert (await world.get("/v3/systems/alder"))["notes"] == good
+
+
 async def test_switches_say_how_much_they_changed(world: World):
     assert await world.post("/v3/systems/alder/disable") == {"changes": 1}
     assert await world.post("/v3/systems/alder/disable") == {"changes": 0}

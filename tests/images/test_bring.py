@@ -41,13 +41,14 @@ class World(Tenant):
     def restart(self) -> None:
         """Another process on the same folder."""
         self.origins = Origins(self.access.exchange, self._logins)
-        self.bringer = Bringer(self.origins, Workshop(self.home))
+        self.bringer = Bringer(Workshop(self.home))
 
     async def learn(self, name: str = "reg.org/app:1"):
-        return await self.bringer.learn(await self.origins.resolve(parse_reference(name), AMD64))
+        return await self.bringer.learn(await self.origins.resolve(parse_reference(name), AMD64), self.origins)
 
     async def bring(self, name: str = "reg.org/app:1", mountable=ZSTD):
-        return await self.bringer.bring(await self.origins.resolve(parse_reference(name), AMD64), mountable)
+        resolved = await self.origins.resolve(parse_reference(name), AMD64)
+        return await self.bringer.bring(resolved, mountable, self.origins)
 
     def blobs_asked_for(self) -> int:
         """Layers that were asked of the registry, its config left out."""
@@ -177,7 +178,7 @@ async def test_what_a_killed_process_left_is_removed_and_what_another_one_works_
 async def test_a_bomb_and_a_way_out_are_refused_and_leave_nothing(world):
     world.registry.push_image("bomb", "1", (tar(entry("zeros", bytes(2**20))),))
     world.registry.push_image("out", "1", (tar(entry("../out")),))
-    world.bringer = Bringer(world.origins, Workshop(world.home), limits=Limits(unpacked_bytes=2**19))
+    world.bringer = Bringer(Workshop(world.home), limits=Limits(unpacked_bytes=2**19))
     with pytest.raises(ImageUnusable, match="more than 524288 bytes"):
         await world.bring("reg.org/bomb:1")
     with pytest.raises(ImageUnusable, match="leads out of the image"):
@@ -190,7 +191,7 @@ async def test_layers_and_the_digests_of_the_config_must_be_as_many(world):
     found = await world.origins.resolve(parse_reference("reg.org/app:1"), AMD64)
     found = replace(found, manifest=replace(found.manifest, layers=found.manifest.layers[:1]))
     with pytest.raises(ImageUnusable, match="has 1 layers, and its config names 2"):
-        await world.bringer.learn(found)
+        await world.bringer.learn(found, world.origins)
 
 
 async def test_a_layout_on_this_host_is_brought_like_an_image_of_a_registry(tmp_path):
@@ -198,7 +199,7 @@ async def test_a_layout_on_this_host_is_brought_like_an_image_of_a_registry(tmp_
     tenant = Tenant()
     origins = Origins(tenant.access.exchange, folders=[tmp_path / "shelf"])
     found = await origins.resolve(parse_reference("oci:app"), AMD64)
-    brought = await Bringer(origins, Workshop(tmp_path / "home")).bring(found, ZSTD)
+    brought = await Bringer(Workshop(tmp_path / "home")).bring(found, ZSTD, origins)
     assert brought.needs.command.cmd == ("sh",)
     assert brought.digest == digest_of(brought.path.read_bytes())
 

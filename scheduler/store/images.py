@@ -1,0 +1,186 @@
+"""What is known of images, their copies in the stores of systems, and the attempts that await one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from images.needs import Needs
+from scheduler.model.errors import NotFound, Stale
+from scheduler.model.ids import Marker
+from scheduler.model.images import CopyState, ImageCopy
+from scheduler.model.jobs import HistoryEvent
+from scheduler.model.states import AttemptState
+from scheduler.store import schema
+from scheduler.store.changes import write_history
+from scheduler.store.statements import changed, insert_new
+
+copies, records, attempts = schema.image_copies, schema.image_records, schema.attempts
+
+COPY_COLUMNS = [copies.c[field.name] for field in fields(ImageCopy)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaiting:
+    """An attempt that awaits an image, without its run."""
+
+    marker: Marker
+    job_id: int
+    tenant: str
+    owner: str
+    system_id: str
+    state: AttemptState
+    intended_at: datetime
+    awaits_image: str
+
+
+class ImageStore:
+    """Copies by system and login; needs by content."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    # -- copies ---------------------------------------------------------------------------------------------------
+
+    async def get(self, copy_id: int) -> ImageCopy:
+        """NotFound when there is none."""
+        row = (await self._db.execute(select(*COPY_COLUMNS).where(copies.c.id == copy_id))).mappings().one_or_none()
+        if row is None:
+            raise NotFound("copy of an image", str(copy_id))
+        return ImageCopy(**row)
+
+    async def find(self, tenant: str, system_id: str, owner: str, manifest_digest: str) -> ImageCopy | None:
+        """The copy of an image in one login's store; None when it was never wanted there."""
+        named = _named(tenant, system_id, owner, manifest_digest)
+        row = (await self._db.execute(select(*COPY_COLUMNS).where(named))).mappings().one_or_none()
+        return None if row is None else ImageCopy(**row)
+
+    async def want(
+        self,
+        tenant: str,
+        system_id: str,
+        owner: str,
+        manifest_digest: str,
+        *,
+        reference: str,
+        asked_by: str,
+        at: datetime,
+    ) -> ImageCopy:
+        """The copy, which is to be brought there from now on if nobody wanted it before."""
+        row = {
+            "tenant": tenant,
+            "system_id": system_id,
+            "owner": owner,
+            "manifest_digest": manifest_digest,
+            "reference": reference,
+            "asked_by": asked_by,
+            "state": CopyState.WANTED,
+            "figures": {},
+            "message": "",
+            "done_bytes": 0,
+            "pinned": False,
+            "created_at": at,
+            "updated_at": at,
+            "next_look_at": at,
+            "version": 0,
+        }
+        await insert_new(self._db, copies, row)
+        found = await self.find(tenant, system_id, owner, manifest_digest)
+        if found is None:
+            raise NotFound("copy of an image", manifest_digest)
+        return found
+
+    async def of_tenant(self, tenant: str) -> Sequence[ImageCopy]:
+        """All copies of a tenant, oldest first."""
+        query = select(*COPY_COLUMNS).where(copies.c.tenant == tenant).order_by(copies.c.id)
+        return [ImageCopy(**row) for row in (await self._db.execute(query)).mappings()]
+
+    async def to_look_at(self, digests: Collection[str], at: datetime) -> Sequence[ImageCopy]:
+        """Copies that are due, and those of these images, that nobody works on."""
+        due = copies.c.next_look_at <= at
+        query = select(*COPY_COLUMNS).where(_free(at), or_(due, copies.c.manifest_digest.in_(digests)))
+        return [ImageCopy(**row) for row in (await self._db.execute(query.order_by(copies.c.id))).mappings()]
+
+    async def claim(self, copy: ImageCopy, process_id: str, lease_s: float, at: datetime) -> ImageCopy | None:
+        """The copy, leased; None when somebody else wrote or took it meanwhile."""
+        seen = and_(copies.c.id == copy.id, copies.c.version == copy.version, _free(at))
+        lease = {
+            "lease_owner": process_id,
+            "lease_until": at + timedelta(seconds=lease_s),
+            "version": copies.c.version + 1,
+        }
+        taken = await self._db.execute(update(copies).where(seen).values(lease).returning(*COPY_COLUMNS))
+        row = taken.mappings().one_or_none()
+        return None if row is None else ImageCopy(**row)
+
+    async def extend(self, copy: ImageCopy, lease_s: float, at: datetime) -> None:
+        """Hold the lease for ``lease_s`` more; Stale when it is no longer held."""
+        held = and_(copies.c.id == copy.id, copies.c.version == copy.version, copies.c.lease_owner.is_not(None))
+        longer = update(copies).where(held).values(lease_until=at + timedelta(seconds=lease_s))
+        if changed(await self._db.execute(longer)) != 1:
+            raise Stale(f"the lease of copy {copy.id} is no longer held")
+
+    async def note(self, copy: ImageCopy, at: datetime, *, keep: bool = False, **changes: Any) -> ImageCopy:
+        """Change a copy as it was seen, and give it back unless told to ``keep`` it; Stale if it was written since."""
+        lease = {} if keep else {"lease_owner": None, "lease_until": None}
+        values = {**changes, **lease, "updated_at": at, "version": copy.version + 1}
+        seen = and_(copies.c.id == copy.id, copies.c.version == copy.version)
+        written = await self._db.execute(update(copies).where(seen).values(values).returning(*COPY_COLUMNS))
+        row = written.mappings().one_or_none()
+        if row is None:
+            raise Stale(f"copy {copy.id} was changed meanwhile")
+        return ImageCopy(**row)
+
+    # -- who awaits one -------------------------------------------------------------------------------------------
+
+    async def awaiting(self) -> Sequence[Awaiting]:
+        """Every attempt that awaits an image, in any tenant, oldest first."""
+        columns = [attempts.c[field.name] for field in fields(Awaiting)]
+        query = select(*columns).where(attempts.c.awaits_image.is_not(None)).order_by(attempts.c.id)
+        return [Awaiting(**row) for row in (await self._db.execute(query)).mappings()]
+
+    async def settle(self, waiting: Awaiting, event: HistoryEvent | None) -> bool:
+        """The attempt awaits its image no longer; False, with nothing written, when somebody said so before."""
+        mine = and_(attempts.c.marker == waiting.marker, attempts.c.awaits_image == waiting.awaits_image)
+        if changed(await self._db.execute(update(attempts).where(mine).values(awaits_image=None))) != 1:
+            return False
+        if event is not None:
+            await write_history(self._db, [(waiting.job_id, event)])
+        return True
+
+    async def live_markers(self, tenant: str, system_id: str) -> Sequence[tuple[str, Marker]]:
+        """Owners and markers of all attempts on a system that may still read an image."""
+        query = select(attempts.c.owner, attempts.c.marker).where(
+            attempts.c.tenant == tenant, attempts.c.system_id == system_id, attempts.c.ended_at.is_(None)
+        )
+        return [(owner, marker) for owner, marker in await self._db.execute(query)]
+
+    # -- needs ----------------------------------------------------------------------------------------------------
+
+    async def put_needs(self, manifest_digest: str, needs: Needs, at: datetime) -> None:
+        """Keep what an image needs; what is known already stays."""
+        row = {"manifest_digest": manifest_digest, "needs": needs, "created_at": at}
+        await insert_new(self._db, records, row)
+
+    async def needs_of(self, digests: Collection[str]) -> Mapping[str, Needs]:
+        """What these images need, as far as it is known."""
+        query = select(records.c.manifest_digest, records.c.needs).where(records.c.manifest_digest.in_(digests))
+        return {row.manifest_digest: row.needs for row in await self._db.execute(query)}
+
+
+def _named(tenant: str, system_id: str, owner: str, manifest_digest: str) -> Any:
+    return and_(
+        copies.c.tenant == tenant,
+        copies.c.system_id == system_id,
+        copies.c.owner == owner,
+        copies.c.manifest_digest == manifest_digest,
+    )
+
+
+def _free(at: datetime) -> Any:
+    return or_(copies.c.lease_until.is_(None), copies.c.lease_until <= at)
