@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from backends import image_actions
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import Mount, RunSpec, Runtime
 
@@ -93,6 +94,8 @@ def launch_files(
     launcher = launcher or launcher_for(run.runtime)
     _check(run, launcher)
     env = run.env if unpacked is None else {"PATH": _PATH, "HOME": "/tmp", **unpacked.env, **run.env}  # noqa: S108
+    if launcher is Launcher.APPTAINER:
+        env = image_actions.environment(run.image_actions, env)
     body = {
         Launcher.APPTAINER: lambda: _apptainer(run, claim),
         Launcher.PODMAN: lambda: _podman(run, claim),
@@ -227,6 +230,8 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
     elif "://" in image:
         name = hashlib.sha256(image.encode()).hexdigest()
         lines += (_TAKE_TURNS, _FETCH_FIRST.format(name=name, image=_quote(image)))
+    lines.append(image_actions.setup(run.image_actions))
+    mounts = (*_mounts(run), *image_actions.mounts(run.image_actions))
     words = [
         *_prefix(run, claim),
         '"$2"',
@@ -234,7 +239,8 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
         "run" if run.use_entrypoint else "exec",
         "--pwd",
         _quote(run.container_dir),
-        *_quoted(word for mount in _mounts(run) for word in _apptainer_mount(mount)),
+        *_quoted(word for mount in mounts for word in _apptainer_mount(mount)),
+        *image_actions.words(run.image_actions),
         *_quoted(_options(run.container_args)),
         '"$3"' if pulled else _quote(image),
         *_quoted(run.args),
@@ -457,6 +463,9 @@ def _prefix(run: RunSpec, claim: Claim) -> list[str]:
         raise SpecInvalid.of("mpiCmd", "is needed for an MPI job outside a batch system", "for example 'mpirun -n 4'")
     nodes, cores = run.resources.nodes, run.resources.cores_per_node
     per_node, each = (cores, 1) if run.is_mpi else (1, cores)
+    launch = image_actions.launch(run.image_actions, nodes, per_node) if run.is_mpi else None
+    if launch is not None:
+        return _quoted(launch)
     return [
         f"srun --nodes={nodes} --ntasks={nodes * per_node} --ntasks-per-node={per_node} --cpus-per-task={each}",
         "--kill-on-bad-exit=1",

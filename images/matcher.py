@@ -6,13 +6,14 @@ A choice between several ways, such as whose MPI runs, counts as its best way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from images import driver_rules, gpu_code_rules, mpi_rules, rules
 from images.findings import Choice, Finding, MatchPolicy, Rule, best_way
 from images.host import HostFacts
 from images.needs import Needs
+from scheduler.model.actions import Action, LibraryPathFirst
 from scheduler.model.verdicts import Fit, ImageVerdict
 
 RULES: tuple[Rule, ...] = (
@@ -59,7 +60,9 @@ def match(needs: Needs, host: HostFacts, policy: MatchPolicy = DEFAULT_POLICY) -
     asked = [finding for rule in RULES if (finding := rule(needs, host, policy)) is not None]
     chosen = [finding for choice in CHOICES for finding in best_way(choice(needs, host, policy))]
     findings = tuple(finding for finding in (*asked, *chosen) if _says_something(finding))
-    return Match(_verdict(findings, policy), findings)
+    verdict = _verdict(findings, policy)
+    then = (needs.command.env if needs.command else {}).get("LD_LIBRARY_PATH", "")
+    return Match(replace(verdict, actions=tuple(_with_its_own(each, then) for each in verdict.actions)), findings)
 
 
 def evidence_of(finding: Finding, needs: Needs, host: HostFacts) -> tuple[str, ...]:
@@ -74,6 +77,11 @@ def evidence_of(finding: Finding, needs: Needs, host: HostFacts) -> tuple[str, .
             why = host.evidence[name]
             shown.append(f"nodes: {why.source} on {why.seen_at:%Y-%m-%d}: {why.detail}")
     return tuple(shown)
+
+
+def _with_its_own(action: Action, then: str) -> Action:
+    """What is searched first hides what the image says, unless it says it again."""
+    return replace(action, then=then) if isinstance(action, LibraryPathFirst) else action
 
 
 def _says_something(finding: Finding) -> bool:

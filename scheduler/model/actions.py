@@ -15,9 +15,10 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class LibraryPathFirst:
-    """Search this folder of the container for libraries before any other."""
+    """Search this folder of the container for libraries before any other; then where the image's own variable says."""
 
     folder: str
+    then: str = ""
 
 
 @dataclass(frozen=True, slots=True)

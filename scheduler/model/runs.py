@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from scheduler.model.actions import Action
 from scheduler.model.ids import Marker
 from scheduler.model.states import Condition
 
@@ -103,6 +104,8 @@ class RunSpec:
     plain_http_registry: bool = False
     gate_s: int = 0
     """How long the run waits, before anything of the user's, for Berth to let it go; 0: it has no gate."""
+    image_actions: tuple[Action, ...] = ()
+    """What must be done so that the image runs on the nodes of this place; for Apptainer and Singularity."""
 
 
 @dataclass(frozen=True, slots=True)
