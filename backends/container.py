@@ -33,6 +33,9 @@ GO_NAME = "go"
 NOT_STARTED_EXIT_CODE = 127
 """Exit code, also recorded, when the container could not be started; the reason is on standard error."""
 
+IMAGE_NAME = "image.sh"
+"""What tells a run where its image lies, in its marker directory: it sets ``image``, or leaves it empty and ``why``."""
+
 SCRIPT_NAME = "tapisjob.sh"
 ENV_NAME = "tapisjob.env"
 EXIT_CODE_NAME = "tapisjob.exitcode"
@@ -218,18 +221,18 @@ _RUN = """\
 
 
 def _apptainer(run: RunSpec, claim: Claim) -> str:
-    several = run.resources.nodes > 1 or run.is_mpi
-    image = _image(run)
-    pulled = several and _TRANSPORT.match(image) is not None
     lines = [_FIND_APPTAINER]
     if run.plain_http_registry:
         lines.append("export APPTAINER_NOHTTPS=1 SINGULARITY_NOHTTPS=1\n")
-    if pulled:
-        verb = "build" if re.match(r"(oci|oci-archive|docker-archive|docker-daemon):", image) else "pull"
-        lines += (_TAKE_TURNS, _PULL_ONCE.format(verb=verb, image=_quote(image)))
-    elif "://" in image:
-        name = hashlib.sha256(image.encode()).hexdigest()
-        lines += (_TAKE_TURNS, _FETCH_FIRST.format(name=name, image=_quote(image)))
+    fetched, is_file = _fetched(run)
+    if run.image_wait_s:
+        lines.append(_AWAIT_IMAGE.format(name=IMAGE_NAME, seconds=run.image_wait_s))
+        lines += ['if [ -z "$image" ]; then\n', _REFUSE_PRIVATE if run.image_is_private else _SAY_FETCH]
+        lines += [] if run.image_is_private else [f"image={_quote(_image(run))}\n", fetched]
+        lines.append("fi\n")
+        is_file = True
+    else:
+        lines.append(fetched)
     lines.append(image_actions.setup(run.image_actions))
     mounts = (*_mounts(run), *image_actions.mounts(run.image_actions))
     words = [
@@ -242,11 +245,24 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
         *_quoted(word for mount in mounts for word in _apptainer_mount(mount)),
         *image_actions.words(run.image_actions),
         *_quoted(_options(run.container_args)),
-        '"$3"' if pulled else _quote(image),
+        '"$3"' if is_file else _quote(_image(run)),
         *_quoted(run.args),
     ]
-    positional = '"$prefix" "$runtime"' + (' "$image"' if pulled else "")
+    positional = '"$prefix" "$runtime"' + (' "$image"' if is_file else "")
     return "".join(lines) + _RUN.format(positional=positional, command=" ".join(words))
+
+
+def _fetched(run: RunSpec) -> tuple[str, bool]:
+    """Lines by which the runtime itself fetches the image; whether they leave it as a file, named by ``$image``."""
+    image = _image(run)
+    several = run.resources.nodes > 1 or run.is_mpi
+    if several and _TRANSPORT.match(image) is not None:
+        verb = "build" if re.match(r"(oci|oci-archive|docker-archive|docker-daemon):", image) else "pull"
+        return _TAKE_TURNS + _PULL_ONCE.format(verb=verb, image=_quote(image)), True
+    if "://" not in image:
+        return "", False
+    name = hashlib.sha256(image.encode()).hexdigest()
+    return _TAKE_TURNS + _FETCH_FIRST.format(name=name, image=_quote(image)), False
 
 
 _FIND_APPTAINER = """\
@@ -258,6 +274,30 @@ else
     refuse "neither apptainer nor singularity was found in PATH=$PATH"
 fi
 export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1  # values are data: the container's shell must not expand them
+"""
+
+_AWAIT_IMAGE = """\
+# Berth brings the image while the job waits in the queue, and says here where it lies.
+trap 'finish 143' HUP INT TERM
+waited=0
+until [ -e "$marker_dir/{name}" ] || [ "$waited" -ge {seconds} ]; do
+    [ "$waited" -gt 0 ] || echo "tapisjob: waits for its image, for at most {seconds} s" >&2
+    sleep 1
+    waited=$((waited + 1))
+    ls "$marker_dir" > /dev/null # a network file system looks for new names when a directory is opened
+done
+image=
+why="it was not brought here within $waited s"
+[ ! -e "$marker_dir/{name}" ] || . "$marker_dir/{name}"
+trap : HUP INT TERM
+"""
+
+_SAY_FETCH = """\
+echo "tapisjob: $why; the container runtime fetches the image itself" >&2
+"""
+
+_REFUSE_PRIVATE = """\
+refuse "$why; the image is private, so that nothing but Berth can fetch it"
 """
 
 _TAKE_TURNS = """\

@@ -106,6 +106,10 @@ class RunSpec:
     """How long the run waits, before anything of the user's, for Berth to let it go; 0: it has no gate."""
     image_actions: tuple[Action, ...] = ()
     """What must be done so that the image runs on the nodes of this place; for Apptainer and Singularity."""
+    image_wait_s: int = 0
+    """How long it waits, once it has nodes, for Berth to say where its image lies; 0: the runtime fetches it."""
+    image_is_private: bool = False
+    """Whether only a login of Berth's reads the image: then the runtime never fetches it."""
 
 
 @dataclass(frozen=True, slots=True)

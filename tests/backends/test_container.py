@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends.container import NOT_STARTED_EXIT_CODE, Claim, Launcher, UnpackedImage, job_env, launch_files
+from images import fragment
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import Mount, Resources, RunSpec, Runtime
 
@@ -311,6 +312,103 @@ def test_a_run_without_a_gate_asks_nobody(host):
     assert host.start(host.run).returncode == 0
 
 
+def awaiting_its_image(host: Host, sleep: str = ":", **changes):
+    """Run a job that waits for its image for at most 5 s, with a clock as above."""
+    host.install("apptainer", text='#!/bin/sh\n[ "$2" = pull ] && echo "$5" >> "$HOME/pulled"\n' + SHOW[10:])
+    host.install("sleep", text=f"#!/bin/sh\necho >> {host.root}/seconds\n{sleep}\n")
+    return host.start(replace(host.run, **{"image_wait_s": 5, "args": ("true",), **changes}))
+
+
+def an_image(host: Host, data: bytes = b"squashfs") -> Path:
+    image = host.root / "the store's image"
+    image.write_bytes(data)
+    return image
+
+
+def tell(host: Host, lines: bytes) -> None:
+    (host.marker_dir / "image.sh").write_bytes(lines)
+
+
+def test_a_job_whose_image_is_there_runs_it_and_does_not_wait(host):
+    tell(host, fragment.at(str(an_image(host)), 8))
+    done = awaiting_its_image(host)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert host.argv()[-2:] == [str(host.root / "the store's image"), "true"]
+    assert not (host.root / "seconds").exists()
+    assert not (host.root / "pulled").exists()
+
+
+def test_a_job_that_starts_before_its_image_waits_for_it_and_says_so_once(host):
+    (host.root / "prepared.sh").write_bytes(fragment.at(str(an_image(host)), 8))
+    comes = f"[ $(wc -l < {host.root}/seconds) -lt 3 ] || cp {host.root}/prepared.sh {host.marker_dir}/image.sh"
+    done = awaiting_its_image(host, comes)
+    assert (done.returncode, seconds(host)) == (0, 3)
+    assert done.stderr == b"tapisjob: waits for its image, for at most 5 s\n"
+    assert host.argv()[-2] == str(host.root / "the store's image")
+
+
+def test_a_job_that_waited_in_vain_lets_the_runtime_fetch_the_image(host):
+    done = awaiting_its_image(host)
+    assert (done.returncode, seconds(host)) == (0, 5)
+    assert b"it was not brought here within 5 s; the container runtime fetches the image itself" in done.stderr
+    assert (host.root / "pulled").read_text() == "docker://busybox\n"
+    assert host.argv()[-2] == "docker://busybox"
+
+
+def test_a_job_is_told_why_its_image_was_given_up(host):
+    tell(host, fragment.nowhere("it's broken;\n$(touch owned) `id`"))
+    done = awaiting_its_image(host)
+    assert (done.returncode, host.argv()[-2]) == (0, "docker://busybox")
+    assert b"tapisjob: it's broken; $(touch owned) `id`; the container runtime fetches" in done.stderr
+    assert not (host.root / "seconds").exists()
+    assert not list(host.root.rglob("owned"))
+
+
+def test_a_private_image_is_never_fetched_without_its_login(host):
+    done = awaiting_its_image(host, image_is_private=True)
+    assert done.returncode == NOT_STARTED_EXIT_CODE
+    assert b"the image is private, so that nothing but Berth can fetch it" in done.stderr
+    assert not (host.root / "pulled").exists()
+    assert not (host.root / "argv").exists()
+
+
+def test_an_image_that_is_gone_from_the_store_or_not_whole_is_not_run(host):
+    tell(host, fragment.at(str(an_image(host)), 9))
+    done = awaiting_its_image(host)
+    assert host.argv()[-2] == "docker://busybox"
+    assert b"is not there with its 9 bytes; the container runtime fetches" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "runs", "said"),
+    [("cd / &&\ntrue\n", "/local/copy", b""), ("exit 3\n", "/store's image", b"nodes get no copies of their own")],
+    ids=["ends well", "fails"],
+)
+def test_each_node_runs_its_own_copy_or_the_stores_file_where_the_broadcast_failed(host, lines, runs, said):
+    tell(host, fragment.at(str(an_image(host)), 8, lines, "/local/copy"))
+    done = awaiting_its_image(host)
+    assert done.returncode == 0
+    assert host.argv()[-2].endswith(runs.replace("/store", "/the store"))
+    assert said in done.stderr
+
+
+def test_several_nodes_run_the_image_that_was_brought(slurm_host):
+    tell(slurm_host, fragment.at(str(an_image(slurm_host)), 8))
+    run = replace(slurm_host.run, resources=Resources(nodes=2), image_wait_s=5, args=("hostname",))
+    done = slurm_host.start(run, Claim.SLURM, SLURM_JOB_ID="41")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert slurm_host.argv()[-2:] == [str(slurm_host.root / "the store's image"), "hostname"]
+
+
+def test_a_job_that_is_ended_while_it_waits_for_its_image_starts_nothing(host):
+    host.install("apptainer")
+    host.install("sleep", text="#!/bin/sh\nkill -TERM $PPID\n")
+    done = host.start(replace(host.run, image_wait_s=5))
+    assert done.returncode == 143
+    assert (host.marker_dir / "exit").read_text() == "143\n"
+    assert not (host.root / "argv").exists()
+
+
 def test_every_task_of_an_array_has_a_claim_and_an_exit_of_its_own(slurm_host):
     for task in ("3", "7"):
         env = {"SLURM_JOB_ID": f"5{task}", "SLURM_ARRAY_JOB_ID": "50", "SLURM_ARRAY_TASK_ID": task}
@@ -474,6 +572,7 @@ GOLDEN_RUN = RunSpec(
     [
         ("slurm-one-node", GOLDEN_RUN, Claim.SLURM),
         ("slurm-mpi", replace(GOLDEN_RUN, is_mpi=True, resources=Resources(nodes=2, cores_per_node=4)), Claim.SLURM),
+        ("slurm-image", replace(GOLDEN_RUN, image_wait_s=1800), Claim.SLURM),
         ("fork-docker", replace(GOLDEN_RUN, runtime=Runtime.DOCKER, job_uuid="0b8f-007"), Claim.FORK),
     ],
 )
