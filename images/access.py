@@ -13,10 +13,10 @@ import httpx
 from images.credentials import Login, Logins, no_logins
 from images.errors import ImagePrivate, ImageUnknown, RegistryMisbehaves, RegistryUnavailable, TagMoved
 from images.exchange import Ask, Exchange
-from images.reference import DOCKER_HUB, RegistryReference
+from images.reference import DOCKER_HUB, HUB_SERVER, RegistryReference, registry_at
 from images.tokens import Tokens, no_access
+from scheduler.model.errors import SpecInvalid
 
-HUB_SERVER = "registry-1.docker.io"
 _CHALLENGES = 2
 _REMAINING = re.compile(r"(\d{1,9})(?:;w=(\d{1,9}))?")
 
@@ -67,8 +67,7 @@ class Access:
     ) -> AsyncIterator[httpx.Response]:
         """The answer about a repository; who asks is said as far as the server demands it."""
         repository = server.prefix + reference.repository
-        scheme = "http" if server.host in self.exchange.rules.plain_http else "https"
-        url = f"{scheme}://{server.host}/v2/{repository}/{path}"
+        url = f"{_base_url(self.exchange, server)}{repository}/{path}"
         login: Login | None = None
         for challenge in range(_CHALLENGES + 1):
             authorization = self._tokens.known(server.host, repository)
@@ -82,7 +81,7 @@ class Access:
                     raise RegistryMisbehaves(f"{server.host} redirects to {response.url.host}, which asks for a login")
                 self._tokens.forget(server.host, repository)
                 if challenge < _CHALLENGES:
-                    login = await self._logins(DOCKER_HUB if server.host == HUB_SERVER else server.host, repository)
+                    login = await self._logins(registry_at(server.host), repository)
                     await self._tokens.answer(response, server.host, repository, login)
             finally:
                 await response.aclose()
@@ -100,6 +99,37 @@ class Access:
             self.rate_limits[host] = RateLimit(int(match[1]), int(match[2] or 0))
 
 
+async def try_login(exchange: Exchange, host: str, login: Login) -> bool:
+    """Show a login to a registry; False where that proves nothing, since everyone is let in there.
+
+    CredentialRefused when it is not taken, SpecInvalid when no registry answers under that name.
+    """
+    server, tokens = origin_of(host), Tokens(exchange)
+    url, authorization = _base_url(exchange, server), ""
+    for _ in range(_CHALLENGES):
+        response = await exchange.send(Ask("GET", url, authorization=authorization))
+        try:
+            if response.status_code != 401:
+                break
+            if response.url.host != httpx.URL(url).host:
+                raise RegistryMisbehaves(f"{host} redirects to {response.url.host}, which asks for a login")
+            await tokens.answer(response, server.host, "", login)
+            authorization = tokens.known(server.host, "")
+        finally:
+            await response.aclose()
+    if response.status_code in (401, 403):
+        raise no_access(server.host, "", login)
+    if response.status_code != 200:
+        wrong = f"'{host}' is no registry: it answers {response.status_code} to /v2/"
+        raise SpecInvalid.of("registry", wrong, "check its name")
+    return bool(authorization)
+
+
 def origin_of(host: str) -> Server:
     """The registry itself; Docker Hub answers under a name that is not its own."""
     return Server(HUB_SERVER if host == DOCKER_HUB else host)
+
+
+def _base_url(exchange: Exchange, server: Server) -> str:
+    scheme = "http" if server.host in exchange.rules.plain_http else "https"
+    return f"{scheme}://{server.host}/v2/"

@@ -13,8 +13,10 @@ from scheduler.model.errors import (
     UnexpectedReply,
 )
 
-LOGINS = "the file that BERTH_DOCKER_CONFIG names"
-"""Where people are told that logins for registries belong."""
+
+def login_command(host: str) -> str:
+    """How people give Berth their login for a registry."""
+    return f"berth images login {host}"
 
 
 class ImageUnusable(SpecInvalid):

@@ -13,14 +13,14 @@ from types import MappingProxyType
 from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
-from images.errors import LOGINS
 from scheduler.model.errors import SpecInvalid
 
 DOCKER_HUB = "docker.io"
+HUB_SERVER = "registry-1.docker.io"
 LIBRARY_HOST = "library.sylabs.io"
 MOST_CHARACTERS = 2048
 
-_HUB_ALIASES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
+_HUB_ALIASES = frozenset({DOCKER_HUB, "index.docker.io", HUB_SERVER})
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL}){{0,15}}|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?")
 _PART = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
@@ -128,6 +128,24 @@ def parse_reference(text: str, field: str = "image") -> Reference:
         return _parse(text)
     except _Wrong as wrong:
         raise SpecInvalid.of(field, f"'{_shown(text)}' {wrong.what}", wrong.fix) from None
+
+
+def parse_registry(text: str, field: str = "registry") -> str:
+    """The ``host[:port]`` of a registry as references write it; ``docker.io`` for Docker Hub under any of its names.
+
+    SpecInvalid names ``field``, as ``parse_reference`` does.
+    """
+    try:
+        return _host(text)
+    except _Wrong as wrong:
+        raise SpecInvalid.of(
+            field, f"'{_shown(text)}' {wrong.what}", "write it as in an image's name: ghcr.io or localhost:5000"
+        ) from None
+
+
+def registry_at(server: str) -> str:
+    """The registry that answers as ``server``: Docker Hub does so under a name that is not its own."""
+    return DOCKER_HUB if server == HUB_SERVER else server
 
 
 def is_digest(text: str) -> bool:
@@ -238,7 +256,7 @@ def _web(text: str) -> UrlReference:
         _refuse("has no sha256 digest after '#'", "write #sha256: and 64 hexadecimal digits in lower case")
     parts = _url_parts(url)
     if "@" in parts.netloc:
-        _refuse("carries a login in its URL", f"leave it out; logins belong into {LOGINS}")
+        _refuse("carries a login in its URL", "leave it out; only files that anyone may read are fetched so")
     _host(parts.netloc)
     if not parts.path.strip("/"):
         _refuse("names no file on that host", "write https://host/path/app.sif")

@@ -17,7 +17,6 @@ import httpx
 
 from images.access import Access, Server, origin_of
 from images.errors import (
-    LOGINS,
     BlobCorrupt,
     ImagePrivate,
     ImageUnknown,
@@ -25,6 +24,7 @@ from images.errors import (
     RegistryMisbehaves,
     RegistryUnavailable,
     TagMoved,
+    login_command,
 )
 from images.exchange import read_at_most, told
 from images.manifests import (
@@ -259,7 +259,8 @@ def _check(response: httpx.Response, said: str, reference: RegistryReference, is
         )
     if status == 403:
         raise ImagePrivate(
-            f"{reference.host}/{reference.repository} may not be read{said}; have a login that may put into {LOGINS}"
+            f"{reference.host}/{reference.repository} may not be read{said}; log in as someone who may: "
+            + login_command(reference.host)
         )
     raise RegistryMisbehaves(f"{reference.host} answers {status}{said} for {reference.repository}")
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import httpx
 
 from images.credentials import Login
-from images.errors import LOGINS, ImagePrivate, RegistryMisbehaves, RegistryUnavailable
+from images.errors import ImagePrivate, RegistryMisbehaves, RegistryUnavailable, login_command
 from images.exchange import Ask, Exchange, read_at_most
+from images.reference import registry_at
+from scheduler.model.errors import CredentialRefused
 
 DEFAULT_TOKEN_S = 60.0
 """How long a token holds whose answer does not say."""
@@ -66,7 +68,10 @@ class Tokens:
         self._kept.pop((host, repository), None)
 
     async def answer(self, response: httpx.Response, host: str, repository: str, login: Login | None) -> None:
-        """Earn an authorization for what a 401 demands; ImagePrivate when it cannot be had."""
+        """Earn an authorization for what a 401 demands; ImagePrivate when it cannot be had.
+
+        repository: "" for the registry as a whole.
+        """
         challenges = parse_challenges(response.headers.get_list("www-authenticate"))
         bearer = next((one for one in challenges if one.scheme == "bearer"), None)
         if bearer is not None:
@@ -102,19 +107,22 @@ class Tokens:
         return f"Bearer {token}", max(1.0, (lifetime_s if known else DEFAULT_TOKEN_S) - _MARGIN_S)
 
 
-def no_access(host: str, repository: str, login: Login | None) -> ImagePrivate:
+def no_access(host: str, repository: str, login: Login | None) -> CredentialRefused:
     """Many registries say the same of what they hide and of what they do not have, so this says both."""
+    host = registry_at(host)
+    who = f"'{login.username}'" if login and login.username else "the identity token"
+    if not repository:
+        return CredentialRefused(f"{host} does not take the login of {who}; check the name, password or access token")
     if login is None:
-        why = f"is private or does not exist; check its name, or have a login for {host} put into {LOGINS}"
+        why = f"is private or does not exist; check its name, or log in: {login_command(host)}"
     else:
-        who = f"'{login.username}'" if login.username else "the identity token"
-        why = f"may not be read with the login of {who}, which may have run out; have it renewed in {LOGINS}"
+        why = f"may not be read with the login of {who}, which may have run out; log in again: {login_command(host)}"
     return ImagePrivate(f"{host}/{repository} {why}")
 
 
 def _token_ask(challenge: Challenge, host: str, repository: str, login: Login | None) -> Ask:
     wanted = {"service": challenge.parameters.get("service", "")}
-    wanted["scope"] = challenge.parameters.get("scope") or f"repository:{repository}:pull"
+    wanted["scope"] = challenge.parameters.get("scope") or (repository and f"repository:{repository}:pull")
     wanted = {name: value for name, value in wanted.items() if value}
     try:
         realm = httpx.URL(challenge.parameters.get("realm", ""))

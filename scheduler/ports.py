@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from backends.base import Backend, Storage
 from images.bring import Bringer
+from images.credentials import Login
 from images.sources import Source
 from placement.problem import Ask, Problem
 from scheduler.knowledge import Knowledge
@@ -56,8 +57,9 @@ async def nothing_to_close() -> None:
 class Images:
     """Where images are read from. ``bringer`` looks into their files; None where that is not allowed.
 
-    source: as the operator's logins let them be read. public: as they are read without any login; None where
-    ``source`` shows none either. sources: as a user of a tenant may read them; None where all read them alike.
+    source: as the operator's logins let them be read. public: as they are read without any login; None where nobody
+    has one. sources: as a user of a tenant may read them; None where all read them alike. try_login: shows a login to
+    a registry, as ``images.access.try_login`` does.
     """
 
     source: Source[Any]
@@ -65,6 +67,7 @@ class Images:
     aclose: Callable[[], Awaitable[None]] = nothing_to_close
     public: Source[Any] | None = None
     sources: Callable[[str, str], Source[Any]] | None = None
+    try_login: Callable[[str, Login], Awaitable[bool]] | None = None
 
     def source_for(self, tenant: str, user: str) -> Source[Any]:
         """Images as this user may read them: with the user's own logins, then the operator's."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from backends.slurm.probe import probe
 from backends.ssh.backend import SshBackend
 from backends.ssh.connection import SshConnection, verify
 from backends.ssh.storage import SftpStorage
+from images.access import try_login
 from images.bring import Bringer
-from images.credentials import docker_config, no_logins
+from images.credentials import Login, Logins, docker_config, no_logins
 from images.exchange import Exchange, Rules
 from images.origins import Origins
+from images.personal import Personal
 from images.streams import Limits
 from images.workshop import Workshop
 from scheduler.addresses import GuardedTransport
@@ -44,10 +47,13 @@ from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
 from scheduler.store.definitions import Definitions
 from scheduler.store.group_commit import GroupCommit
+from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore, SystemStore
 
 log = structlog.get_logger()
+
+Reading = Callable[[], AbstractAsyncContextManager[Any]]
 
 REREAD_S = 10.0
 """How long a definition or a credential that another process changed may go on being used."""
@@ -87,7 +93,7 @@ class SystemConnections:
 
     def __init__(
         self,
-        reading: Callable[[], AbstractAsyncContextManager[Any]],
+        reading: Reading,
         *,
         state_dir: Path,
         images_dir: Path,
@@ -290,11 +296,11 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         connections=connections,
         wake=wake,
         process_id=process_id,
-        images=images(settings),
+        images=images(settings, opened.reading),
     )
 
 
-def images(settings: Settings) -> Images:
+def images(settings: Settings, reading: Reading) -> Images:
     """Registries, libraries and files as the operator lets them be read, and looked into as far as he allows."""
     mirrors = {mirror.partition("/")[0] for places in settings.registry_mirrors.values() for mirror in places}
     plain_http = frozenset(settings.plain_http_registries)
@@ -304,12 +310,39 @@ def images(settings: Settings) -> Images:
         follow_redirects=False,
     )
     exchange = Exchange(http, Rules(mirrors=settings.registry_mirrors, plain_http=plain_http))
-    logins = docker_config(settings.docker_config) if settings.docker_config else no_logins
-    source = Origins(exchange, logins, settings.image_folders)
-    public = Origins(exchange, no_logins, settings.image_folders) if settings.docker_config else None
+    logins = docker_config(settings.docker_config) if settings.docker_config else None
+    read = personal_images(exchange, logins, settings.image_folders, reading, http.aclose)
     limit_bytes = settings.image_unpack_limit_mib * 2**20
     if not limit_bytes:
-        return Images(source, aclose=http.aclose, public=public)
+        return read
     workshop = Workshop(settings.home / "images")
     limits = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes)
-    return Images(source, Bringer(workshop, limits=limits, keeps_blobs=False), http.aclose, public)
+    return replace(read, bringer=Bringer(workshop, limits=limits, keeps_blobs=False))
+
+
+def personal_images(
+    exchange: Exchange,
+    operators: Logins | None,
+    folders: Sequence[Path],
+    reading: Reading,
+    aclose: Callable[[], Awaitable[None]],
+) -> Images:
+    """Images for all users over one transport: each with the logins that they have in the store."""
+
+    async def own(tenant: str, user: str) -> Mapping[str, Login]:
+        async with reading() as db:
+            kept = await RegistryLoginStore(db).of(tenant, user)
+        return {each.registry: Login(each.username, each.secret) for each in kept}
+
+    def open_as(logins: Logins) -> Origins:
+        return Origins(exchange, logins, folders)
+
+    public = open_as(no_logins)
+    shared = open_as(operators) if operators else public
+    return Images(
+        shared,
+        aclose=aclose,
+        public=public,
+        sources=Personal(shared, own, operators or no_logins, open_as).of,
+        try_login=partial(try_login, exchange),
+    )

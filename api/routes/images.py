@@ -29,5 +29,5 @@ async def inspect(
     deep: DeepQuery = False,
 ) -> Response:
     """What an image is and what it needs, each need with its evidence; nothing is run."""
-    found = await images.inspect(ports, reference, platform, deep=deep)
+    found = await images.inspect(ports, caller, reference, platform, deep=deep)
     return answer(ImageView.of(found), "image inspected")

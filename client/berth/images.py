@@ -1,9 +1,11 @@
-"""What images are and need, as the server reads them."""
+"""What images are and need as the server reads them, and logins for registries."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berth.records import Raw
-from berth.session import Session
+from berth.session import Session, segment
 
 READ_S = 120.0
 """How long an answer may take for which the server asks a registry."""
@@ -30,3 +32,20 @@ class Images:
             params["deep"] = "true"
         timeout_s = UNPACK_S if deep else READ_S
         return dict(self._session.call("GET", "/v3/images/inspect", params=params, timeout_s=timeout_s)["result"])
+
+    # -- registries ----------------------------------------------------------------------------------------------
+
+    def logins(self) -> Sequence[Raw]:
+        """The registries that the user is logged in to, without the secrets."""
+        return list(self._session.get("/v3/images/logins"))
+
+    def login(self, registry: str, username: str, password: str, *, check: bool = True) -> Raw:
+        """Store the user's login for a registry. check: the server asks the registry first."""
+        params = None if check else {"skipCredentialCheck": "true"}
+        body = {"username": username, "password": password}
+        path = f"/v3/images/logins/{segment(registry)}"
+        return dict(self._session.call("PUT", path, params=params, body=body, timeout_s=READ_S)["result"])
+
+    def logout(self, registry: str) -> None:
+        """Forget the user's login for a registry."""
+        self._session.call("DELETE", f"/v3/images/logins/{segment(registry)}")

@@ -12,6 +12,7 @@ from images.needs import Needs
 from images.reference import parse_reference
 from images.sources import Resolved
 from scheduler.model.errors import SpecInvalid
+from scheduler.model.users import Principal
 from scheduler.ports import Ports
 
 _PLATFORM = re.compile(r"(?P<os>[a-z0-9]{1,20})/(?P<architecture>[a-z0-9_]{1,20})(/(?P<variant>v[0-9.]{1,5}))?")
@@ -25,7 +26,7 @@ class Inspected:
     needs: Needs
 
 
-async def inspect(ports: Ports, reference: str, platform: str, *, deep: bool = False) -> Inspected:
+async def inspect(ports: Ports, caller: Principal, reference: str, platform: str, *, deep: bool = False) -> Inspected:
     """What an image is and needs on a platform, such as ``linux/arm64``: as its manifest and config say.
 
     deep: as its files show, too; Berth fetches and unpacks them. SpecInvalid where the operator does not allow that;
@@ -41,7 +42,7 @@ async def inspect(ports: Ports, reference: str, platform: str, *, deep: bool = F
             "is not allowed on this server",
             "leave it out, or ask the operator for BERTH_IMAGE_UNPACK_LIMIT_MIB",
         )
-    source = ports.images.source
+    source = ports.images.source_for(caller.tenant, caller.username)
     resolved = await source.resolve(parsed, target)
     if deep and ports.images.bringer is not None:
         return Inspected(resolved, await ports.images.bringer.learn(resolved, source))

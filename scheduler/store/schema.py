@@ -186,6 +186,19 @@ credentials = Table(
     _at("created_at"),
 )
 
+registry_logins = Table(
+    "registry_logins",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("user", primary_key=True),
+    _words("registry", primary_key=True),
+    _words("username"),
+    _words("secret_sealed"),
+    _at("verified_at"),
+    _at("created_at"),
+)
+"""How users are known to registries of images."""
+
 apps = Table(
     "apps",
     metadata,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -168,15 +169,19 @@ async def test_what_the_operator_named_is_reached_under_that_port_alone(looked_u
             await http.get("http://login:6379/")
 
 
+def no_store() -> Any:
+    raise AssertionError("nobody's logins are asked for")
+
+
 async def test_the_settings_say_what_may_be_reached(looked_up: Callable[[str, str], None], tmp_path: Path):
     looked_up("inside.org", "10.0.0.1")
-    images = wiring.images(Settings(home=tmp_path, plain_http_registries=("inside.org:5000",)))
+    images = wiring.images(Settings(home=tmp_path, plain_http_registries=("inside.org:5000",)), no_store)
     assert images.bringer is None
     with pytest.raises(FileRefused, match="not a public address"):
         await images.source.resolve(parse_reference("inside.org/app"), AMD64)
     with pytest.raises(ImageUnusable):  # it was asked, and is no registry
         await images.source.resolve(parse_reference("inside.org:5000/app"), AMD64)
     await images.aclose()
-    allowed = wiring.images(Settings(home=tmp_path, image_unpack_limit_mib=1))
+    allowed = wiring.images(Settings(home=tmp_path, image_unpack_limit_mib=1), no_store)
     assert allowed.bringer is not None
     await allowed.aclose()

@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.context import Edge, Options
 from api.schemas.apps import AppBody
-from images.origins import Origins
 from scheduler.model.ids import marker_for
 from scheduler.model.jobs import Attempt, Fact, Job
 from scheduler.model.pages import Filter, Op, Page
@@ -26,7 +25,7 @@ from scheduler.model.states import AttemptState, Condition, Event, JobState
 from scheduler.model.systems import Credential, LogicalQueue, System, SystemRuntime
 from scheduler.model.tenants import Site, Tenant
 from scheduler.model.users import SigningKey, User
-from scheduler.ports import Images, Ports
+from scheduler.ports import Ports, nothing_to_close
 from scheduler.security import passwords
 from scheduler.security.secrets import SecretBox
 from scheduler.security.tokens import Tokens, new_signing_key
@@ -39,8 +38,9 @@ from scheduler.store.jobs import JobStore
 from scheduler.store.systems import CredentialStore, SystemStore
 from scheduler.store.tenants import TenantStore
 from scheduler.store.users import UserStore
+from scheduler.wiring import personal_images
 from tests.fakes.connections import FakeConnections
-from tests.fakes.registry import FakeRegistry, error
+from tests.fakes.registry import FakeRegistry, FakeWeb, error
 from tests.fakes.system import FakeSystem
 from tests.fakes.tenant import World as Registries
 
@@ -90,6 +90,7 @@ class World:
     http: httpx.AsyncClient
     registry: FakeRegistry
     """``registry.test``, which holds ``hello:0.1``; other registries hold nothing."""
+    web: FakeWeb
     users: dict[str, User] = field(default_factory=dict)
     _runner: asyncio.Task[None] | None = None
 
@@ -267,14 +268,14 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
         definitions=Definitions(database.reading),
         connections=connections,
         clock=clock,
-        images=Images(Origins(registries.access.exchange)),
+        images=personal_images(registries.access.exchange, None, (), database.reading, nothing_to_close),
     )
     tokens = Tokens([signing_key()], clock)
     app = _application()
     app.state.edge = Edge(ports, tokens, options or Options(log_poll_s=0.01), Presence(ports))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=base_url) as http:
-        world = World(ports, database, connections, tokens, clock, app, http, registries.registry)
+        world = World(ports, database, connections, tokens, clock, app, http, registries.registry, registries.web)
         await _populate(world)
         yield world
         await world.stop()

@@ -19,7 +19,14 @@ Berth = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees the user's own configuration or environment."""
-    for name in ("BERTH_URL", "BERTH_TOKEN", "BERTH_PASSWORD", "BERTH_NEW_PASSWORD", "BERTH_SYSTEM_PASSWORD"):
+    for name in (
+        "BERTH_URL",
+        "BERTH_TOKEN",
+        "BERTH_PASSWORD",
+        "BERTH_NEW_PASSWORD",
+        "BERTH_SYSTEM_PASSWORD",
+        "BERTH_REGISTRY_PASSWORD",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)

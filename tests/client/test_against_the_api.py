@@ -297,3 +297,25 @@ async def test_an_image_that_cannot_be_shown_ends_the_command_by_the_usual_codes
 ) -> None:
     ended = await berth("images", "inspect", *words)
     assert (ended.code, said in ended.err) == (code, True), ended.err
+
+
+async def test_a_login_for_a_registry_is_stored_listed_and_forgotten(berth: Shell, world: World) -> None:
+    world.registry.realm, world.registry.private_to = "https://registry.test/token", "ada9:two\nlines"
+    world.registry.push_image("private", "1")
+    hidden = await berth("images", "inspect", "registry.test/private:1")
+    assert hidden.code == 5
+    assert "log in: berth images login registry.test" in hidden.err
+    named = ("images", "login", "https://registry.test/", "--user", "ada9")
+    wrong = await berth(*named, "--password-stdin", given="wrong\n")
+    assert (wrong.code, "does not take the login of 'ada9'" in wrong.err) == (5, True)
+    assert (await berth(*named, BERTH_REGISTRY_PASSWORD="wrong")).code == 5
+    stored = await berth(*named, "--password-stdin", given="two\nlines\n")
+    assert (stored.code, stored.out) == (0, "")
+    assert stored.err == "berth: the login of ada9 for registry.test works and is stored\n"
+    assert await berth.ok("images", "inspect", "-o", "id", "registry.test/private:1")
+    document = json.loads(await berth.ok("images", "logins", "-o", "json"))
+    assert (document["kind"], document["items"][0]["username"]) == ("RegistryLoginList", "ada9")
+    assert await berth.ok("images", "logins", "-o", "id") == "registry.test\n"
+    assert (await berth("images", "logout", "registry.test")).code == 0
+    assert (await berth("images", "logout", "registry.test")).code == 3
+    assert (await berth("images", "login", "registry.test", "--password-stdin", given="x")).code == 2

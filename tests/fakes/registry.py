@@ -111,6 +111,8 @@ class FakeRegistry:
                 return answer
         if request.url.path == "/token":
             return self._token(request)
+        if request.url.path == "/v2/":
+            return self._door(request)
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|referrers)/([^/]+)", request.url.path)
         if match is None:
             return error(404, "NOT_A_PATH")
@@ -208,9 +210,19 @@ class FakeRegistry:
         challenge = f'Bearer realm="{self.realm}",service="fake",scope="{wanted}"'
         return error(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
 
+    def _door(self, request: httpx.Request) -> httpx.Response:
+        """Who asks for nothing yet is let in with any token."""
+        said = request.headers.get("authorization", "")
+        if self.realm and said.removeprefix("Bearer ") not in self.tokens:
+            challenge = f'Bearer realm="{self.realm}",service="fake"'
+            return error(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
+        if self.basic and said != basic(self.basic):
+            return error(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="fake, registry"'})
+        return reply(200, {})
+
     def _token(self, request: httpx.Request) -> httpx.Response:
         form = parse_qs(request.content.decode())
-        scope = form["scope"][0] if form else request.url.params["scope"]
+        scope = form.get("scope", [""])[0] if form else request.url.params.get("scope", "")
         said = request.headers.get("authorization", "")
         if said and said != basic(self.private_to):
             return error(401, "UNAUTHORIZED")

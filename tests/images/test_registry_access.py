@@ -51,7 +51,7 @@ async def test_a_private_image_is_read_with_the_login_and_refused_without_it():
         if login == "ann:secret":
             await world.resolve("reg.org/private:1")
             continue
-        with pytest.raises(ImagePrivate, match=r"reg\.org.*BERTH_DOCKER_CONFIG") as refused:
+        with pytest.raises(ImagePrivate, match=r"reg\.org.*: berth images login reg\.org$") as refused:
             await world.resolve("reg.org/private:1")
         assert "wrong" not in str(refused.value)
 

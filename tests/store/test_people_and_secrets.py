@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.model.errors import AlreadyExists, NotFound, Unauthenticated
+from scheduler.model.registries import RegistryLogin
 from scheduler.model.systems import AuthnMethod, Credential
 from scheduler.model.tenants import Site, Tenant
 from scheduler.model.users import RefreshGrant, SigningKey, User
 from scheduler.security.secrets import SecretBox, SecretsUnreadable, box_at, read_key, rotate
 from scheduler.store.database import Database
 from scheduler.store.keys import KeyStore, RefreshStore
+from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore
 from scheduler.store.tenants import TenantStore
@@ -33,6 +35,9 @@ CREDENTIAL = Credential(
     public_key="ssh-ed25519 A",
     verified_at=NOW,
     created_at=NOW,
+)
+LOGIN = RegistryLogin(
+    tenant="dev", user="ann", registry="ghcr.io", username="ann1", secret="a sécret\n", created_at=NOW
 )
 
 
@@ -108,14 +113,34 @@ async def test_a_credential_is_read_back_with_its_secrets(database):
             await store.remove("dev", "cluster", "ann")
 
 
+async def test_logins_for_registries_belong_to_one_user_of_one_tenant(database):
+    others = [replace(LOGIN, user="bob"), replace(LOGIN, tenant="other"), replace(LOGIN, registry="docker.io")]
+    async with database.transaction() as db:
+        store = RegistryLoginStore(db)
+        for login in (LOGIN, *others, replace(LOGIN, secret="newer")):
+            await store.put(login)
+        assert await store.of("dev", "ann") == [others[2], replace(LOGIN, secret="newer")]
+        assert await store.get("dev", "bob", "ghcr.io") == others[0]
+        await store.remove("dev", "ann", "ghcr.io")
+        for asking in (store.get("dev", "ann", "ghcr.io"), store.remove("dev", "ann", "ghcr.io")):
+            with pytest.raises(NotFound, match=r"login 'ghcr\.io'"):
+                await asking
+        await store.remove_all("dev", "ann")
+        assert await store.of("dev", "ann") == []
+        assert await store.of("other", "ann") == [others[1]]
+        assert "sécret" not in repr(LOGIN)
+
+
 async def test_no_secret_lies_readable_in_the_database(database):
     async with database.transaction() as db:
         await CredentialStore(db).put(replace(CREDENTIAL, password="hunter2"))
+        await RegistryLoginStore(db).put(replace(LOGIN, secret="hunter3"))
         await KeyStore(db).add(SigningKey(kid="k", private_pem="PRIVATE", public_pem="PUBLIC", created_at=NOW))
         rows = [
-            str((await db.execute(text(f"SELECT * FROM {table}"))).all()) for table in ("credentials", "signing_keys")
+            str((await db.execute(text(f"SELECT * FROM {table}"))).all())
+            for table in ("credentials", "registry_logins", "signing_keys")
         ]
-    assert not [word for word in ("very secret", "hunter2", "PRIVATE") if any(word in row for row in rows)]
+    assert not [word for word in ("very secret", "hunter2", "hunter3", "PRIVATE") if any(word in row for row in rows)]
 
 
 async def test_a_secret_copied_into_another_row_does_not_open(database):
@@ -124,6 +149,10 @@ async def test_a_secret_copied_into_another_row_does_not_open(database):
         await db.execute(text("UPDATE credentials SET \"user\" = 'eve'"))
         with pytest.raises(SecretsUnreadable, match="moved"):
             await CredentialStore(db).get("dev", "cluster", "eve")
+        await RegistryLoginStore(db).put(LOGIN)
+        await db.execute(text("UPDATE registry_logins SET \"user\" = 'eve'"))
+        with pytest.raises(SecretsUnreadable, match="moved"):
+            await RegistryLoginStore(db).of("dev", "eve")
 
 
 class PowerCut(Exception):
@@ -138,7 +167,8 @@ async def test_a_key_can_be_rotated_and_an_interrupted_rotation_loses_nothing(ur
     )
 
     async def everything(db):
-        return await CredentialStore(db).get("dev", "cluster", "ann"), await KeyStore(db).all()
+        login = await RegistryLoginStore(db).get("dev", "ann", "ghcr.io")
+        return await CredentialStore(db).get("dev", "cluster", "ann"), login, await KeyStore(db).all()
 
     async def in_one_transaction(box, act):
         database = Database(url, sealer=box)
@@ -150,6 +180,7 @@ async def test_a_key_can_be_rotated_and_an_interrupted_rotation_loses_nothing(ur
 
     async def fill(db):
         await CredentialStore(db).put(CREDENTIAL)
+        await RegistryLoginStore(db).put(LOGIN)
         await KeyStore(db).add(key)
 
     async def reseal(box):
@@ -168,11 +199,11 @@ async def test_a_key_can_be_rotated_and_an_interrupted_rotation_loses_nothing(ur
     if cut != "never":
         with pytest.raises(PowerCut):
             await rotate(path, reseal_with_a_power_cut)
-        assert await in_one_transaction(box_at(path), everything) == (CREDENTIAL, [key])
+        assert await in_one_transaction(box_at(path), everything) == (CREDENTIAL, LOGIN, [key])
     await rotate(path, reseal)
     assert path.read_bytes() != before
     assert [entry.name for entry in tmp_path.iterdir() if "key" in entry.name] == ["secrets.key"]
-    assert await in_one_transaction(SecretBox(read_key(path)), everything) == (CREDENTIAL, [key])
+    assert await in_one_transaction(SecretBox(read_key(path)), everything) == (CREDENTIAL, LOGIN, [key])
 
 
 async def test_the_newest_key_comes_first_and_a_retired_one_stays(database):

@@ -1,4 +1,4 @@
-"""Commands about images: images inspect."""
+"""Commands about images: images inspect, and those of neighbouring modules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from berth.cli import image_logins
 from berth.cli.connect import connect
 from berth.cli.render import Format, Output, print_one, print_table
 from berth.records import Raw
@@ -18,7 +19,11 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 @app.callback()
 def main() -> None:
-    """What images are and what they need."""
+    """What images are and what they need, and your logins for registries."""
+
+
+for command in (image_logins.login, image_logins.logout, image_logins.logins):
+    app.command()(command)
 
 
 @app.command()

@@ -31,13 +31,16 @@ def read_definition(path: str) -> dict[str, Any]:
     return read_one(*read_text(path))
 
 
-def password(*, from_stdin: bool, prompt: str, variable: str = "BERTH_PASSWORD", confirm: bool = False) -> str:
+def password(
+    *, from_stdin: bool, prompt: str, variable: str = "BERTH_PASSWORD", confirm: bool = False, whole: bool = False
+) -> str:
     """A password from standard input, the environment, or the person at the terminal; in this order.
 
+    whole: it may have several lines, as keys of cloud accounts do, and ends with standard input.
     UsageError when there is no terminal to ask at: commands in scripts never wait for an answer.
     """
     if from_stdin:
-        text = sys.stdin.readline().rstrip("\r\n")
+        text = (sys.stdin.read() if whole else sys.stdin.readline()).rstrip("\r\n")
     elif variable in os.environ:
         text = os.environ[variable]
     elif sys.stdin.isatty():

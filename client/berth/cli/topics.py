@@ -80,13 +80,14 @@ A job file is YAML (or JSON). Everything but the image may be left out:
 A Tapis submit request, in YAML or JSON, is taken as it is."""
 
 ENVIRONMENT = """\
-BERTH_URL              the server; before the one logged in to last
-BERTH_TOKEN            an access token; before the stored login
-BERTH_PASSWORD         the password of berth login
-BERTH_NEW_PASSWORD     the password of berth user passwd
-BERTH_SYSTEM_PASSWORD  the password of an account on a system (systems probe, systems credential)
-XDG_CONFIG_HOME        where the configuration is kept: berth/config.json below it; ~/.config by default
-NO_COLOR               when set, nothing is coloured
+BERTH_URL                the server; before the one logged in to last
+BERTH_TOKEN              an access token; before the stored login
+BERTH_PASSWORD           the password of berth login
+BERTH_NEW_PASSWORD       the password of berth user passwd
+BERTH_SYSTEM_PASSWORD    the password of an account on a system (systems probe, systems credential)
+BERTH_REGISTRY_PASSWORD  the password or access token of berth images login
+XDG_CONFIG_HOME          where the configuration is kept: berth/config.json below it; ~/.config by default
+NO_COLOR                 when set, nothing is coloured
 A server (berth up) reads more of them, each beginning with BERTH_; see the operator's guide."""
 
 
