@@ -123,4 +123,12 @@ class Storage(Protocol):
         """SHA-256 of a file, in hex."""
         ...
 
+    async def run_beside(self, program: bytes, stdin: bytes) -> bytes:
+        """What a small Python program of Berth's writes, run where the files are as this login, with this to read.
+
+        It sees the system's own paths, not ours. For requests of some MiB, and answers of at most REMOTE_OUTPUT_BYTES.
+        A program that fails, is killed or writes more raises NothingLearnt: what it did until then stays done.
+        """
+        ...
+
     async def aclose(self) -> None: ...

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from backends.base import Capabilities
+from backends.beside import Commands
 from backends.container import Claim, Launcher, LaunchFiles, UnpackedImage, launch_files
 from backends.local.commands import LocalCommands, account_for
 from backends.local.images import is_unpackable, unpacked
 from backends.local.queue import Entry, Queue, Slots
 from backends.paths import marker_root
-from backends.runner.calls import Commands, Runner
+from backends.runner.calls import Runner
 from scheduler.model.errors import (
     BackendUnavailable,
     NothingLearnt,

@@ -80,16 +80,24 @@ class LocalCommands:
                 raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error
         try:
             async with asyncio.timeout(timeout_s):
-                stdout, stderr = await process.communicate()
+                stdout, stderr = await asyncio.gather(_bounded(process.stdout, argv), _bounded(process.stderr, argv))
+                await process.wait()
         except TimeoutError:
             raise BackendUnavailable(f"{argv[0]} did not end within {timeout_s:.0f} s") from None
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if len(stdout) > REMOTE_OUTPUT_BYTES:
-            raise UnexpectedReply(f"{argv[0]} wrote more than {REMOTE_OUTPUT_BYTES} bytes")
         return Completed(process.returncode or 0, stdout, stderr)
+
+
+async def _bounded(stream: asyncio.StreamReader | None, argv: Sequence[str]) -> bytes:
+    pieces = bytearray()
+    while stream is not None and (piece := await stream.read(64 * 1024)):
+        pieces += piece
+        if len(pieces) > REMOTE_OUTPUT_BYTES:
+            raise UnexpectedReply(f"{argv[0]} wrote more than {REMOTE_OUTPUT_BYTES >> 20} MiB")
+    return bytes(pieces)
 
 
 def _as_account(account: Account | None) -> Sequence[str]:

@@ -19,7 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from backends.local.commands import Account
+from backends.beside import run_beside
+from backends.local.commands import Account, LocalCommands
 from scheduler.model.errors import FileMissing, FileRefused
 from scheduler.model.runs import FileInfo, FileKind
 from scheduler.model.units import utc
@@ -38,6 +39,7 @@ class LocalStorage:
 
     def __init__(self, root: Path, account: Account | None = None) -> None:
         self._root = Path(os.path.realpath(root))
+        self._commands = LocalCommands(account)
         self._threads = ThreadPoolExecutor(
             max_workers=4, thread_name_prefix="files", initializer=_become, initargs=(account,)
         )
@@ -131,6 +133,9 @@ class LocalStorage:
                 return hashlib.file_digest(file, "sha256").hexdigest()
 
         return await self._do(path, digest)
+
+    async def run_beside(self, program: bytes, stdin: bytes) -> bytes:
+        return await run_beside(self._commands, program, stdin)
 
     async def aclose(self) -> None:
         """Let go of the threads; what they do now is finished."""

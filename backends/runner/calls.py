@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any
 
 from backends.base import LOG_CHUNK_BYTES
+from backends.beside import Commands, run_beside
 from backends.container import ENV_NAME, SCRIPT_NAME, LaunchFiles
 from scheduler.model.errors import NothingLearnt, SubmitError, SubmitRejected, SubmitUncertain, UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId, checked_marker
@@ -18,30 +19,6 @@ from scheduler.model.runs import Ending, LogChunk, Observation, RemoteState, Sta
 from scheduler.model.units import utc
 
 CALL_TIMEOUT_S = 60.0
-
-_BOOTSTRAP = (
-    "import sys;exec(compile(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())).decode(),'berth-runner','exec'))"
-)
-_FIND_PYTHON = (
-    'exec "$(command -v python3 || echo /usr/libexec/platform-python)" -c "$0"'  # the latter: Red Hat without python3
-)
-
-
-class Completed(Protocol):
-    """A command that ended."""
-
-    @property
-    def exit_status(self) -> int: ...
-    @property
-    def stdout(self) -> bytes: ...
-    @property
-    def stderr(self) -> bytes: ...
-
-
-class Commands(Protocol):
-    """Runs a command on a host; raises NothingLearnt when the host cannot be asked."""
-
-    async def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Completed: ...
 
 
 class Runner:
@@ -110,21 +87,14 @@ class Runner:
         return await self._call("snapshot")
 
     async def _call(self, do: str, **arguments: Any) -> dict[str, Any]:
-        program = _program()
         request = json.dumps({"do": do, "with": arguments}).encode("ascii")
-        done = await self._commands.run(
-            ["sh", "-c", _FIND_PYTHON, _BOOTSTRAP], b"%d\n" % len(program) + program + request, CALL_TIMEOUT_S
-        )
-        if done.exit_status == 127:
-            raise UnexpectedReply("the host has no python3; install Python 3.6 or later", _text(done.stderr))
-        if done.exit_status != 0:
-            raise UnexpectedReply(f"the runner failed on '{do}'", _text(done.stderr[-2048:]))
+        said = await run_beside(self._commands, _program(), request, CALL_TIMEOUT_S)
         try:
-            answer = json.loads(done.stdout)
+            answer = json.loads(said)
         except ValueError:
-            raise UnexpectedReply(f"the runner's answer to '{do}' is not JSON", _text(done.stdout)) from None
+            raise UnexpectedReply(f"the runner's answer to '{do}' is not JSON", _text(said)) from None
         if not isinstance(answer, dict):
-            raise UnexpectedReply(f"the runner's answer to '{do}' is not an object", _text(done.stdout))
+            raise UnexpectedReply(f"the runner's answer to '{do}' is not an object", _text(said))
         return answer
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from backends.base import Capabilities
+from backends.beside import Commands
 from backends.container import Claim, LaunchFiles, launch_files
 from backends.paths import marker_root
-from backends.runner.calls import Commands, Runner
+from backends.runner.calls import Runner
 from scheduler.model.errors import SpecInvalid, SubmitError, SubmitRejected
 from scheduler.model.ids import Marker, RemoteId
 from scheduler.model.runs import LogChunk, Observation, StagePlan, StageStatus, SubmitIntent

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncssh
 
+from backends.beside import run_beside
 from backends.ssh.connection import SshConnection
 from scheduler.model.errors import BackendUnavailable, FileMissing, FileRefused
 from scheduler.model.runs import FileInfo, FileKind
@@ -125,6 +126,10 @@ class SftpStorage:
         """SHA-256 of a file, in hex; the bytes stay on the system."""
         said = await self._tool(path, "sha256sum", "-b", "--", await self._inside(path))
         return said.lstrip("\\")[:64]
+
+    async def run_beside(self, program: bytes, stdin: bytes) -> bytes:
+        """What a program of ours writes there; both travel over one channel of the connection."""
+        return await run_beside(self._connection, program, stdin)
 
     async def aclose(self) -> None:
         """Nothing to let go of: the connection belongs to whoever opened it."""

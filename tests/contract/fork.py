@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Backend
-from backends.runner.calls import Commands, Completed
+from backends.beside import Commands, Completed
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.ids import Marker
 from scheduler.model.runs import Resources, Runtime, SubmitIntent

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from backends.base import Storage
-from scheduler.model.errors import BackendUnavailable, FileMissing, FileRefused
+from scheduler.model.errors import BackendUnavailable, FileMissing, FileRefused, NothingLearnt
 from scheduler.model.runs import FileKind
 from tests.contract.subjects import StorageSubject
 from tests.contract.systems import STORAGES
@@ -216,3 +216,49 @@ async def test_deleting_a_link_leaves_what_it_points_to(subject):
     await subject.storage.delete("way-out")
     assert await content(subject.storage, "real/a") == b"x"
     assert [entry.name for entry in await subject.storage.list("")] == ["real"]
+
+
+SAYS_WHAT_IT_READ = b"""
+import hashlib, os, sys
+read = sys.stdin.buffer.read()
+sys.stdout.write("%d %s" % (len(read), hashlib.sha256(read).hexdigest()))
+"""
+SHOWS_ITS_COMMAND_LINE = b"""
+import sys
+sys.stdout.buffer.write(open("/proc/self/cmdline", "rb").read() + open("/proc/self/environ", "rb").read())
+"""
+
+
+@pytest.mark.parametrize("size", [0, 1, 32 << 20])
+async def test_a_program_reads_all_that_it_is_given(storage, size):
+    given = (bytes(range(256)) * (size // 256 + 1))[:size]
+    said = await storage.run_beside(SAYS_WHAT_IT_READ, given)
+    assert said.decode() == f"{size} {hashlib.sha256(given).hexdigest()}"
+
+
+async def test_neither_a_program_nor_its_request_is_on_a_command_line(storage):
+    said = await storage.run_beside(SHOWS_ITS_COMMAND_LINE, b"a secret request")
+    assert b"python" in said
+    assert b"secret" not in said
+    assert b"sys.stdout.buffer.write(open" not in said
+
+
+async def test_a_program_need_not_read_what_it_is_given(storage):
+    assert await storage.run_beside(b"print('done')", bytes(8 << 20)) == b"done\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (b"raise ValueError('seven')", "seven"),
+        (b"import sys; sys.exit('no room')", "no room"),
+        (b"import os, sys; sys.stdin.buffer.read(1 << 20); os.kill(os.getpid(), 9)", "was ended"),
+        (b"import sys; sys.stdout.buffer.write(bytes(9 << 20))", "8 MiB"),
+        (b"this is no Python", "SyntaxError"),
+    ],
+    ids=["raises", "exits", "is killed midway", "writes without end", "is none"],
+)
+async def test_a_program_that_ends_badly_taught_nothing_and_the_next_one_is_run(storage, program, why):
+    with pytest.raises(NothingLearnt, match=why):
+        await storage.run_beside(program, bytes(16 << 20))
+    assert await storage.run_beside(b"print('next')", b"") == b"next\n"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
+from backends.beside import run_beside
+from backends.local.commands import LocalCommands
 from scheduler.model.errors import FileMissing, FileRefused
 from scheduler.model.runs import FileInfo, FileKind
 
@@ -109,6 +111,10 @@ class FakeStorage:
 
     async def checksum(self, path: str) -> str:
         return hashlib.sha256(self._data(path)).hexdigest()
+
+    async def run_beside(self, program: bytes, stdin: bytes) -> bytes:
+        """For real, on this machine: a program sees its files, not those in memory."""
+        return await run_beside(LocalCommands(), program, stdin)
 
     async def aclose(self) -> None:
         """Nothing is held."""
