@@ -6,7 +6,7 @@ the verb takes some; the answer is one line of JSON. The store is a directory of
     blobs/sha256/ab/<digest>   a whole image, read-only; its name is the digest of its bytes
     meta/<digest>.json         size, inode and time of that file, and the caller's record; its time is the last use
     chunks/<digest>.idx        lengths and digests of the image's chunks, in order
-    tmp/<digest>.<index>.part  an image under way, with .map (a byte per chunk: 1 when it is there) and .idx beside it
+    tmp/<digest>.<part>.part   an image under way, with .map (a byte per chunk: 1 when it is there) and .idx beside it
     leases/<digest>/<holder>   who needs the image: job-NAME while the caller knows that job, pin-NAME until taken back
     locks/<name>               who does something that need not be done twice; its time is the last heartbeat
     trash/<digest>             an image on its way out: it comes back when somebody leases it
@@ -59,7 +59,8 @@ class Store:
     def begin(self, digest, chunks, quota=None):
         """Prepare to receive an image and take what other images here share with it; the chunks still missing.
 
-        chunks: [length in bytes, sha256 in hex] each, in order. quota: {"bytes": n, "inodes": n}, each may be left out.
+        chunks: [length in bytes, sha256 in hex] each, in order; the other verbs take the answer's ``part`` in their
+        place. quota: {"bytes": n, "inodes": n}, each may be left out.
         """
         if self.have(digest)["have"]:
             return {"have": True, "missing": []}
@@ -71,12 +72,13 @@ class Store:
             part.discard()
             raise
         reused = part.take(self._held_chunks(part))
-        return {"have": False, "missing": part.missing(), "reused_bytes": reused}
+        return {"have": False, "missing": part.missing(), "reused_bytes": reused, "part": part.key}
 
     def fill(self, digest, chunks, numbers, stream):
         """Take chunks from the stream, one after the other, in the order of their numbers; the chunks still missing.
 
-        Every chunk is verified before it counts. A stream that ends early is no error: what came stays.
+        Every chunk is verified before it counts, and then wherever the image has the same bytes. A stream that ends
+        early is no error: what came stays.
         """
         part = _Part(self, digest, chunks)
         if not part.exists():
@@ -238,8 +240,10 @@ class Store:
 
     # -- room --------------------------------------------------------------------------------------------------------
 
-    def gc(self, quota, live=None, high=0.8, low=0.6, grace_s=3600, trash_s=3600, tmp_s=86400):
+    def gc(self, quota, live=None, high=0.8, low=0.6, grace_s=3600, trash_s=3600, tmp_s=86400, need_bytes=0):
         """Above the high mark, move images that nobody needs to the trash, least recently used first, to the low mark.
+
+        need_bytes: of an image that is to come; below the marks, too, images go until it fits.
 
         live: the jobs that the caller knows, without them every lease counts. A lease of a job that is not among them
         counts until it is grace_s old. The trash is emptied after trash_s: open files outlive that, and until then a
@@ -250,14 +254,16 @@ class Store:
         emptied = self._empty_trash(now - trash_s)
         self._sweep_tmp(now - tmp_s)
         bytes_, inodes = self._usage(("blobs", "meta", "chunks", "leases"))
-        trashed = []
-        if _over(bytes_, inodes, quota, high):
-            for _, digest, size_bytes in self._by_use():
-                if not _over(bytes_, inodes, quota, low):
-                    break
-                if not self._leased(digest) and self._discard(digest, now):
-                    trashed.append(digest)
-                    bytes_, inodes = bytes_ - size_bytes, inodes - ENTRIES_PER_IMAGE
+        more_bytes, more_inodes = self._usage(("tmp", "locks"))
+        more_bytes, more_inodes = more_bytes + need_bytes, more_inodes + (ENTRIES_PER_IMAGE if need_bytes else 0)
+        trashed, share = [], low if _over(bytes_, inodes, quota, high) else high
+        for _, digest, size_bytes in self._by_use():
+            comes = need_bytes and _over(bytes_ + more_bytes, inodes + more_inodes, quota, 1.0)
+            if not comes and not _over(bytes_, inodes, quota, share):
+                break
+            if not self._leased(digest) and self._discard(digest, now):
+                trashed.append(digest)
+                bytes_, inodes = bytes_ - size_bytes, inodes - ENTRIES_PER_IMAGE
         return {"trashed": trashed, "emptied": emptied, "leases_dropped": dropped, "bytes": bytes_, "inodes": inodes}
 
     def repair(self):
@@ -547,18 +553,27 @@ class _Part:
     """An image under way: a file of its full size, and a map with a byte per chunk that says which are in it."""
 
     def __init__(self, store, digest, chunks):
+        """chunks: all of them, or the ``key`` of a part that was begun; one that is not there has none."""
         self._store, self._digest = store, digest
-        self._chunks, self._offsets, size = [], [], 0
+        self._chunks, self._offsets, self._places, size = [], [], {}, 0
+        if isinstance(chunks, str):
+            self.key = _checked(chunks, "part")
+            chunks = store._read_json(self._in_tmp("idx")) or ()
         for length, chunk in chunks:
             if not (isinstance(length, int) and length > 0 and DIGEST.match("sha256:%s" % chunk)):
                 raise Refused("invalid", "chunk %d is not [length, sha256 in hex]" % len(self._chunks))
+            self._places.setdefault((length, chunk), []).append(len(self._chunks))
             self._chunks.append((length, chunk))
             self._offsets.append(size)
             size += length
         self._size = size
         self._index = json.dumps(self._chunks).encode("ascii")
-        name = "%s.%s" % (_hex(digest), hashlib.sha256(self._index).hexdigest()[:16])
-        self.path, self._map = store._path("tmp", name + ".part"), store._path("tmp", name + ".map")
+        if not hasattr(self, "key"):
+            self.key = hashlib.sha256(self._index).hexdigest()[:16]
+        self.path, self._map, self._kept_index = map(self._in_tmp, ("part", "map", "idx"))
+
+    def _in_tmp(self, kind):
+        return self._store._path("tmp", "%s.%s.%s" % (_hex(self._digest), self.key, kind))
 
     def digests(self):
         return [chunk for _, chunk in self._chunks]
@@ -569,10 +584,12 @@ class _Part:
         return self._chunks[number][0]
 
     def exists(self):
-        return os.path.exists(self.path) and os.path.exists(self._map)
+        return all(map(os.path.exists, (self.path, self._map, self._kept_index)))
 
     def reserve(self):
-        """Make both files where they are not; two that do so at once share them."""
+        """Make the files where they are not; two that do so at once share them."""
+        if not os.path.exists(self._kept_index):
+            self._make(self._kept_index, lambda file: file.write(self._index))
         if not os.path.exists(self.path):
             _unlink(self._map)
             self._make(self.path, lambda file: file.truncate(self._size))
@@ -593,6 +610,7 @@ class _Part:
     def discard(self):
         _unlink(self.path)
         _unlink(self._map)
+        _unlink(self._kept_index)
 
     def opened(self):
         return _Opened(self.path, self._map)
@@ -601,25 +619,26 @@ class _Part:
         length, chunk = self._chunks[number]
         if len(data) != length or hashlib.sha256(data).hexdigest() != chunk:
             raise Refused("corrupt", "chunk %d did not arrive as it was sent; send it again" % number)
-        _write_at(file, data, self._offsets[number])
-        _write_at(marks, b"1", number)
+        for place in self._places[length, chunk]:
+            _write_at(file, data, self._offsets[place])
+            _write_at(marks, b"1", place)
 
     def take(self, held):
         """Copy the chunks that other images here have; the bytes that need not come."""
         taken = 0
         with self.opened() as (file, marks):
-            for number in self.missing():
-                length, chunk = self._chunks[number]
+            for length, chunk in {self._chunks[number]: None for number in self.missing()}:
                 if chunk not in held:
                     continue
+                places = self._places[length, chunk]
                 path, offset = held[chunk]
                 try:
                     with open(path, "rb") as blob:
                         blob.seek(offset)
-                        self.put(file, marks, number, blob.read(length))
+                        self.put(file, marks, places[0], blob.read(length))
                 except (FileNotFoundError, Refused):  # gone, or not what its index says: it has to come
                     continue
-                taken += length
+                taken += length * len(places)
         return taken
 
     def missing(self):
