@@ -18,6 +18,7 @@ from typing import Any
 from scheduler.model.errors import FileRefused, SpecInvalid, UnexpectedReply
 
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
 class StoreRefused(FileRefused):
@@ -95,8 +96,18 @@ class StoreOf:
         mode = MODES[self.policy.scope]
         return json.dumps({"do": verb, "root": self.path, "mode": mode, "with": arguments}).encode("ascii") + b"\n"
 
-    def collect(self, live_jobs: Sequence[str] | None) -> bytes:
-        """The request that makes room. live_jobs: all that may still need an image; None when that is not known."""
+    def file(self, digest: str) -> str:
+        """Absolute path of an image there; SpecInvalid for what is no digest."""
+        if not _DIGEST.match(digest):
+            raise SpecInvalid.of("digest", f"'{digest[:80]}' is no digest", "sha256: and 64 hexadecimal digits")
+        name = digest.removeprefix("sha256:")
+        return f"{self.path}/blobs/sha256/{name[:2]}/{name}"
+
+    def collect(self, live_jobs: Sequence[str] | None, need_bytes: int = 0) -> bytes:
+        """The request that makes room. live_jobs: all that may still need an image; None when that is not known.
+
+        need_bytes: of an image that is to come.
+        """
         return self.request(
             "gc",
             quota=self.quota,
@@ -105,6 +116,7 @@ class StoreOf:
             low=self.policy.low_share,
             grace_s=self.policy.lease_grace_s,
             trash_s=self.policy.trash_s,
+            need_bytes=need_bytes,
         )
 
 

@@ -1,14 +1,16 @@
 """The folder in which Berth's host keeps images by digest, and the rooms in it where they are taken apart.
 
 ``blobs`` holds layers as registries keep them, ``needs`` what images of a manifest need, ``made`` which file a
-conversion gave, and ``files`` those files. What has a name there is whole: it was renamed into its place. ``work``
-holds what is in the making; what a process leaves there that was killed, the next one to open the folder removes.
+conversion gave, ``files`` those files, and ``chunks`` how they are cut to be sent. What has a name there is whole: it
+was renamed into its place. ``work`` holds what is in the making; what a process leaves there that was killed, the next
+one to open the folder removes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +20,7 @@ from tempfile import mkdtemp
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from images.chunks import Index, index_of
 from images.records import dump, load
 from scheduler.model.errors import FileRefused, SpecInvalid
 
@@ -39,9 +42,9 @@ class Workshop:
     """``home`` is ours alone. FileRefused when it cannot be written."""
 
     def __init__(self, home: Path) -> None:
-        self._home, self._work = home, home / "work"
+        self._home, self._work, self._locks = home, home / "work", Locks()
         with _refusals(home):
-            for name in ("blobs", "needs", "made", "files", "work"):
+            for name in ("blobs", "needs", "made", "files", "chunks", "work"):
                 (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep()
 
@@ -79,6 +82,12 @@ class Workshop:
         except (FileNotFoundError, SpecInvalid):
             return None
 
+    async def chunks_of(self, file: Path, digest: str) -> Index:
+        """The chunks of a file that never changes, cut once for all who send it."""
+        kept = self._record("chunks", digest)
+        async with self._locks.of(digest):
+            return await asyncio.to_thread(_index, file, kept)
+
     @asynccontextmanager
     async def room(self) -> AsyncIterator[Path]:
         """An empty folder to work in. It goes with all that is in it, however the work ends."""
@@ -104,6 +113,22 @@ class Workshop:
 
     def _record(self, kind: str, name: str) -> Path:
         return self._home / kind / f"{_hex(name)}.json"
+
+
+def _index(file: Path, kept: Path) -> Index:
+    """What was kept, if it is an index of so many bytes; else cut anew and kept."""
+    try:
+        index = Index.of_json(json.loads(kept.read_bytes()))
+        if index.size_bytes == file.stat().st_size:
+            return index
+    except (FileNotFoundError, ValueError, SpecInvalid):
+        pass
+    index = index_of(file)
+    fresh = kept.with_name(f".{kept.name}.{os.getpid()}")
+    with _refusals(kept):
+        fresh.write_text(json.dumps(index.to_json()))
+        fresh.replace(kept)
+    return index
 
 
 def _hex(digest: str) -> str:

@@ -65,6 +65,30 @@ def test_a_cut_stream_costs_at_most_the_chunk_that_it_cut(store):
     assert send(again, new) == new.chunks[-1][0]
 
 
+def test_what_was_begun_goes_on_by_its_name(store):
+    new = image(1, 2)
+    begun = store.begin(new.digest, new.chunks)
+    assert store.fill(new.digest, begun["part"], [0], new.stream([0]))["missing"] == [1]
+    store.fill(new.digest, begun["part"], [1], new.stream([1]))
+    assert store.finish(new.digest, begun["part"])["have"]
+    assert store.finish(new.digest, begun["part"])["have"]
+    assert not leftovers(store)
+    for lost in (begun["part"], "none"):
+        with refused("not-begun"):
+            store.fill(image(3).digest, lost, [0], image(3).stream([0]))
+    with refused("invalid"):
+        store.fill(new.digest, "../x", [0], new.stream([0]))
+
+
+def test_the_same_bytes_come_once_wherever_they_stand(store):
+    new = image(1, 2, 1, 1)
+    assert store.begin(new.digest, new.chunks)["missing"] == [0, 1, 2, 3]
+    assert store.fill(new.digest, new.chunks, [2], new.stream([2]))["missing"] == [1]
+    assert send(store, new) == len(image(2).content)
+    newer = image(2, 3, 2)
+    assert store.begin(newer.digest, newer.chunks)["reused_bytes"] == 2 * len(image(2).content)
+
+
 def test_a_flipped_byte_is_refused_and_what_came_before_it_stays(store):
     new = image(1, 2)
     missing = store.begin(new.digest, new.chunks)["missing"]
@@ -167,6 +191,19 @@ def test_files_are_room_too(store, clock):
     fill_up(store, clock)
     assert store.gc({"inodes": 20})["trashed"]
     assert not store.gc({"inodes": 1000, "bytes": 10**9})["trashed"]
+
+
+def test_images_go_for_one_that_is_to_come_until_it_fits(store, clock):
+    images = [image(number) for number in range(4)]
+    for each in images:
+        clock.now += 10
+        send(store, each)
+    quota = {"bytes": 6 * len(images[0].content)}  # 66 % full: below the marks
+    assert store.gc(quota)["trashed"] == []
+    assert store.gc(quota, need_bytes=len(images[0].content))["trashed"] == []
+    store.lease(images[1].digest, "job-x")
+    gone = store.gc(quota, need_bytes=4 * len(images[0].content) - 20_000)["trashed"]
+    assert gone == [images[0].digest, images[2].digest]
 
 
 def test_leases_of_known_jobs_and_pins_keep_an_image(store, clock):
