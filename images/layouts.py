@@ -34,6 +34,7 @@ from images.manifests import (
 from images.members import Archive, Files, Folder, open_file
 from images.reference import ArchiveReference, Packing
 from images.sources import Proof, Resolved, Sink
+from images.threads import Halt, in_thread
 from scheduler.model.errors import FileRefused
 
 _MAX_DEPTH = 3
@@ -59,7 +60,7 @@ class Layouts:
 
     async def fetch(self, reference: ArchiveReference, blob: Descriptor, sink: Sink) -> None:
         """Copy a blob of the image; TagMoved when the file has changed so that it is not there any more."""
-        await asyncio.to_thread(self._fetch, reference, blob, sink)
+        await in_thread(lambda halt: self._fetch(reference, blob, sink, halt))
 
     def _resolve(self, reference: ArchiveReference, target: Platform) -> Resolved[ArchiveReference]:
         name = str(reference)
@@ -80,13 +81,14 @@ class Layouts:
             config=parse_config(config, name),
         )
 
-    def _fetch(self, reference: ArchiveReference, blob: Descriptor, sink: Sink) -> None:
+    def _fetch(self, reference: ArchiveReference, blob: Descriptor, sink: Sink, halt: Halt) -> None:
         proof = Proof(blob, sink, str(reference))
         with self._opened(reference) as files:
             name = _blob_name(files, reference, blob)
             proof.restart()
             try:
                 for piece in files.pieces(name):
+                    halt.check()
                     proof.take(piece)
                 proof.commit()
             except BlobCorrupt:

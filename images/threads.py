@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from images.streams import Readable
 
 T = TypeVar("T")
+Given = ParamSpec("Given")
 
 
 class Halted(Exception):
@@ -55,3 +56,8 @@ async def in_thread(work: Callable[[Halt], T]) -> T:
         await asyncio.wait([running])
         running.exception()
         raise
+
+
+async def in_thread_wholly(work: Callable[Given, T], *given: Given.args, **named: Given.kwargs) -> T:
+    """What ``work`` gives. It is short and cannot be halted: cancelled, it is waited for."""
+    return await in_thread(lambda _: work(*given, **named))

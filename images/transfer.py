@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +12,7 @@ from images.errors import BlobCorrupt, RegistryMisbehaves, RegistryUnavailable
 from images.exchange import Exchange
 from images.manifests import Descriptor
 from images.sources import PIECE_BYTES, Proof, Sink
+from images.threads import in_thread_wholly
 
 PROGRESS_BYTES = 256 * 1024
 """A try that comes less than this further than any before counts as one that failed."""
@@ -35,17 +35,17 @@ async def transfer(
         proof = Proof(blob, sink, host)
         try:
             await _read(blob, proof, host, opened, exchange, exchange.rules.attempts if is_patient else 1)
-            await asyncio.to_thread(proof.commit)
+            await in_thread_wholly(proof.commit)
             return
         except BlobCorrupt:
-            await asyncio.to_thread(proof.restart)
+            await in_thread_wholly(proof.restart)
             if is_last or not proof.is_pieced:  # once more from the beginning: a joint may have been bad
                 raise
 
 
 async def _read(blob: Descriptor, proof: Proof, host: str, opened: Opening, exchange: Exchange, attempts: int) -> None:
     """Ask until the blob is whole."""
-    await asyncio.to_thread(proof.resume)
+    await in_thread_wholly(proof.resume)
     furthest_bytes, failed = proof.offset_bytes, 0
     while not proof.is_whole:
         trouble = await _read_some(blob, proof, opened)
@@ -66,7 +66,7 @@ async def _read_some(blob: Descriptor, proof: Proof, opened: Opening) -> str:
     offset_bytes, trouble = proof.offset_bytes, ""
     async with opened({"Range": f"bytes={offset_bytes}-"} if offset_bytes else {}) as response:
         if offset_bytes and not _continues(response, offset_bytes, blob.size_bytes):
-            await asyncio.to_thread(proof.restart)
+            await in_thread_wholly(proof.restart)
         if response.status_code == 416:
             return ", for it does not have the rest"
         proof.is_pieced |= proof.offset_bytes > 0
@@ -75,11 +75,11 @@ async def _read_some(blob: Descriptor, proof: Proof, opened: Opening) -> str:
             async for piece in response.aiter_raw():
                 held += piece
                 if len(held) >= PIECE_BYTES:
-                    await asyncio.to_thread(proof.take, held)
+                    await in_thread_wholly(proof.take, held)
                     held = bytearray()
         except httpx.TransportError as error:
             trouble = f" ({error or type(error).__name__})"
-        await asyncio.to_thread(proof.take, held)
+        await in_thread_wholly(proof.take, held)
     return trouble
 
 

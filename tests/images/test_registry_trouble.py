@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import httpx
 import pytest
 
@@ -134,6 +137,30 @@ async def test_a_later_try_goes_on_with_the_file_that_an_earlier_one_left(tmp_pa
     assert world.web.asked[-1].headers["range"] == "bytes=300000-"
     assert [path.name for path in tmp_path.iterdir()] == ["layer"]
     assert (tmp_path / "layer").read_bytes() == BIG
+
+
+async def test_a_cancelled_transfer_ends_only_when_nothing_writes_any_more(tmp_path, monkeypatch):
+    reached, go_on = threading.Event(), threading.Event()
+    real = FileSink.write
+
+    def slow(sink, piece):
+        reached.set()
+        assert go_on.wait(60)
+        real(sink, piece)
+
+    monkeypatch.setattr(FileSink, "write", slow)
+    world = big_world()
+    found = await world.resolve()
+    with FileSink(tmp_path / "layer") as sink:
+        fetching = asyncio.create_task(world.client.fetch(found.reference, found.manifest.layers[0], sink))
+        assert await asyncio.to_thread(reached.wait, 60)
+        fetching.cancel()
+        ended, _ = await asyncio.wait([fetching], timeout=0.1)
+        assert not ended
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        assert (tmp_path / "layer.part").read_bytes() == BIG
 
 
 async def test_a_bad_beginning_that_was_kept_costs_one_more_transfer_and_no_more(tmp_path):
