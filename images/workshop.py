@@ -70,8 +70,8 @@ class Workshop:
     def note(self, kind: str, name: str, record: object) -> None:
         """Keep a record for good: all of it or nothing."""
         path = self._record(kind, name)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        with _refusals(path):
+        fresh = path.with_name(f".{path.name}")
+        with _refusals(path), _held(self._work):
             fresh.write_text(dump(record))
             fresh.replace(path)
 
@@ -104,8 +104,10 @@ class Workshop:
                 os.close(lock)
 
     def _sweep(self) -> None:
-        """Remove rooms that nobody works in any more."""
+        """Remove rooms that nobody works in any more, and records that nobody finished."""
         with _refusals(self._work), _held(self._work):
+            for half in (*self._home.glob("needs/.*"), *self._home.glob("made/.*")):
+                half.unlink(missing_ok=True)
             for room in self._work.iterdir():
                 if (lock := _lock(room)) is not None:
                     shutil.rmtree(room)
@@ -148,7 +150,7 @@ def _lock(folder: Path) -> int | None:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Rooms are made and removed by one process at a time."""
+    """Rooms are made and removed, and records written, by one process at a time."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
