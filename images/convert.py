@@ -20,12 +20,14 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from images.threads import Halt, HaltingFile, in_thread, in_thread_wholly
 from scheduler.model.errors import FileRefused, SpecInvalid
 
 RUN_FILES_VERSION = 1
 """To be raised whenever ``images.runfiles`` writes anything else: the bytes of every image change with it."""
 
 _UNDER_WAY = ".converting"
+_PIECE_BYTES = 2**20
 _OLDEST = (4, 4)
 """The first mksquashfs that gives the same bytes with any number of processors."""
 
@@ -128,12 +130,12 @@ async def convert(tree: Path, target: Path, key: ConverterKey, share: Share, new
     newest_at: when the image was made, as its config says; what is younger in the tree is of the unpacking.
     """
     began, cpu_before_s = time.monotonic(), _children_cpu_s()
-    await asyncio.to_thread(set_back_times, tree, newest_at)
-    await asyncio.to_thread(_sweep, target.parent)
+    await in_thread_wholly(set_back_times, tree, newest_at)
+    await in_thread_wholly(_sweep, target.parent)
     fresh = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}{_UNDER_WAY}")
     try:
         await _run(convert_argv(str(tree), str(fresh), key, share), share.timeout_s)
-        digest, size_bytes = await asyncio.to_thread(_finish, fresh, target)
+        digest, size_bytes = await in_thread(lambda halt: _finish(fresh, target, halt))
     finally:
         fresh.unlink(missing_ok=True)
     return Converted(target, digest, size_bytes, key, _children_cpu_s() - cpu_before_s, time.monotonic() - began)
@@ -169,7 +171,7 @@ def _is_running(pid: int) -> bool:
 
 async def _run(argv: list[str], timeout_s: float) -> None:
     """Run a command that dies with this process, where there is ``setpriv``: a kill must not leave it at work."""
-    tied = ["setpriv", "--pdeathsig", "KILL", *argv] if shutil.which("setpriv") else argv
+    tied = ["setpriv", "--pdeathsig", "KILL", *_child_of(os.getpid(), argv)] if shutil.which("setpriv") else argv
     pipe = asyncio.subprocess.PIPE
     running = await asyncio.create_subprocess_exec(*tied, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     try:
@@ -189,14 +191,23 @@ async def _run(argv: list[str], timeout_s: float) -> None:
         raise ConversionFailed(f"mksquashfs ended with {running.returncode}: {text}; {fix}")
 
 
-def _finish(fresh: Path, target: Path) -> tuple[str, int]:
+def _child_of(pid: int, argv: list[str]) -> list[str]:
+    """The command, unless its parent is another by now: who died before the tie was made sends no signal."""
+    return ["sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(pid), *argv]
+
+
+def _finish(fresh: Path, target: Path, halt: Halt) -> tuple[str, int]:
     """Digest, make durable and show the file; its digest and size."""
-    with fresh.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with fresh.open("rb", buffering=0) as file:
+        pieces = HaltingFile(file, halt)
+        while piece := pieces.read(_PIECE_BYTES):
+            digest.update(piece)
         os.fsync(file.fileno())
         size_bytes = os.fstat(file.fileno()).st_size
+    halt.check()
     fresh.replace(target)
-    return f"sha256:{digest}", size_bytes
+    return f"sha256:{digest.hexdigest()}", size_bytes
 
 
 def _children_cpu_s() -> float:

@@ -7,9 +7,11 @@ import hashlib
 import os
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -147,6 +149,34 @@ def test_a_killed_conversion_leaves_no_process_and_its_file_goes_with_the_next_o
     busy.touch()
     asyncio.run(converted(tree, tmp_path / "file"))
     assert list(tmp_path.glob(".*")) == [busy]
+
+
+LATE = """#!/bin/sh
+echo $$ >"$STARTED"; while kill -0 $PPID 2>/dev/null; do :; done; exec "$SETPRIV" "$@"
+"""
+
+
+def test_a_process_that_is_killed_before_the_conversion_is_tied_to_it_leaves_none(tree, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name, text in (("mksquashfs", ENDLESS), ("setpriv", LATE)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    os.mkfifo(tmp_path / "started")
+    started = os.open(tmp_path / "started", os.O_RDONLY | os.O_NONBLOCK)
+    env = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STARTED": str(tmp_path / "started")}
+    env["SETPRIV"] = shutil.which("setpriv")
+    berth = subprocess.Popen([sys.executable, "-c", BERTH, tree, tmp_path / "killed"], cwd=ROOT, env=env)
+    assert select.select([started], [], [], 60)[0]
+    late = os.pidfd_open(int(os.read(started, 20)))
+    berth.kill()
+    berth.wait()
+    has_ended = select.select([late], [], [], 30)[0]  # or it is a mksquashfs without an end by now
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(late, signal.SIGKILL)
+    assert has_ended
+    os.close(late)
+    os.close(started)
+    assert not list(tmp_path.glob(".killed.*"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
