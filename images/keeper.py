@@ -1,6 +1,6 @@
 """Images into and out of the store of one owner on one system, from here: only the chunks that are not there travel.
 
-Each request is one run of the store's program, so a link that breaks loses at most a batch: what came stays there, and
+Each request is one run of the store's program. Of what travels when a link breaks the whole chunks stay there, and
 whoever sends the image again goes on. Senders of one image take turns by a lock in the store. All methods raise
 NothingLearnt when the system cannot be asked, and StoreRefused with the store's own words.
 """
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +26,17 @@ from images.threads import Halt, HaltingFile, in_thread
 from images.workshop import Locks
 from scheduler.model.errors import FileRefused, NothingLearnt, SpecInvalid, UnexpectedReply
 
-BATCH_BYTES = 8 * 1024 * 1024
-"""Most bytes of chunks in one request, unless a single chunk is larger."""
+BATCH_BYTES = 16 * 1024 * 1024
+"""Most bytes of chunks in one request, unless a single chunk is larger: a request costs the start of an interpreter."""
 
 BEAT_S = 10
 """How often a sender says that it lives; after three silent ones another may go on with its image."""
 
 REPAIRS = 3
 """How often an image is begun again because what came was not what was sent, or was lost."""
+
+VERIFIED_SHARE = 0.01
+"""Of leases, those before which the image is read."""
 
 GIVE_BACK_S = 10.0
 """For giving a lock back; one that stays is stale soon."""
@@ -127,9 +131,11 @@ class Keeper:
         batch_bytes: int = BATCH_BYTES,
         beat_s: float = BEAT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._store, self._run, self._chunks_of = store, run, chunks_of
         self._batch_bytes, self._beat_s, self._sleep = batch_bytes, beat_s, sleep
+        self._chance = chance
         self._nonce, self._locks = uuid4().hex, Locks()
 
     # -- what is there -----------------------------------------------------------------------------------------------
@@ -141,9 +147,13 @@ class Keeper:
     async def lease(self, digest: str, holder: str) -> Held | None:
         """Say that ``holder`` ("job-" and a marker, or "pin-" and a name) needs the image; None: it is not there yet.
 
-        An image in the trash comes back. A lease of what is not there holds it when it comes.
+        An image in the trash comes back. A lease of what is not there holds it when it comes. A share of the images is
+        read whole before it is given, so that a disk that loses bytes is noticed.
         """
-        return self._held(digest, await self._ask("lease", digest=digest, holder=holder))
+        held = self._held(digest, await self._ask("lease", digest=digest, holder=holder))
+        if held and self._chance() < VERIFIED_SHARE and not await self.verify(digest):
+            return None
+        return held
 
     async def release(self, digest: str, holder: str) -> None:
         """Take a lease back; there being none is success."""

@@ -62,6 +62,7 @@ class Store:
         chunks: [length in bytes, sha256 in hex] each, in order; the other verbs take the answer's ``part`` in their
         place. quota: {"bytes": n, "inodes": n}, each may be left out.
         """
+        self._recall(digest)
         if self.have(digest)["have"]:
             return {"have": True, "missing": []}
         part = _Part(self, digest, chunks)
@@ -181,8 +182,7 @@ class Store:
                 break
             except FileNotFoundError:  # it was empty and was swept away; try again
                 pass
-        if os.path.exists(self._trash(digest)) and not os.path.exists(self._blob(digest)):
-            self._restore(digest)
+        self._recall(digest)
         answer = self.have(digest)
         if answer["have"]:
             now = self.clock()
@@ -329,6 +329,11 @@ class Store:
             self._restore(digest)
             return False
         return True
+
+    def _recall(self, digest):
+        """Bring an image back that is on its way out, because somebody wants it."""
+        if os.path.exists(self._trash(digest)) and not os.path.exists(self._blob(digest)):
+            self._restore(digest)
 
     def _restore(self, digest):
         _mkdir(os.path.dirname(self._blob(digest)), self.mode)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import random
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -58,7 +59,9 @@ class World:
 
     def keeper(self, owner="ada", **changes) -> Keeper:
         policy = StorePolicy(str(self.home / "stores"), **{k: changes.pop(k) for k in ("quota_bytes",) if k in changes})
-        return Keeper(policy.of(owner), self.watched, **{"batch_bytes": MIB, "beat_s": 1} | changes)
+        return Keeper(
+            policy.of(owner), self.watched, **{"batch_bytes": MIB, "beat_s": 1, "chance": lambda: 1.0} | changes
+        )
 
     def file(self, *seeds, size=MIB) -> File:
         content = b"".join(random.Random(seed).randbytes(size) for seed in seeds)
@@ -102,6 +105,13 @@ async def world(request, tmp_path):
             stack.push_async_callback(connection.aclose)
             storage = SftpStorage(host_system(tmp_path), connection)
         yield World(tmp_path, storage.run_beside)
+
+
+def decayed(path) -> None:
+    """Other bytes that no look at size and times shows."""
+    before = Path(path).stat()
+    spoilt(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 async def beside(program, stdin):
@@ -267,9 +277,17 @@ async def test_a_full_store_lets_go_of_what_nobody_needs_and_says_so_when_that_i
     assert in_sight(near.store()) == {leased.digest, third.digest}
 
 
+async def test_an_image_in_the_trash_comes_back_and_does_not_travel(near):
+    keeper, new = near.keeper(quota_bytes=2 * MIB), near.file(1)
+    await keeper.send(new.path, new.digest)
+    assert (await keeper.collect([], need_bytes=2 * MIB)).trashed == (new.digest,)
+    assert (await keeper.send(new.path, new.digest)).sent_bytes == 0
+    assert in_sight(near.store()) == {new.digest}
+
+
 async def test_of_two_senders_of_one_image_one_waits_and_finds_it(near):
     new = near.file(1, 2, 3, 4)
-    one, other = near.keeper(), near.keeper()
+    one, other = near.keeper(beat_s=1), near.keeper(beat_s=1)
     sent = await asyncio.gather(*(keeper.send(new.path, new.digest) for keeper in (one, other, one)))
     assert sorted(each.sent_bytes for each in sent) == [0, 0, new.size_bytes]
     assert near.body_bytes == new.size_bytes
@@ -291,7 +309,7 @@ async def test_the_image_of_a_sender_that_died_is_gone_on_with(near):
     with pytest.raises(asyncio.CancelledError):
         await first
     assert near.locks()
-    sent = await near.keeper().send(new.path, new.digest)
+    sent = await near.keeper(beat_s=0.1).send(new.path, new.digest)
     assert sent.sent_bytes < new.size_bytes
     assert in_sight(near.store()) == {new.digest}
 
@@ -351,6 +369,19 @@ async def test_damage_in_the_store_is_found_and_its_books_put_right(near):
     spoilt(path)
     assert not await keeper.verify(new.digest)
     assert await keeper.have(new.digest) is None
+
+
+async def test_now_and_then_an_image_is_read_before_it_is_leased(near):
+    chances, new = [0.5, 0.001, 0.001], near.file(1)
+    keeper = near.keeper(chance=lambda: chances.pop(0))
+    await keeper.send(new.path, new.digest)
+    assert await keeper.lease(new.digest, "job-a")
+    assert "verify" not in near.asked
+    assert await keeper.lease(new.digest, "job-b")
+    assert near.asked[-1] == "verify"
+    decayed(near.store()._blob(new.digest))
+    assert await keeper.lease(new.digest, "job-c") is None
+    assert not in_sight(near.store())
 
 
 @pytest.mark.parametrize(
