@@ -6,10 +6,11 @@ starts when those ahead have begun that ask for no more than it does, at the pac
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from math import ceil, inf, log
+from math import ceil, log
 
 from placement.easy import Load
 
@@ -26,18 +27,13 @@ GOLDEN = 0.618034
 """Its multiples, the whole taken off, repeat no pattern."""
 
 
-Asks = tuple[int, float, float]
-"""What a job asks for: cores, walltime, and core-seconds."""
-
-
 class Pace:
     """How fast jobs began that ask for so much, and how many still stand in line."""
 
     def __init__(self, now_s: float, took_s: float, begun: Sequence[Load], waiting: Sequence[Load]) -> None:
         """begun: until ``now_s``; waiting: then, in order; took_s: what the whole system worked for ``begun``."""
         self._now_s, self._took_s = now_s, max(0.0, took_s)
-        self._begun, self._some_waiting = _asks(begun), _asks(_some(waiting))
-        self._done, self._some_work = _work(self._begun), _work(self._some_waiting)
+        self._begun, self._some_waiting = _Asks(begun), _Asks(_some(waiting))
         self._ranks_s = [load.rank_s for load in waiting]
         self._ahead = list(accumulate([load.cores * load.asked_s for load in waiting], initial=0.0))
         self._waits: dict[tuple[int, int], float] = {}
@@ -51,21 +47,41 @@ class Pace:
 
     def _wait_for_work(self, cores: int, asked_s: float) -> float:
         """Seconds that a job waits for each core-second of all who stand ahead of it."""
-        more = [max(each / cores, its_s / asked_s) for each, its_s, _ in self._begun]
-        scale = max(1.0, sorted(more)[min(FEWEST, len(more)) - 1])
-        alike_done = _work(self._begun, cores * scale, asked_s * scale) or self._done
-        alike_ahead = _work(self._some_waiting, cores * scale, asked_s * scale)
-        share = alike_ahead / self._some_work if self._some_work else 1.0
-        return self._took_s * min(1 / self._done, share / alike_done)
+        scale = max(1.0, self._begun.nearest(FEWEST, cores, asked_s))
+        alike_done = self._begun.work_s(cores * scale, asked_s * scale) or self._begun.all_s
+        alike_ahead = self._some_waiting.work_s(cores * scale, asked_s * scale)
+        share = alike_ahead / self._some_waiting.all_s if self._some_waiting.all_s else 1.0
+        return self._took_s * min(1 / self._begun.all_s, share / alike_done)
 
 
-def _work(asks: Sequence[Asks], most: float = inf, longest_s: float = inf) -> float:
-    """Core-seconds of all that ask for no more."""
-    return sum([work for cores, asked_s, work in asks if cores <= most and asked_s <= longest_s])
+class _Asks:
+    """What jobs ask for, those of one size together: walltimes in rising order, and the work up to each of them.
 
+    all_s: core-seconds of all.
+    """
 
-def _asks(loads: Sequence[Load]) -> Sequence[Asks]:
-    return [(load.cores, load.asked_s, load.cores * load.asked_s) for load in loads]
+    def __init__(self, loads: Iterable[Load]) -> None:
+        alike = defaultdict[int, list[float]](list)
+        for load in loads:
+            alike[load.cores].append(load.asked_s)
+        self._sizes = [
+            (cores, asked := sorted(several), list(accumulate([cores * each for each in asked], initial=0.0)))
+            for cores, several in sorted(alike.items())
+        ]
+        self.all_s = sum(work_s[-1] for _, _, work_s in self._sizes)
+
+    def work_s(self, most: float, longest_s: float) -> float:
+        """Core-seconds of all that ask for no more."""
+        return sum(work_s[bisect_right(asked_s, longest_s)] for cores, asked_s, work_s in self._sizes if cores <= most)
+
+    def nearest(self, count: int, cores: int, asked_s: float) -> float:
+        """By what factor so many of them ask for more at most: of cores, of walltime."""
+        factors = [
+            max(its_cores / cores, its_s / asked_s)
+            for its_cores, its_asked_s, _ in self._sizes
+            for its_s in its_asked_s[:count]
+        ]
+        return sorted(factors)[min(count, len(factors)) - 1]
 
 
 def _some(loads: Sequence[Load]) -> Sequence[Load]:
