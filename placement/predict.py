@@ -8,9 +8,9 @@ outlived every share below its age; what is believed of jobs in general keeps th
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from zlib import crc32
@@ -61,18 +61,24 @@ def learn(known: RunTimes, ended: Iterable[Used]) -> RunTimes:
     return RunTimes({**known.by_user, **latest})
 
 
+Weighed = tuple[Sequence[float], Sequence[float]]
+"""Shares of the walltime, in rising order, and how much each and all before it count."""
+
+
 class Predictor:
     """Draws of run times from what is known at one moment; the same job always gets the same draws."""
 
     def __init__(self, known: RunTimes) -> None:
         self._known = known
-        self._alike: dict[tuple[str, float, int], tuple[Sequence[float], Sequence[float]]] = {}
+        self._alike: dict[tuple[str, float, int], Weighed] = {}
+        self._weighed: dict[tuple[str, int, int, int | None], Weighed] = {}
+        self._tell_apart: dict[str, tuple[Sequence[float], Collection[int]]] = {}
 
     def run_s(self, user: str, asked_s: float, quantile: float, age_s: float = 0.0, cores: int = 1) -> float:
         """A quantile of the run time, for a job that has run for ``age_s`` already; more than that."""
         key = (user, asked_s, cores)
         if key not in self._alike:
-            self._alike[key] = _weighed(self._known.by_user.get(user, ()), asked_s, cores)
+            self._alike[key] = self._weigh(user, asked_s, cores)
         shares, weights = self._alike[key]
         first = bisect_right(shares, age_s / asked_s) if age_s > 0 else 0
         if first == len(shares):
@@ -81,10 +87,20 @@ class Predictor:
         sought = bisect_right(weights, outlived + quantile * (weights[-1] - outlived), first)
         return max(age_s, 1.0, shares[min(sought, len(shares) - 1)] * asked_s)
 
+    def _weigh(self, user: str, asked_s: float, cores: int) -> Weighed:
+        """Once for all walltimes that are as near to the same of the user's jobs, and for all cores that none used."""
+        own = self._known.by_user.get(user, ())
+        if user not in self._tell_apart:
+            self._tell_apart[user] = sorted({asked for asked, _, _ in own}), frozenset(used for _, used, _ in own)
+        asks, sizes = self._tell_apart[user]
+        first, last = bisect_right(asks, asked_s / SAME_ASK), bisect_left(asks, asked_s * SAME_ASK)
+        alike = user, first, last, cores if cores in sizes else None
+        if alike not in self._weighed:
+            self._weighed[alike] = _weighed(own, asked_s, cores)
+        return self._weighed[alike]
 
-def _weighed(
-    own: Sequence[tuple[float, int, float]], asked_s: float, cores: int
-) -> tuple[Sequence[float], Sequence[float]]:
+
+def _weighed(own: Sequence[tuple[float, int, float]], asked_s: float, cores: int) -> Weighed:
     """Shares of the walltime that a job may use, in rising order, and how much they and those before them count."""
     found = [(share, PRIOR_WEIGHT / len(PRIOR)) for share in PRIOR]
     for n, (asked, on_cores, share) in enumerate(reversed(own)):

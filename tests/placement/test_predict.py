@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement.predict import PRIOR, RECENT, Predictor, RunTimes, Used, learn, phase
+from placement.predict import PRIOR, RECENT, SAME_ASK, Predictor, RunTimes, Used, learn, phase
 
 
 def known(*shares, user="ann", asked_s=1000.0):
@@ -89,3 +89,19 @@ def test_a_run_time_is_longer_than_the_age_and_grows_with_the_quantile(shares, o
 def test_a_name_has_one_phase():
     assert phase("job-1") == phase("job-1") != phase("job-2")
     assert 0 <= phase("job-1") < 1
+
+
+ASKED = st.floats(1.0, 1e5)
+PAST = st.lists(st.tuples(ASKED, st.integers(1, 4), st.floats(0.01, 1.0)), max_size=12)
+QUESTIONS = st.lists(st.tuples(ASKED, st.integers(1, 6), st.floats(0.0, 0.99)), min_size=1, max_size=8)
+
+
+@given(PAST, QUESTIONS)
+def test_what_was_asked_before_changes_no_answer(past, questions):
+    """Walltimes just inside and outside of what counts as the same among them."""
+    asked = [*questions, *((each * by, cores, 0.5) for each, cores, _ in past for by in (1 / SAME_ASK, 1.0, SAME_ASK))]
+    kept = learn(RunTimes(), [Used("ann", asked_s, share * asked_s, cores) for asked_s, cores, share in past])
+    one = Predictor(kept)
+    for asked_s, cores, quantile in asked:
+        alone = Predictor(kept).run_s("ann", asked_s, quantile, cores=cores)
+        assert one.run_s("ann", asked_s, quantile, cores=cores) == alone
