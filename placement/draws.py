@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from statistics import NormalDist, quantiles
+from statistics import NormalDist
 
 from scheduler.model.plan import Term
 
@@ -32,11 +32,17 @@ def mean_s(p50_s: float, p90_s: float, draw_count: int) -> float:
 
 
 def summed_up(draws_s: Sequence[float]) -> tuple[float, float]:
-    """Their median and 90th percentile."""
-    if len(draws_s) == 1:
-        return draws_s[0], draws_s[0]
-    tenths = quantiles(draws_s, n=10, method="inclusive")
-    return tenths[4], tenths[8]
+    """Their median and 90th percentile, between the two draws that are nearest to it."""
+    ordered = sorted(draws_s)
+    if len(ordered) == 1:
+        return ordered[0], ordered[0]
+    return _tenth(ordered, 5), _tenth(ordered, 9)
+
+
+def _tenth(ordered: Sequence[float], number: int) -> float:
+    """As ``statistics.quantiles`` with the method "inclusive", which works out all of them."""
+    first, beyond = divmod(number * (len(ordered) - 1), 10)
+    return (ordered[first] * (10 - beyond) + ordered[first + 1] * beyond) / 10
 
 
 def as_many(draws_s: Sequence[float], draw_count: int) -> tuple[float, ...]:

@@ -27,6 +27,7 @@ class History:
         self._waits: dict[PlaceKey, list[float]] = defaultdict(list)
         self._runs: dict[tuple[str, str | None], list[float]] = defaultdict(list)
         used: list[Used] = []
+        self._waited: dict[PlaceKey, Term | None] = {}
         self._learnt: dict[tuple[str, str], Term | None] = {}
         self._told: dict[tuple[str, str, float, int], Term] = {}
         for run in sorted(runs, key=lambda run: (run.ended_at, run.owner, run.image, run.submitted_at)):
@@ -45,7 +46,10 @@ class History:
 
     def wait(self, place: PlaceKey) -> Term | None:
         """The wait of our last runs in this place; None when there were too few."""
-        return _term(self._waits.get(place, ()), lambda n: f"the last {count(n, 'wait')} of ours there")
+        if place not in self._waited:
+            waits_s = self._waits.get(place, ())
+            self._waited[place] = _term(waits_s, lambda n: f"the last {count(n, 'wait')} of ours there")
+        return self._waited[place]
 
     def run(self, spec: JobSpec, owner: str, speed_factor: float) -> Term:
         """The run time there, never above the asked walltime: from runs of this image, else from what users ask."""

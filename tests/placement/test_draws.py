@@ -1,6 +1,10 @@
 """A median and a 90th percentile become draws, and draws become them again."""
 
+from statistics import quantiles
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from placement.draws import as_many, drawn, summed_up
 from scheduler.model.plan import Term
@@ -21,6 +25,12 @@ def test_another_order_of_the_draws_changes_nothing_but_their_order():
 
 def test_a_bound_below_the_median_is_taken_for_the_median():
     assert drawn(Term(100, 5), 4) == pytest.approx((100,) * 4)
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=2, max_size=12))
+def test_median_and_p90_are_the_tenths_of_the_draws(draws_s):
+    tenths = quantiles(draws_s, n=10, method="inclusive")
+    assert summed_up(draws_s) == (tenths[4], tenths[8])
 
 
 def test_few_draws_stand_for_more():
