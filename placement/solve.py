@@ -41,10 +41,12 @@ def solve(assignment: Assignment, hint: Counts, limits: SolveLimits, seed: int) 
         for o, option in enumerate(kind.options):
             options_in[option.place].append((g, o))
     for place, here in options_in.items():
+        taking = [(assignment.cores(option), option.run_s) for option in (kinds[g].options[o] for g, o in here)]
         for period in assignment.ended_periods:
-            begun = [(g, o, k) for g, o in here for k in range(period + 1)]
-            works = [assignment.work(kinds[g].options[o], k, period) for g, o, k in begun]
-            used = cp_model.LinearExpr.weighted_sum([chosen[each] for each in begun], works)
+            begun = [chosen[g, o, k] for g, o in here for k in range(period + 1)]
+            left_s = [assignment.starts_s[period + 1] - assignment.starts_s[k] for k in range(period + 1)]
+            works = [cores * min(run_s, until_s) for cores, run_s in taking for until_s in left_s]
+            used = cp_model.LinearExpr.weighted_sum(begun, works)
             model.add(used <= assignment.room(place, period)).with_name(f"{place.system_id}/{place.queue} by {period}")
 
     # limits on numbers of jobs
