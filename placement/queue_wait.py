@@ -149,10 +149,7 @@ def foreseen(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term | No
     forecast, copy = evidence.forecast(place), _copy(spec, place, evidence)
     if forecast is None:
         return None
-    until_s = copy.ready_s + LONGEST_S
-    if copy not in evidence.starts_s:
-        evidence.starts_s[copy] = forecast.starts_s(copy, until_s)
-    starts_s = evidence.starts_s[copy]
+    starts_s, until_s = _starts_s(copy, forecast, evidence), copy.ready_s + LONGEST_S
     if min(starts_s) >= until_s:
         return None
     waits_s = [start_s - copy.ready_s for start_s in starts_s]
@@ -167,12 +164,19 @@ def visible_queue(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term
     if forecast is None:
         return None
     until_s = copy.ready_s + LONGEST_S
-    likely_s = summed_up(forecast.starts_s(copy, until_s))[0] - copy.ready_s
+    likely_s = summed_up(_starts_s(copy, forecast, evidence))[0] - copy.ready_s
     worst_s = forecast.latest_start_s(copy, until_s) - copy.ready_s
     if min(likely_s, worst_s) >= LONGEST_S:
         return None
     worst_s = max(likely_s, worst_s) + SITE_PAUSE_S
     return _aged(Term(likely_s, worst_s, _replay_of(forecast)), evidence.age_s(place))
+
+
+def _starts_s(copy: Copy, forecast: Forecast, evidence: Evidence) -> tuple[float, ...]:
+    """When such a job would start there, a draw each, looked for once."""
+    if copy not in evidence.starts_s:
+        evidence.starts_s[copy] = forecast.starts_s(copy, copy.ready_s + LONGEST_S)
+    return evidence.starts_s[copy]
 
 
 def starts_in_line(place: PlaceOption, remote_id: str | None, evidence: Evidence) -> tuple[float, ...] | None:

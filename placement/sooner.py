@@ -83,8 +83,8 @@ def advice_for(jobs: Iterable[Waiting], evidence: Evidence) -> Mapping[str, Advi
     shared: dict[object, Advice] = {}
     found: dict[str, Advice] = {}
     for job in jobs:
-        taking = [PlaceKey(each.system_id, each.queue) for each in job.expected]
-        places = frozenset((*taking[:MOST_PLACES], *islice(_opened(job.rejections), MOST_PLACES)))
+        taking = [PlaceKey(each.system_id, each.queue) for each in job.expected[:MOST_PLACES]]
+        places = frozenset((*taking, *islice(_opened(job.rejections), MOST_PLACES)))
         run = job.expected[0].run
         key = (job.ask.owner, question(job.ask.spec), run, places)
         if key not in shared and len(shared) < MOST_ADVISED:
