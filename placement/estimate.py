@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from placement.draws import drawn, mean_s
-from placement.evidence import Evidence, Wait, likeness
+from placement.evidence import Evidence, Shared, Wait, likeness
 from placement.explain import untold
 from placement.failures import Failures
 from placement.filters import Screening
@@ -17,13 +18,7 @@ from placement.policy import price_usd
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.queue_wait import wait_there
 from placement.race import Prospect, crowding_s
-from placement.slots import (
-    UNSEEN_CORES,
-    fitting_nodes,
-    footprint_cores,
-    slots_for_us,
-    total_cores,
-)
+from placement.slots import fitting_nodes, footprint_cores, slots_for_us
 from placement.utility import costs, kwh
 from placement.words import count
 from scheduler.model.jobs import ArchiveMode, JobSpec
@@ -76,31 +71,48 @@ def exactly(
     """The estimates of a job, in a crowd with its own of where it goes and of the next best place; soonest first."""
     if not evidence.is_crowd:
         return tuple(expected)
-    keys = [PlaceKey(each.system_id, each.queue) for each in expected]
-    shown = {chosen, next((key for key in keys if key != chosen), chosen)}
-    own = {place.key: _own(ask, place, evidence) for place in places if place.key in shown}
-    found = [own.get(key) or _shared(each, evidence) for key, each in zip(keys, expected, strict=True)]
-    return tuple(sorted(found, key=lambda each: round(score_s(each))))
+    shared = _shared(expected, chosen, places, evidence)
+    found = list(shared.others)
+    for index, own in _own(ask, shared.shown, evidence):
+        insort(found, (round(score_s(own)), index, own))
+    return tuple([each for _, _, each in found])
 
 
-def _shared(loser: Estimate, evidence: Evidence) -> Estimate:
-    """The estimate that many jobs have of a place where they do not go."""
-    if id(loser) not in evidence.losers:
-        evidence.losers[id(loser)] = loser, untold(loser)
-    return evidence.losers[id(loser)][1]
+def _shared(
+    expected: Sequence[Estimate], chosen: PlaceKey, places: Iterable[PlaceOption], evidence: Evidence
+) -> Shared:
+    alike = id(expected), chosen
+    if alike not in evidence.shared:
+        keys = [PlaceKey(each.system_id, each.queue) for each in expected]
+        two = {chosen, next((key for key in keys if key != chosen), chosen)}
+        shown = [(keys.index(place.key), place) for place in places if place.key in two]
+        others = [each for each, key in zip(_ranked(expected, evidence), keys, strict=True) if key not in two]
+        evidence.shared[alike] = Shared(expected, others, shown)
+    return evidence.shared[alike]
 
 
-def _own(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
-    """The job's own estimate, for which nothing else speaks."""
-    alike = likeness(ask), place.key
-    if alike not in evidence.own_estimates:
-        evidence.own_estimates[alike] = estimated(ask, place, evidence)
-    return evidence.own_estimates[alike]
+def _ranked(expected: Sequence[Estimate], evidence: Evidence) -> Sequence[tuple[int, int, Estimate]]:
+    """As they are shown beside winners."""
+    if id(expected) not in evidence.losers:
+        ranked = [(round(score_s(each)), n, untold(each)) for n, each in enumerate(expected)]
+        evidence.losers[id(expected)] = expected, ranked
+    return evidence.losers[id(expected)][1]
+
+
+def _own(ask: Ask, places: Iterable[tuple[int, PlaceOption]], evidence: Evidence) -> Iterator[tuple[int, Estimate]]:
+    """The job's own estimates, for which nothing else speaks, with the places' indices."""
+    alike, one = likeness(ask), _Job(ask, evidence)
+    for index, place in places:
+        own = evidence.own_estimates.get((alike, place.key))
+        if own is None:
+            own = evidence.own_estimates[alike, place.key] = one.estimated(place)
+        yield index, own
 
 
 def _soonest_first(ask: Ask, places: Iterable[PlaceOption], evidence: Evidence) -> tuple[Estimate, ...]:
     """To the second; of places that are as soon, the cheaper one first, then by name."""
-    found = [(estimated(ask, place, evidence), place.view.price_usd_per_core_hour) for place in places]
+    one = _Job(ask, evidence)
+    found = [(one.estimated(place), place.view.tariff.usd_per_core_hour or 0.0) for place in places]
     found.sort(key=lambda each: (round(score_s(each[0])), each[1], each[0].system_id, each[0].queue or ""))
     return tuple(each for each, _ in found)
 
@@ -126,32 +138,59 @@ def outlook(ask: Ask, place: PlaceOption, evidence: Evidence) -> Outlook:
 
 def estimated(ask: Ask, place: PlaceOption, evidence: Evidence) -> Estimate:
     """The same for people; what it comes to are the means over the same draws."""
-    in_queue = wait_there(evidence.as_asked(ask.spec, place), place, evidence)
-    wait = held(ask.spec, place, evidence.problem.now, in_queue.term)
-    stage, run, bring_home = (
-        staging(ask.spec, place, evidence),
-        run_time(ask, place, evidence),
-        archive(ask.spec, place),
-    )
-    start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
-    run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
-    cores = footprint_cores(ask.spec.resources, fitting_nodes(ask.spec, place)) * tasks_at_once(ask.spec, place)
-    taken_s = crowding_s(run_s + bring_home.p50_s, cores, total_cores(place.nodes) or UNSEEN_CORES, evidence.followers)
-    deadline_at = ask.spec.deadline_at
-    told: dict[str, Any] = {
-        "system_id": place.key.system_id,
-        "queue": place.key.queue,
-        "wait": wait,
-        "staging": stage,
-        "run": run,
-        "archive": bring_home,
-        "expected_s": start_s + run_s + bring_home.p50_s + taken_s,
-        "told_waits_s": in_queue.told_s,
-        "deadline_s": None if deadline_at is None else (deadline_at - evidence.problem.now).total_seconds(),
-    }
-    expected = Estimate(**told)
-    extra_s = costs(ask, place, expected, evidence.failures)
-    return Estimate(**told, costs_s=extra_s, notes=notes(ask, place, expected, evidence.failures, extra_s))
+    return _Job(ask, evidence).estimated(place)
+
+
+class _Job:
+    """A job of which is estimated what it may expect here and there; what is the same everywhere is worked out once."""
+
+    def __init__(self, ask: Ask, evidence: Evidence) -> None:
+        self._ask, self._spec, self._evidence, self._now = ask, ask.spec, evidence, evidence.problem.now
+        deadline_at = ask.spec.deadline_at
+        self._deadline_s = None if deadline_at is None else (deadline_at - self._now).total_seconds()
+        self._asked: dict[int | None, JobSpec] = {}
+        self._runs: dict[float, Term] = {}
+
+    def estimated(self, place: PlaceOption) -> Estimate:
+        ask, spec, evidence = self._ask, self._spec, self._evidence
+        in_queue = wait_there(self._as_asked(place), place, evidence)
+        wait = held(spec, place, self._now, in_queue.term)
+        stage, run, bring_home = staging(spec, place, evidence), self._run_time(place), archive(spec, place)
+        start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
+        run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
+        cores = footprint_cores(spec.resources, fitting_nodes(spec, place)) * tasks_at_once(spec, place)
+        taken_s = crowding_s(run_s + bring_home.p50_s, cores, evidence.size_cores(place), evidence.followers)
+        told: dict[str, Any] = {
+            "system_id": place.key.system_id,
+            "queue": place.key.queue,
+            "wait": wait,
+            "staging": stage,
+            "run": run,
+            "archive": bring_home,
+            "expected_s": start_s + run_s + bring_home.p50_s + taken_s,
+            "told_waits_s": in_queue.told_s,
+            "deadline_s": self._deadline_s,
+        }
+        expected = Estimate(**told)
+        extra_s = costs(ask, place, expected, evidence.failures)
+        return Estimate(**told, costs_s=extra_s, notes=notes(ask, place, expected, evidence.failures, extra_s))
+
+    def _as_asked(self, place: PlaceOption) -> JobSpec:
+        most_mib = place.largest_node_mib
+        if most_mib not in self._asked:
+            self._asked[most_mib] = self._evidence.as_asked(self._spec, place)
+        return self._asked[most_mib]
+
+    def _run_time(self, place: PlaceOption) -> Term:
+        """One run there, or for an array all its tasks, in as many waves as the place needs."""
+        speed_factor = place.view.speed_factor
+        one = self._runs.get(speed_factor)
+        if one is None:
+            one = self._runs[speed_factor] = self._evidence.history.run(self._spec, self._ask.owner, speed_factor)
+        waves = math.ceil(tasks(self._spec) / tasks_at_once(self._spec, place)) if self._spec.array else 1
+        if waves <= 1:
+            return one
+        return Term(one.p50_s * waves, one.p90_s * waves, f"{one.source}; {waves} waves of tasks")
 
 
 def _waits_s(in_queue: Wait, wait: Term) -> Sequence[float]:
@@ -167,14 +206,7 @@ def score_s(estimate: Estimate) -> float:
     return estimate.expected_s + estimate.extra_s
 
 
-# -- run time ----------------------------------------------------------------------------------------------------
-
-
-def run_time(ask: Ask, place: PlaceOption, evidence: Evidence) -> Term:
-    """One run there, or for an array all its tasks, in as many waves as the place needs."""
-    one = evidence.history.run(ask.spec, ask.owner, place.view.speed_factor)
-    waves = math.ceil(tasks(ask.spec) / tasks_at_once(ask.spec, place))
-    return one if waves <= 1 else Term(one.p50_s * waves, one.p90_s * waves, f"{one.source}; {waves} waves of tasks")
+# -- runs --------------------------------------------------------------------------------------------------------
 
 
 def tasks(spec: JobSpec) -> int:
@@ -203,10 +235,13 @@ def staging(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
     image = NO_IMAGE
     if spec.runtime is not Runtime.NONE:
         image = evidence.first_uses.term(place.view.system.id, spec.image, evidence.problem.now)
+    if not spec.file_inputs:
+        return image
     here = (f"tapis://{place.view.system.id}/", "tapislocal://")
     away = sum(1 for each in spec.file_inputs if not (each.source_url or "").startswith(here))
-    source = f"{image.source}; a guess for {count(away, 'input')}" if away else image.source
-    return Term(image.p50_s + 5 * away, image.p90_s + 60 * away, source)
+    if not away:
+        return image
+    return Term(image.p50_s + 5 * away, image.p90_s + 60 * away, f"{image.source}; a guess for {count(away, 'input')}")
 
 
 def archive(spec: JobSpec, place: PlaceOption) -> Term:
@@ -222,7 +257,7 @@ def notes(
     ask: Ask, place: PlaceOption, expected: Estimate, failures: Failures, extra_s: Mapping[str, float]
 ) -> tuple[str, ...]:
     """Facts that people want to see beside the figures."""
-    price, energy = price_usd(ask.spec, place.view.system), kwh(ask, place, expected)
+    price, energy = price_usd(ask.spec, place.view.tariff), kwh(ask, place, expected)
     kept = expected.kept_probability
     return (
         *((f"at most {price:.2f} USD",) if price else ()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from placement.history import History
 from placement.own_runs import OwnRuns
 from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.scores import Scores
+from placement.slots import UNSEEN_CORES, total_cores
 from placement.visible import LONGEST_RUN_S, foreseeable, place_name
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Estimate, Term
@@ -43,6 +44,16 @@ class Wait(NamedTuple):
     told_s: Mapping[str, tuple[float, float]]
 
 
+class Shared(NamedTuple):
+    """What jobs that are nearly alike and go to the same place are shown alike: all places but two, soonest first."""
+
+    expected: Sequence[Estimate]
+    others: Sequence[tuple[int, int, Estimate]]
+    """With what they come to in whole seconds, and their index in ``expected``."""
+    shown: Sequence[tuple[int, PlaceOption]]
+    """Where they go and the next best place, by index, of which each has an estimate of its own."""
+
+
 @dataclass(slots=True)
 class Evidence:
     """What the estimators know besides job and place, worked out once for a problem."""
@@ -54,6 +65,8 @@ class Evidence:
     scores: Scores
     followers: float
     """Jobs of ours that come to a system in a day."""
+    tells_images_apart: bool = False
+    """Whether it is known of any image that it runs somewhere or does not."""
     waits: dict[WaitKey, Wait] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """As they were replayed, believed or not."""
@@ -61,15 +74,19 @@ class Evidence:
     """By job as it is replayed: many that ask for other memory are the same there."""
     rounded: dict[Hashable, JobSpec] = field(default_factory=dict)
     own_estimates: dict[Hashable, Estimate] = field(default_factory=dict)
-    losers: dict[int, tuple[Estimate, Estimate]] = field(default_factory=dict)
-    """By id of an estimate that jobs share: it, and as it is shown beside the winner."""
+    sizes_cores: dict[PlaceKey, int] = field(default_factory=dict)
+    shared: dict[tuple[int, PlaceKey], Shared] = field(default_factory=dict)
+    """By id of the estimates that jobs share, and by where they go."""
+    losers: dict[int, tuple[Sequence[Estimate], Sequence[tuple[int, int, Estimate]]]] = field(default_factory=dict)
+    """By id of the estimates that jobs share: they, and as they are shown beside a winner."""
 
     @classmethod
     def of(cls, problem: Problem) -> Evidence:
         speeds = {view.system.id: view.speed_factor for view in problem.systems}
         runs = problem.own_runs.of("", (problem.history, speeds), lambda: OwnRuns.of(problem.history, speeds))
         failures, followers = Failures(runs.broken, problem.now), runs.followers(problem.now.timestamp())
-        return cls(problem, runs.history, runs.first_uses, failures, runs.scores, followers)
+        tells_images_apart = any(view.image_verdicts for view in problem.systems)
+        return cls(problem, runs.history, runs.first_uses, failures, runs.scores, followers, tells_images_apart)
 
     @property
     def is_crowd(self) -> bool:
@@ -80,8 +97,7 @@ class Evidence:
         """Equal for jobs that are nearly ``alike``: to a step in run time, walltime and memory."""
         spec, asked = ask.spec, ask.spec.resources
         run = self.history.run(spec, ask.owner, 1.0)
-        matters = self.first_uses.knows(spec.image) or any(view.image_verdicts for view in self.problem.systems)
-        image = spec.image if matters else ""
+        image = spec.image if self.tells_images_apart or self.first_uses.knows(spec.image) else ""
         shape = asked.nodes, asked.cores_per_node, asked.gpus_per_node, asked.gpu_model
         steps = tuple(map(_step, (run.p50_s, run.p90_s, asked.walltime_s, asked.memory_mib)))
         return (*shape, *steps, image, *_beside(spec))
@@ -96,6 +112,12 @@ class Evidence:
         if found is None:
             found = self.rounded[key] = replace(spec, resources=resources)
         return found
+
+    def size_cores(self, place: PlaceOption) -> int:
+        """Cores of the place, or what one is taken to have of which no nodes are seen."""
+        if place.key not in self.sizes_cores:
+            self.sizes_cores[place.key] = total_cores(place.nodes) or UNSEEN_CORES
+        return self.sizes_cores[place.key]
 
     def age_s(self, place: PlaceOption) -> float:
         """Age of the place's snapshot; a snapshot from the future (a clock jumped) counts as new."""

@@ -38,7 +38,7 @@ def decided(
         )
     chosen = next(each for each in expected if _key(each) == choice.place)
     winner = _delayed(chosen, choice.delay_s)
-    losers = tuple(untold(each) for each in expected if each is not chosen)
+    losers = tuple([untold(each) if each.told_waits_s else each for each in expected if each is not chosen])
     return Decision(
         winner=winner,
         losers=losers,

@@ -211,7 +211,7 @@ def arrays_supported(ask: Ask, place: PlaceOption) -> Rejection | None:
 
 def within_price(ask: Ask, place: PlaceOption) -> Rejection | None:
     most = ask.spec.max_price_usd
-    price = None if most is None else price_usd(ask.spec, place.view.system)
+    price = None if most is None else price_usd(ask.spec, place.view.tariff)
     if most is None or price is None or price <= most:
         return None
     return of_place(place, Reason.BUDGET, f"{most:.2f} USD", f"{price:.2f} USD")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from scheduler.model.jobs import JobSpec
 from scheduler.model.systems import System
@@ -16,20 +16,27 @@ SENSIBLE = (1e-6, 1e6)
 """Prices and factors outside are taken for slips of the pen."""
 
 
-def price_usd(spec: JobSpec, system: System) -> float | None:
+class Tariff(NamedTuple):
+    """What an hour of a core and of a GPU costs, and what a busy core draws; None where that is not said."""
+
+    usd_per_core_hour: float | None
+    usd_per_gpu_hour: float | None
+    watts_per_core: float | None
+
+
+def tariff(system: System) -> Tariff:
+    """As its owner says, as far as that is sensible."""
+    return Tariff(*(_sensible(system, name) for name in ("pricePerCoreHour", "pricePerGpuHour", "wattsPerCore")))
+
+
+def price_usd(spec: JobSpec, said: Tariff) -> float | None:
     """What the job costs there at most, all tasks for all of their walltime; None where no price is said."""
-    per_core, per_gpu = _sensible(system, "pricePerCoreHour"), _sensible(system, "pricePerGpuHour")
-    asked = spec.resources
+    per_core, per_gpu, asked = said.usd_per_core_hour, said.usd_per_gpu_hour, spec.resources
     gpus = asked.nodes * asked.gpus_per_node
     if per_core is None and (per_gpu is None or not gpus):
         return None
     tasks = max(1, len(spec.array.indices)) if spec.array else 1
     return ((per_core or 0.0) * asked.cores + (per_gpu or 0.0) * gpus) * asked.walltime_s / 3600 * tasks
-
-
-def watts_per_core(system: System) -> float | None:
-    """What a busy core draws; None when not (sensibly) said."""
-    return _sensible(system, "wattsPerCore")
 
 
 def outbound_network(system: System) -> bool | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from placement.experience import Experience
 from placement.forecasts import Forecasts
 from placement.kept import Kept
+from placement.policy import Tariff, tariff
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
@@ -103,9 +104,9 @@ class SystemView:
         return _positive(self.system.berth_notes.get("speedFactor"), 1.0)
 
     @cached_property
-    def price_usd_per_core_hour(self) -> float:
-        """0.0 when not (sensibly) said in its notes."""
-        return _positive(self.system.berth_notes.get("pricePerCoreHour"), 0.0)
+    def tariff(self) -> Tariff:
+        """What it costs to use it, as its notes say."""
+        return tariff(self.system)
 
     def active_jobs(self, queue: str | None = None, owner: str | None = None) -> int:
         """Our jobs here that have not ended: in one queue or in all, of one owner or of all."""

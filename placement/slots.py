@@ -26,9 +26,10 @@ def footprint_cores(resources: Resources, kinds: tuple[NodeKind, ...]) -> int:
     per_node = max(1, resources.cores_per_node)
     if kinds:
         kind = kinds[0]
-        shares = [resources.memory_mib / kind.memory_mib] if kind.memory_mib > 0 else []
-        shares += [resources.gpus_per_node / kind.gpus] if kind.gpus > 0 else []
-        per_node = max(per_node, *(round(share * kind.cores) for share in shares)) if shares else per_node
+        if kind.memory_mib > 0:
+            per_node = max(per_node, round(resources.memory_mib / kind.memory_mib * kind.cores))
+        if kind.gpus > 0 and resources.gpus_per_node:
+            per_node = max(per_node, round(resources.gpus_per_node / kind.gpus * kind.cores))
         per_node = min(per_node, max(1, kind.cores))
     return max(1, resources.nodes) * per_node
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import NormalDist
 
 from placement.failures import Failures
-from placement.policy import price_usd, watts_per_core
+from placement.policy import price_usd
 from placement.problem import Ask, PlaceOption
 from scheduler.model.plan import Estimate
 
@@ -28,8 +28,12 @@ Cost = Callable[[Ask, PlaceOption, Estimate, Failures], float]
 
 def costs(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> Mapping[str, float]:
     """Seconds by reason, without those that cost nothing."""
-    found = {reason: row(ask, place, estimate, failures) for reason, row in COSTS.items()}
-    return {reason: min(seconds, MOST_S) for reason, seconds in found.items() if seconds > 0}
+    found: dict[str, float] = {}
+    for reason, row in COSTS.items():
+        seconds = row(ask, place, estimate, failures)
+        if seconds > 0:
+            found[reason] = min(seconds, MOST_S)
+    return found
 
 
 def failing(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
@@ -46,7 +50,7 @@ def price(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) 
     """The price of the expected run, at what the user says that an hour is worth."""
     if ask.spec.usd_per_hour <= 0:
         return 0.0
-    return _worth_s(ask, (price_usd(ask.spec, place.view.system) or 0.0) * _used_share(ask, estimate))
+    return _worth_s(ask, (price_usd(ask.spec, place.view.tariff) or 0.0) * _used_share(ask, estimate))
 
 
 def energy(ask: Ask, place: PlaceOption, estimate: Estimate, failures: Failures) -> float:
@@ -92,7 +96,7 @@ def later_s(estimate: Estimate, delay_s: float) -> float:
 
 def kwh(ask: Ask, place: PlaceOption, estimate: Estimate) -> float:
     """Energy of the expected run; 0 where the system says nothing of it."""
-    watts = watts_per_core(place.view.system)
+    watts = place.view.tariff.watts_per_core
     if watts is None:
         return 0.0
     tasks = max(1, len(ask.spec.array.indices)) if ask.spec.array else 1

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.engine import MAX_PROBES, place, probes_for, rethink
+from placement.estimate import score_s
 from placement.explain import rejection_sentence
 from placement.filters import NOT_NOW, screen
 from placement.gangs import gathered
@@ -368,6 +369,18 @@ def test_in_a_crowd_jobs_that_are_nearly_alike_are_estimated_as_one_but_for_wher
     assert first.losers[-1] == last.losers[-1]
     assert first.winner.run.p90_s < last.winner.run.p90_s, "each has its own run time"
     assert place(problem(asks[::-1], *views)) == plan
+
+
+def test_in_a_crowd_each_job_is_shown_every_place_once_and_the_soonest_first():
+    looks = [
+        snapshot(nodes(free=0, free_cores=0), jobs=tuple(running(walltime_s=n * 900) for _ in range(4)))
+        for n in range(1, 6)
+    ]
+    views = tuple(view(cluster(f"c{n}"), look) for n, look in enumerate(looks))
+    asks = tuple(ask(f"job-{n:03}", walltime_s=600 + 40 * n) for n in range(201))
+    for each in place(problem(asks, *views), LITTLE).decisions.values():
+        assert sorted(one.system_id for one in (each.winner, *each.losers)) == [one.system.id for one in views]
+        assert [round(score_s(one)) for one in each.losers] == sorted(round(score_s(one)) for one in each.losers)
 
 
 # -- jobs that wait ---------------------------------------------------------------------------------------------------
