@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from placement.constraints import parse
-from placement.gist import Gist, restated
+from placement.gist import QUOTED, Gist, question, restated
 from placement.policy import allowed_images, image_allowed, outbound_network, price_usd, storage_mib
 from placement.problem import Ask, Breaker, PlaceOption, Problem, SystemView, holds
 from placement.rejections import of_place, of_system, reached
@@ -62,17 +62,34 @@ class Screening:
 def screen(problem: Problem) -> Mapping[str, Screening]:
     """Judge every ask of the problem against every system; by job uuid, places in a stable order."""
     views = sorted(problem.systems, key=lambda view: view.system.id)
-    gist, judged = Gist(views), dict[Hashable, Screening]()
-    screenings: dict[tuple[Hashable, Resources], Screening] = {}
+    told_apart = Gist(views).of if len(problem.asks) > 1 else question
+    judged: dict[Hashable, _Judged] = {}
     found: dict[str, Screening] = {}
     for ask in problem.asks:
-        asked, resources = (ask.owner, gist.of(ask.spec)), ask.spec.resources
-        if asked not in judged:
-            judged[asked] = screenings[asked, resources] = _screened(ask, views)
-        elif (asked, resources) not in screenings:
-            screenings[asked, resources] = _restated(judged[asked], resources)
-        found[ask.job_uuid] = screenings[asked, resources]
+        alike = ask.owner, told_apart(ask.spec)
+        known = judged.get(alike)
+        if known is None:
+            known = judged[alike] = _Judged(_screened(ask, views), ask.spec.resources)
+        found[ask.job_uuid] = known.of(ask.spec.resources)
     return found
+
+
+class _Judged:
+    """What was said of one job, and of others of which no filter can tell it."""
+
+    def __init__(self, screening: Screening, asked: Resources) -> None:
+        self._first = screening
+        self._quotes_asked = any(each.reason in QUOTED for each in (*screening.later, *screening.rejections))
+        self._said = {(asked.memory_mib, asked.walltime_s): screening}
+
+    def of(self, asked: Resources) -> Screening:
+        """In the words of a job that asks for this."""
+        if not self._quotes_asked:
+            return self._first
+        quoted = asked.memory_mib, asked.walltime_s
+        if quoted not in self._said:
+            self._said[quoted] = _restated(self._first, asked)
+        return self._said[quoted]
 
 
 def _screened(ask: Ask, views: Iterable[SystemView]) -> Screening:

@@ -89,6 +89,10 @@ def _steps(least: int, most: int | None) -> Iterable[int]:
     return (least - 1,) if most is None else (least - 1, most)
 
 
+QUOTED = frozenset({Reason.MEMORY, Reason.WALLTIME})
+"""Rejections that quote what a job asks for, and are made of jobs that ask for different amounts of it alike."""
+
+
 def restated(rejections: Iterable[Rejection], asked: Resources) -> tuple[Rejection, ...]:
     """Rejections of a job in the words of another one of which no filter can tell it."""
     said = {Reason.MEMORY: written_memory(asked.memory_mib), Reason.WALLTIME: duration(asked.walltime_s)}
