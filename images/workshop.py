@@ -69,11 +69,7 @@ class Workshop:
 
     def note(self, kind: str, name: str, record: object) -> None:
         """Keep a record for good: all of it or nothing."""
-        path = self._record(kind, name)
-        fresh = path.with_name(f".{path.name}")
-        with _refusals(path), _held(self._work):
-            fresh.write_text(dump(record))
-            fresh.replace(path)
+        self._keep(self._record(kind, name), dump(record))
 
     def noted(self, kind: str, name: str, record: type[Record]) -> Record | None:
         """The record that was kept under that name; None when there is none that this version can read."""
@@ -86,7 +82,7 @@ class Workshop:
         """The chunks of a file that never changes, cut once for all who send it."""
         kept = self._record("chunks", digest)
         async with self._locks.of(digest):
-            return await asyncio.to_thread(_index, file, kept)
+            return await asyncio.to_thread(self._index, file, kept)
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[Path]:
@@ -113,24 +109,27 @@ class Workshop:
                     shutil.rmtree(room)
                     os.close(lock)
 
+    def _index(self, file: Path, kept: Path) -> Index:
+        """What was kept, if it is an index of so many bytes; else cut anew and kept."""
+        try:
+            index = Index.of_json(json.loads(kept.read_bytes()))
+            if index.size_bytes == file.stat().st_size:
+                return index
+        except (FileNotFoundError, ValueError, SpecInvalid):
+            pass
+        index = index_of(file)
+        self._keep(kept, json.dumps(index.to_json()))
+        return index
+
+    def _keep(self, path: Path, text: str) -> None:
+        """All of it or nothing; what a killed process left half written is written over."""
+        fresh = path.with_name(f".{path.name}")
+        with _refusals(path), _held(self._work):
+            fresh.write_text(text)
+            fresh.replace(path)
+
     def _record(self, kind: str, name: str) -> Path:
         return self._home / kind / f"{_hex(name)}.json"
-
-
-def _index(file: Path, kept: Path) -> Index:
-    """What was kept, if it is an index of so many bytes; else cut anew and kept."""
-    try:
-        index = Index.of_json(json.loads(kept.read_bytes()))
-        if index.size_bytes == file.stat().st_size:
-            return index
-    except (FileNotFoundError, ValueError, SpecInvalid):
-        pass
-    index = index_of(file)
-    fresh = kept.with_name(f".{kept.name}.{os.getpid()}")
-    with _refusals(kept):
-        fresh.write_text(json.dumps(index.to_json()))
-        fresh.replace(kept)
-    return index
 
 
 def _hex(digest: str) -> str:

@@ -427,8 +427,11 @@ async def test_a_file_is_cut_once_for_all_who_send_it(near, monkeypatch):
     again = await Workshop(near.home / "workshop").chunks_of(new.path, new.digest)
     assert first == second == again == index_of(new.path)
     assert cuts == [new.path]
-    (near.home / "workshop" / "chunks" / f"{new.digest[7:]}.json").write_text('[[1, "')  # a full disk
+    kept = near.home / "workshop" / "chunks" / f"{new.digest[7:]}.json"
+    kept.write_text('[[1, "')  # a lost power supply
+    kept.with_name(f".{kept.name}").write_text("[")  # and a killed process
     assert await workshop.chunks_of(new.path, new.digest) == first
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
