@@ -43,19 +43,23 @@ async def test_what_a_login_prints_is_not_part_of_the_answer():
 
 
 async def test_a_link_that_breaks_midway_is_told_and_the_next_call_logs_in_again(tmp_path):
-    begun = tmp_path / "begun"
-    program = f"import sys\nsys.stdin.buffer.read(1)\nopen({str(begun)!r}, 'w')\nsys.stdin.buffer.read()\n".encode()
+    begun, over = tmp_path / "begun", tmp_path / "over"
+    program = (
+        f"import os, time\nopen({str(begun)!r}, 'w')\n"
+        f"for _ in range(600):\n    os.path.exists({str(over)!r}) or time.sleep(0.05)\n"
+    )
     async with sshd(tmp_path) as server:
         connection = server.connection()
         storage = SftpStorage(host_system(tmp_path), connection)
-        call = asyncio.create_task(storage.run_beside(program + b"import time; time.sleep(3600)", bytes(8 << 20)))
+        call = asyncio.create_task(storage.run_beside(program.encode(), bytes(8 << 20)))
 
         async def it_began() -> bool:
             return Path.exists(begun)
 
-        await eventually(it_began, "the program reads")
+        await eventually(it_began, "the program runs")
         await server.hang_up()
         with pytest.raises(BackendUnavailable):
             await call
+        over.touch()
         assert await storage.run_beside(b"print('again')", b"") == b"again\n"
         await connection.aclose()

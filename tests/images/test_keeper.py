@@ -26,6 +26,7 @@ from images.store import ChunkDamaged, StoreFull, StorePolicy, StoreRefused
 from images.workshop import Workshop
 from scheduler.model.errors import BackendUnavailable, FileRefused, UnexpectedReply
 from tests.contract.sshd import host_system, sshd
+from tests.contract.subjects import eventually
 from tests.images.stores import in_sight, leftovers
 
 MIB = 1 << 20
@@ -183,10 +184,50 @@ async def test_after_a_broken_link_only_the_rest_travels(world):
     assert same(sent.path, new)
 
 
+async def test_a_link_that_is_cut_while_chunks_come_keeps_those_that_came(tmp_path):
+    over, three = tmp_path / "over", tmp_path / "three"
+    slow = f"""
+put, count = _Part.put, []
+def slowly(*args):
+    put(*args)
+    count.append(1)
+    if len(count) == 3:
+        open({str(three)!r}, "w")
+        import time
+        for _ in range(600):
+            os.path.exists({str(over)!r}) or time.sleep(0.05)
+_Part.put = slowly
+main()
+"""
+
+    async def three_came() -> bool:
+        return Path.exists(three)
+
+    async with sshd(tmp_path) as server:
+        connection = server.connection()
+        world = World(tmp_path, SftpStorage(host_system(tmp_path), connection).run_beside)
+
+        async def cut(program, line, body):
+            patched = program.replace(b'if __name__ == "__main__":', b"if False:") + slow.encode()
+            call = asyncio.create_task(world.run(patched, line + b"\n" + body))
+            await eventually(three_came, "three chunks came")
+            await server.hang_up()
+            return await call
+
+        world.spoil["fill 1"] = cut
+        keeper, new = world.keeper(), world.file(1, 2)
+        with pytest.raises(BackendUnavailable):
+            await keeper.send(new.path, new.digest)
+        sent = await keeper.send(new.path, new.digest)
+        over.touch()
+        await connection.aclose()
+    assert sent.sent_bytes < new.size_bytes
+    assert same(sent.path, new)
+
+
 async def test_a_program_that_is_killed_midway_costs_at_most_its_batch(world):
     async def killed(program, line, body):
-        half = b"import os, signal\nsignal.setitimer(signal.ITIMER_REAL, 5)\n"
-        half += program.replace(b'if __name__ == "__main__":', b"if False:")
+        half = program.replace(b'if __name__ == "__main__":', b"if False:")
         half += b"""
 put, count = _Part.put, []
 def deadly(*args):
