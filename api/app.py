@@ -10,7 +10,20 @@ from api import problems
 from api.context import Edge, Options
 from api.envelope import API_VERSION
 from api.middleware import BodyLimit, OneSpelling, TrackingId
-from api.routes import apps, credentials, health, images, jobs, oauth2, outputs, placement, registries, systems, tenants
+from api.routes import (
+    apps,
+    copies,
+    credentials,
+    health,
+    images,
+    jobs,
+    oauth2,
+    outputs,
+    placement,
+    registries,
+    systems,
+    tenants,
+)
 from scheduler.ports import Ports
 from scheduler.security.tokens import Tokens
 from scheduler.services.presence import Presence
@@ -27,7 +40,7 @@ BROWSER_HEADERS = (
     "X-Tapis-Tracking-ID",
 )
 
-ROUTES = (health, jobs, outputs, placement, oauth2, tenants, credentials, systems, apps, registries, images)
+ROUTES = (health, jobs, outputs, placement, oauth2, tenants, credentials, systems, apps, registries, images, copies)
 """Tried one after another for each request, so those asked most often come early; first only what would else be taken
 for the name of a job or system."""
 

@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 
 EXIT_MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.OK: "done",
-    ExitCode.JOB_FAILED: "a job that was waited for ended as FAILED or CANCELLED, or `doctor` found something wrong",
+    ExitCode.JOB_FAILED: "a job or image that was waited for ended as FAILED or CANCELLED, or `doctor` found a fault",
     ExitCode.USAGE: "the command line cannot be meant",
     ExitCode.NOT_FOUND: "no such job, system, app, image, user or file",
     ExitCode.NOT_AUTHENTICATED: "not logged in, wrong password, or the token no longer holds",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from berth.errors import TimedOut
+from berth.paging import pages
 from berth.records import Raw
 from berth.session import Session, segment
 
@@ -12,6 +14,11 @@ READ_S = 120.0
 
 UNPACK_S = 1800.0
 """How long an answer may take for which the server fetches and unpacks an image."""
+
+LOOK_S = 1.0
+"""Between two looks at an image that is waited for."""
+
+SETTLED = frozenset({"PRESENT", "FAILED"})
 
 
 class Images:
@@ -32,6 +39,64 @@ class Images:
             params["deep"] = "true"
         timeout_s = UNPACK_S if deep else READ_S
         return dict(self._session.call("GET", "/v3/images/inspect", params=params, timeout_s=timeout_s)["result"])
+
+    # -- copies on systems ---------------------------------------------------------------------------------------
+
+    def list(self, *, system: str | None = None, state: str | None = None) -> Iterator[Raw]:
+        """The images on systems that the user's jobs would use, or on their way there; and all on own systems."""
+        conditions = [f"({name}.eq.{value})" for name, value in (("systemId", system), ("state", state)) if value]
+        return pages(
+            self._session,
+            "/v3/images",
+            search="~".join(conditions) or None,
+            select="allAttributes",
+            orderBy="systemId(asc),reference(asc)",
+        )
+
+    def get(self, image_id: int) -> Raw:
+        """One of them, with the jobs that use it."""
+        return dict(self._session.get(f"/v3/images/{image_id}"))
+
+    def stage(self, reference: str, systems: Sequence[str]) -> Sequence[Raw]:
+        """Have an image brought to systems; what is there stays, what failed is tried again."""
+        body = {"reference": reference, "systemIds": [*systems]}
+        return [*self._session.create("/v3/images/stage", body, timeout_s=READ_S)]
+
+    def wait(
+        self,
+        image_ids: Sequence[int],
+        *,
+        timeout_s: float | None = None,
+        on_change: Callable[[Raw], None] = lambda copy: None,
+    ) -> Sequence[Raw]:
+        """The images once each of them is PRESENT or FAILED. TimedOut when that takes longer than ``timeout_s``.
+
+        on_change is told each image as it is at every look.
+        """
+        session, found = self._session, dict[int, Raw]()
+        ends_s = None if timeout_s is None else session.now() + timeout_s
+        while True:
+            for image_id in image_ids:
+                if found.get(image_id, {}).get("state") not in SETTLED:
+                    found[image_id] = self.get(image_id)
+                    on_change(found[image_id])
+            if all(copy["state"] in SETTLED for copy in found.values()):
+                return [found[image_id] for image_id in image_ids]
+            if ends_s is not None and session.now() >= ends_s:
+                raise TimedOut("the image is not there in the time given", "it goes on: berth images ls")
+            session.sleep(LOOK_S)
+
+    def pin(self, image_id: int) -> Raw:
+        """Keep it though no job uses it."""
+        return dict(self._session.post(f"/v3/images/{image_id}/pin", timeout_s=READ_S))
+
+    def unpin(self, image_id: int) -> Raw:
+        """Let it go when nobody uses it and room is needed."""
+        return dict(self._session.post(f"/v3/images/{image_id}/unpin", timeout_s=READ_S))
+
+    def collect(self, system_id: str) -> Raw:
+        """Make room in the user's store on a system."""
+        return dict(self._session.post("/v3/images/gc", {"systemId": system_id}, timeout_s=READ_S))
 
     # -- registries ----------------------------------------------------------------------------------------------
 

@@ -7,22 +7,37 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import Select, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from images.needs import Needs
 from scheduler.model.errors import NotFound, Stale
 from scheduler.model.ids import Marker
-from scheduler.model.images import CopyState, ImageCopy
+from scheduler.model.images import CopyState, ImageCopy, PinnedImage
 from scheduler.model.jobs import HistoryEvent
+from scheduler.model.pages import Page
 from scheduler.model.states import AttemptState
 from scheduler.store import schema
 from scheduler.store.changes import write_history
+from scheduler.store.paging import Fields, narrowed, windowed
 from scheduler.store.statements import changed, insert_new
 
-copies, records, attempts = schema.image_copies, schema.image_records, schema.attempts
+copies, records = schema.image_copies, schema.image_records
+attempts, jobs = schema.attempts, schema.jobs
 
 COPY_COLUMNS = [copies.c[field.name] for field in fields(ImageCopy)]
+COPY_FIELDS: Fields = {
+    "id": copies.c.id,
+    "system_id": copies.c.system_id,
+    "owner": copies.c.owner,
+    "manifest_digest": copies.c.manifest_digest,
+    "reference": copies.c.reference,
+    "asked_by": copies.c.asked_by,
+    "state": copies.c.state,
+    "pinned": copies.c.pinned,
+    "created_at": copies.c.created_at,
+    "updated_at": copies.c.updated_at,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +52,14 @@ class Awaiting:
     state: AttemptState
     intended_at: datetime
     awaits_image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A system, and whose store there; None: everyone's."""
+
+    system_id: str
+    owner: str | None = None
 
 
 class ImageStore:
@@ -94,6 +117,35 @@ class ImageStore:
         if found is None:
             raise NotFound("copy of an image", manifest_digest)
         return found
+
+    async def list(self, tenant: str, places: Sequence[Place], page: Page) -> Sequence[ImageCopy]:
+        """Copies that lie in these places, by id or in the page's order."""
+        query = _listed(select(*COPY_COLUMNS), tenant, places, page)
+        rows = await self._db.execute(windowed(query, COPY_FIELDS, page, copies.c.id))
+        return [ImageCopy(**row) for row in rows.mappings()]
+
+    async def count(self, tenant: str, places: Sequence[Place], page: Page) -> int:
+        """How many ``list`` would answer without a window."""
+        query = _listed(select(func.count()).select_from(copies), tenant, places, page)
+        return int((await self._db.execute(query)).scalar_one())
+
+    async def pin(self, copy_id: int, pinned: bool, at: datetime) -> ImageCopy:
+        """Say whether a copy stays though nobody uses it, whoever works on it meanwhile."""
+        told = update(copies).where(copies.c.id == copy_id).values(pinned=pinned, updated_at=at)
+        await self._db.execute(told)
+        return await self.get(copy_id)
+
+    async def gone(self, tenant: str, system_id: str, owner: str, file_digests: Collection[str], at: datetime) -> None:
+        """These files are out of a store: what attempts await nevertheless comes anew, the rest is forgotten."""
+        there = and_(copies.c.tenant == tenant, copies.c.system_id == system_id, copies.c.owner == owner)
+        present = and_(there, copies.c.state == CopyState.PRESENT, copies.c.file_digest.in_(file_digests))
+        wanted = select(attempts.c.awaits_image).where(
+            attempts.c.tenant == tenant, attempts.c.system_id == system_id, attempts.c.awaits_image.is_not(None)
+        )
+        awaited = and_(present, copies.c.manifest_digest.in_(wanted))
+        anew = {"state": CopyState.WANTED, "next_look_at": at, "version": copies.c.version + 1}
+        await self._db.execute(update(copies).where(awaited).values(anew))
+        await self._db.execute(delete(copies).where(present))
 
     async def of_tenant(self, tenant: str) -> Sequence[ImageCopy]:
         """All copies of a tenant, oldest first."""
@@ -160,6 +212,24 @@ class ImageStore:
         )
         return [(owner, marker) for owner, marker in await self._db.execute(query)]
 
+    async def waiting(self, tenant: str, digests: Collection[str]) -> Sequence[tuple[str, str, str, int]]:
+        """System, owner, digest and number of the attempts that await these images."""
+        key = attempts.c.system_id, attempts.c.owner, attempts.c.awaits_image
+        query = select(*key, func.count()).where(attempts.c.tenant == tenant, attempts.c.awaits_image.in_(digests))
+        return [(row[0], row[1], row[2], row[3]) for row in await self._db.execute(query.group_by(*key))]
+
+    async def users(self, tenant: str, system_id: str, manifest_digest: str) -> Sequence[tuple[str, str]]:
+        """Owner and uuid of every job with an attempt on a system that may still read this image, oldest first."""
+        query = (
+            select(jobs.c.owner, jobs.c.uuid, jobs.c.image)
+            .join(attempts, attempts.c.job_id == jobs.c.id)
+            .where(attempts.c.tenant == tenant, attempts.c.system_id == system_id, attempts.c.ended_at.is_(None))
+            .where(jobs.c.image.is_not(None))
+            .order_by(jobs.c.id)
+        )
+        found = [(row.owner, row.uuid) for row in await self._db.execute(query) if _runs(row.image, manifest_digest)]
+        return list(dict.fromkeys(found))
+
     # -- needs ----------------------------------------------------------------------------------------------------
 
     async def put_needs(self, manifest_digest: str, needs: Needs, at: datetime) -> None:
@@ -171,6 +241,17 @@ class ImageStore:
         """What these images need, as far as it is known."""
         query = select(records.c.manifest_digest, records.c.needs).where(records.c.manifest_digest.in_(digests))
         return {row.manifest_digest: row.needs for row in await self._db.execute(query)}
+
+
+def _listed(query: Select[Any], tenant: str, places: Sequence[Place], page: Page) -> Select[Any]:
+    whole = [place.system_id for place in places if place.owner is None]
+    parts = [and_(copies.c.system_id == p.system_id, copies.c.owner == p.owner) for p in places if p.owner is not None]
+    query = query.where(copies.c.tenant == tenant, or_(copies.c.system_id.in_(whole), *parts))
+    return narrowed(query, COPY_FIELDS, page.filters)
+
+
+def _runs(image: PinnedImage | None, manifest_digest: str) -> bool:
+    return image is not None and image.manifest_digest == manifest_digest
 
 
 def _named(tenant: str, system_id: str, owner: str, manifest_digest: str) -> Any:

@@ -12,10 +12,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 
+from scheduler.model.images import CopyState
+from scheduler.services import copies
+from scheduler.store.images import ImageStore
+from tests.api.test_images import may_unpack
 from tests.api.world import PASSWORD, World, open_world
 
 ROOT = Path(__file__).parents[2]
@@ -319,3 +324,47 @@ async def test_a_login_for_a_registry_is_stored_listed_and_forgotten(berth: Shel
     assert (await berth("images", "logout", "registry.test")).code == 0
     assert (await berth("images", "logout", "registry.test")).code == 3
     assert (await berth("images", "login", "registry.test", "--password-stdin", given="x")).code == 2
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set whenever somebody looks at one copy of an image."""
+    looked, real = asyncio.Event(), copies.get
+
+    async def get(*asked: Any) -> Any:
+        shown = await real(*asked)
+        looked.set()
+        return shown
+
+    monkeypatch.setattr(copies, "get", get)
+    return looked
+
+
+async def test_images_are_staged_listed_waited_for_and_kept(
+    berth: Shell, world: World, tmp_path: Path, looked_at: asyncio.Event
+) -> None:
+    refused = await berth("images", "stage", "registry.test/hello:0.1", "alder")
+    assert (refused.code, "BERTH_IMAGE_UNPACK_LIMIT_MIB" in refused.err) == (5, True)
+    may_unpack(world, tmp_path / "images")
+    notes = {"berth": {"images": {"store": str(tmp_path / "store")}}}
+    await world.change("PATCH", "/v3/systems/alder", {"notes": notes})
+    number = (await berth.ok("images", "stage", "-o", "id", "registry.test/hello:0.1", "alder")).strip()
+    late = await berth("images", "stage", "--timeout", "0s", "registry.test/hello:0.1", "alder")
+    assert (late.code, "it goes on: berth images ls" in late.err) == (7, True)
+    listed = await berth.ok("images", "ls", "--system", "alder", "--state", "wanted")
+    assert "registry.test/hello:0.1" in listed
+    for state, code in ((CopyState.FAILED, 1), (CopyState.PRESENT, 0)):
+        looked_at.clear()
+        waiting = asyncio.create_task(berth("images", "stage", "--wait", "registry.test/hello:0.1", "alder"))
+        await asyncio.wait_for(looked_at.wait(), 60)
+        async with world.ports.transaction() as db:
+            store = ImageStore(db)
+            changes = {"state": state, "message": "no room there", "next_look_at": None}
+            await store.note(await store.get(int(number)), world.clock(), **changes)
+        ended = await waiting
+        assert (ended.code, f"berth: alder: {state}" in ended.err) == (code, True), ended.err
+        assert ("berth: alder: no room there" in ended.err) == (code == 1)
+    assert json.loads(await berth.ok("images", "pin", number, "-o", "json"))["item"]["pinned"] is True
+    assert "pinned   no" in await berth.ok("images", "unpin", number)
+    assert "released" in await berth.ok("images", "gc", "alder")
+    assert (await berth("images", "pin", "999")).code == 3

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from berth.cli import image_logins
+from berth.cli import image_copies, image_logins
 from berth.cli.connect import connect
 from berth.cli.render import Format, Output, print_one, print_table
 from berth.records import Raw
@@ -19,10 +19,19 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 @app.callback()
 def main() -> None:
-    """What images are and what they need, and your logins for registries."""
+    """What images are and need, where they are, and your logins for registries."""
 
 
-for command in (image_logins.login, image_logins.logout, image_logins.logins):
+for command in (
+    image_copies.ls,
+    image_copies.stage,
+    image_copies.pin,
+    image_copies.unpin,
+    image_copies.gc,
+    image_logins.login,
+    image_logins.logout,
+    image_logins.logins,
+):
     app.command()(command)
 
 

@@ -41,7 +41,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Systems, apps and users": {
         "systems": Entry("systems", "The systems that jobs run on, and your credentials there.", group=True),
         "apps": Entry("apps", "Named, versioned images and how to run them.", group=True),
-        "images": Entry("images", "What images are and what they need, and your logins for registries.", group=True),
+        "images": Entry(
+            "images", "What images are and need, where they are, and your logins for registries.", group=True
+        ),
         "user": Entry("users", "The users of a server, for administrators.", group=True),
     },
     "This computer": {
