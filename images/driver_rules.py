@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from images import requirements, tables
 from images.cuda import code_runs, cuda_versions, env_version, nvidia_gpus, own_cuda, uses_cuda
-from images.findings import Finding, MatchPolicy, Way
+from images.findings import Finding, MatchPolicy, Way, worst
 from images.host import Gpu, HostFacts
 from images.needs import CompatLibrary, Needs
 from images.rules import runtime_of
@@ -30,12 +30,14 @@ def cuda_ways(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Iterable[Wa
     """R5 with R6, or R7: the driver of the nodes as it is, or behind a compatibility library of the image."""
     if not uses_cuda(needs, host, policy) or not cuda_versions(needs)[0]:
         return
-    plain = driver_runs_cuda(needs, host)
-    if plain.fit is Fit.YES:
-        yield (plain, *just_in_time(needs, host))
+    plain: Way = (driver_runs_cuda(needs, host),)
+    if worst(plain) is Fit.YES:
+        plain = (*plain, *just_in_time(needs, host))
+    if worst(plain) is Fit.YES:
+        yield plain
         return
     behind = min(_behind_libraries(needs, host), key=lambda finding: finding.fit.badness)
-    yield (plain, behind) if plain.fit is behind.fit is Fit.NO else (plain,)
+    yield (*plain, behind) if worst(plain) is behind.fit is Fit.NO else plain
     yield (behind,)
 
 
@@ -69,7 +71,10 @@ def _driver_fit(runtime: Version, driver: Version | None, said: Version | None) 
 
 
 def just_in_time(needs: Needs, host: HostFacts) -> Way:
-    """R6: within one major version newer features may fail, and code that must be compiled does where it is newer."""
+    """R6: within one major version newer features may fail, and so does code that an older driver must compile.
+
+    That is not certain: the code may have been made by an older compiler than the runtime beside it.
+    """
     own = own_cuda(host.gpu_driver, host.driver_cuda)
     newer = [version for version in cuda_versions(needs)[0] if own is not None and not at_least(own, version[:2])]
     gpus = nvidia_gpus(host)
@@ -85,9 +90,11 @@ def just_in_time(needs: Needs, host: HostFacts) -> Way:
     if only_ptx:
         reason += ", and its GPU code must be compiled by that driver (error 222)"
     facts = ("image.cuda.runtimes", "image.cuda.cubins", "host.driver_cuda")
-    return (
-        Finding(rule="R6", fit=Fit.YES, reason=reason, facts=facts, cost_s=JUST_IN_TIME_COST_S if only_ptx else 0.0),
-    )
+    if not only_ptx:
+        return (Finding(rule="R6", fit=Fit.YES, reason=reason, facts=facts),)
+    fix = "use nodes with a newer driver, or an image that is built for their GPUs"
+    cost_s = JUST_IN_TIME_COST_S
+    return (Finding(rule="R6", fit=Fit.UNKNOWN, reason=reason, fix=fix, facts=facts, cost_s=cost_s),)
 
 
 def _behind_libraries(needs: Needs, host: HostFacts) -> Sequence[Finding]:

@@ -22,10 +22,14 @@ BOUND_FOLDER = "/.berth/mpi"
 
 _DECLARED = re.compile(r"(mpich-abi|openmpi|mpi-abi)(?:>=([0-9.]{1,20}))?")
 _PLUGINS: Mapping[MpiFamily, Sequence[str]] = {
-    MpiFamily.MPICH_ABI: ("cray_shasta", "pmi2", "pmix"),
+    MpiFamily.MPICH_ABI: ("pmi2", "pmix"),
     MpiFamily.OPEN_MPI: ("pmix",),
     MpiFamily.STANDARD_ABI: ("pmix", "pmi2"),
 }
+_SITES_PLUGINS: Mapping[MpiFamily, Sequence[str]] = {MpiFamily.MPICH_ABI: ("cray_shasta",)}
+"""What only the host's own MPI understands, and is asked for first where that is bound."""
+_TRANSLATED = frozenset({MpiFamily.MPICH_ABI, MpiFamily.OPEN_MPI})
+"""Families between which translators translate; none is known to take programs of the standard ABI."""
 
 
 def mpi_ways(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Iterable[Way]:
@@ -38,25 +42,48 @@ def mpi_ways(needs: Needs, host: HostFacts, policy: MatchPolicy) -> Iterable[Way
         reason = "whether and which MPI the image has is not known"
         yield (Finding(rule="R9", fit=Fit.UNKNOWN, reason=reason, fix="inspect the image", facts=("image.mpi",)),)
         return
+    doubt = _which_is_used(libraries) if policy.nodes > 1 else ()
     for library in libraries if mode is not MpiMode.BIND else ():
-        yield (own_launch(library, needs, host, policy), *fabric_used(needs, host, policy))
+        yield (own_launch(library, needs, host, policy), *fabric_used(needs, host, policy), *doubt)
     for library in libraries if mode is not MpiMode.HYBRID else ():
-        yield from _bound_ways(library, needs, host)
+        for way in _bound_ways(library, needs, host):
+            yield (*way, *doubt)
     if not libraries:
         reason = "the image has no MPI that its programs ask for: each process runs alone"
         yield (Finding(rule="R9", fit=Fit.YES, reason=reason, facts=("image.mpi",)),)
 
 
 def used_libraries(needs: Needs) -> Sequence[MpiLibrary] | None:
-    """Libraries that the image's programs use, or may use; what the builder declares where nobody looked."""
+    """Libraries that the image's programs use, or may use; what the builder declares where nobody looked.
+
+    Where the files do not tell which of several is used, the builder's word for the family does.
+    """
+    declared = _declared(needs)
     if needs.mpi is None:
-        found = _DECLARED.fullmatch((needs.declared.mpi or "").replace(" ", ""))
-        if found is None:
-            return None
-        family, version = MpiFamily(found[1]), version_of(found[2]) if (found[2] or ".")[0].isdigit() else None
-        abi = version if family is MpiFamily.MPICH_ABI else None
-        return [MpiLibrary(family=family, soname="", path="", abi=abi, version=None if abi else version)]
-    return [each for each in needs.mpi if each.used] or [each for each in needs.mpi if each.used is None]
+        return None if declared is None else [declared]
+    if used := [each for each in needs.mpi if each.used]:
+        return used
+    maybe = [each for each in needs.mpi if each.used is None]
+    return [each for each in maybe if declared is not None and each.family is declared.family] or maybe
+
+
+def _declared(needs: Needs) -> MpiLibrary | None:
+    found = _DECLARED.fullmatch((needs.declared.mpi or "").replace(" ", ""))
+    if found is None:
+        return None
+    family, version = MpiFamily(found[1]), version_of(found[2]) if (found[2] or ".")[0].isdigit() else None
+    abi = version if family is MpiFamily.MPICH_ABI else None
+    return MpiLibrary(family=family, soname="", path="", abi=abi, version=None if abi else version)
+
+
+def _which_is_used(libraries: Sequence[MpiLibrary]) -> Way:
+    """A way that is right for one family starts programs of another as so many jobs of one process."""
+    families = dict.fromkeys(str(library.family) for library in libraries)
+    if len(families) < 2:
+        return ()
+    reason = f"the image has MPI of the families {', '.join(families)}, and which one the program uses is not known"
+    fix = "label the image with berth.require.mpi"
+    return (Finding(rule="R9", fit=Fit.UNKNOWN, reason=reason, fix=fix, facts=("image.mpi",)),)
 
 
 # -- the image's own MPI -------------------------------------------------------------------------------------------
@@ -74,24 +101,27 @@ def own_launch(library: MpiLibrary, needs: Needs, host: HostFacts, policy: Match
     if plugins is None:
         reason = "what `srun --mpi=list` offers is not known"
         return Finding(rule="R12", fit=Fit.UNKNOWN, reason=reason, fix="probe the nodes", facts=facts)
-    plugin = plugin_for(library.family, plugins)
-    if library.family is MpiFamily.MPICH_ABI:
-        if plugin is not None:
-            return Finding(rule="R12", fit=Fit.YES, facts=facts, actions=(LaunchWith(plugin),))
-        reason = "Slurm offers neither PMI-2 nor PMIx, and MPICH needs one"
-        return Finding(rule="R12", fit=Fit.UNKNOWN, reason=reason, fix="bind the host's MPI", facts=facts)
+    plugin = plugin_for(_PLUGINS[library.family], plugins)
     if plugin is None:
-        certain = library.version is not None and at_least(library.version, (5,))
-        reason = "Open MPI needs PMIx, and Slurm does not offer it"
+        is_open_mpi = library.family is MpiFamily.OPEN_MPI
+        certain = is_open_mpi and library.version is not None and at_least(library.version, (5,))
+        reason = f"the image's MPI needs {'PMIx' if is_open_mpi else 'PMI-2 or PMIx'}, and Slurm does not offer it"
         fit = Fit.NO if certain else Fit.UNKNOWN
         return Finding(rule="R12", fit=fit, reason=reason, fix="bind the host's MPI", facts=facts)
+    launch = (LaunchWith(plugin),)
+    if library.family is MpiFamily.MPICH_ABI and plugin == "pmi2":
+        return Finding(rule="R12", fit=Fit.YES, facts=facts, actions=launch)
+    if library.family is not MpiFamily.OPEN_MPI and (plugin == "pmi2" or not needs.pmix):
+        reason = f"whether the image's MPI was built for {plugin}, which Slurm offers, is not known"
+        return Finding(
+            rule="R12", fit=Fit.UNKNOWN, reason=reason, fix="bind the host's MPI", facts=facts, actions=launch
+        )
     fit, reason = _handshake(_pmix_clients(library, needs), _pmix_server(host), needs.declared.pmix)
-    return Finding(rule="R12", fit=fit, reason=reason, facts=facts, actions=(LaunchWith(plugin),))
+    return Finding(rule="R12", fit=fit, reason=reason, facts=facts, actions=launch)
 
 
-def plugin_for(family: MpiFamily, plugins: Sequence[str]) -> str | None:
-    """The way in which Slurm starts programs of a family, of those that it offers."""
-    wanted = _PLUGINS[family]
+def plugin_for(wanted: Sequence[str], plugins: Sequence[str]) -> str | None:
+    """The first wanted way in which Slurm starts programs, of those that it offers."""
     return next((each for start in wanted for each in sorted(plugins) if each.startswith(start)), None)
 
 
@@ -149,7 +179,7 @@ def _bound_ways(library: MpiLibrary, needs: Needs, host: HostFacts) -> Iterable[
     for theirs in host.mpi or ():
         yield (replaced(library, theirs, host.mpi_plugins), libraries_load(theirs, needs, host))
     for theirs, translator in product(host.mpi or (), host.translators or ()):
-        if theirs.library.family is not library.family:
+        if theirs.library.family is not library.family and {theirs.library.family, library.family} <= _TRANSLATED:
             yield (_translated(library, theirs, translator), libraries_load(theirs, needs, host))
 
 
@@ -164,7 +194,8 @@ def replaced(library: MpiLibrary, theirs: HostMpi, plugins: Sequence[str] | None
     if fit is Fit.NO:
         fix = "use an image with the host's family of MPI"
         return Finding(rule=rule, fit=fit, reason=reason, fix=fix, facts=facts)
-    launch = () if plugins is None else (LaunchWith(plugin_for(library.family, plugins)),)
+    wanted = (*_SITES_PLUGINS.get(library.family, ()), *_PLUGINS[library.family])
+    launch = () if plugins is None else (LaunchWith(plugin_for(wanted, plugins)),)
     actions = (*_binds(library, theirs), *launch)
     return Finding(rule=rule, fit=fit, reason=reason, facts=facts, actions=actions)
 

@@ -19,7 +19,7 @@ cuda-11.8      yes!     yes!     yes!      yes      yes      yes    no:R8     ye
 11.8-compat    yes!     yes!     yes!      yes      yes      yes      yes     yes!      yes!  unk:R5   yes! unk:R5
 cuda-12.4     no:R8    no:R5    no:R5     yes!      yes      yes      yes    no:R5     no:R5  unk:R5   yes! unk:R5
 12.4-compat   no:R8   fix:R7   unk:R7     yes!      yes      yes      yes    no:R5    unk:R7  unk:R5   yes! unk:R5
-12.4-ptx      no:R8    no:R5    no:R5     yes!      yes      yes      yes    no:R5     no:R5  unk:R5   yes! unk:R5
+12.4-ptx      no:R8    no:R5    no:R5   unk:R6      yes      yes      yes    no:R5     no:R5  unk:R5   yes! unk:R5
 12.8-wheel    no:R8    no:R8    no:R8     yes!     yes!      yes      yes    no:R5     no:R5  unk:R5   yes! unk:R5
 13.0-compat   no:R8    no:R8    no:R8   fix:R7   fix:R7      yes      yes    no:R5    unk:R7  unk:R5   yes! unk:R5
 cuda-14.0    unk:R5   unk:R5   unk:R5   unk:R5   unk:R5   unk:R5   unk:R5   unk:R5    unk:R5  unk:R5   yes! unk:R5
@@ -53,16 +53,16 @@ MPI_TABLE = """
 ompi-4.1            yes unk:R12     yes     yes unk:R12  unk:R12   unk:R12 fix:R11  unk:R12
 ompi-5.0            yes  no:R12  no:R12     yes  no:R12   no:R12    no:R12 fix:R11  unk:R12
 ompi-2.0         no:R12 unk:R12 unk:R12  no:R12 unk:R12  unk:R12   unk:R12 fix:R11   unk:R9
-mpich-debian       yes!    yes! unk:R12    yes!     yes  unk:R12   fix:R13     yes   unk:R9
-intel-mpi           yes     yes unk:R12     yes     yes  unk:R12   fix:R13     yes  unk:R12
-mpich-13           yes!    yes! unk:R12    yes!    yes!  unk:R12   unk:R12 unk:R12   unk:R9
-mpi-5-abi       unk:R12 unk:R12 unk:R12 unk:R12 unk:R12  unk:R12   unk:R12 fix:R11   unk:R9
-both               yes!    yes!     yes    yes!     yes  unk:R12   fix:R13     yes   unk:R9
-both-uses-mpich    yes!    yes! unk:R12    yes!     yes  unk:R12   fix:R13     yes   unk:R9
-alpine-mpich       yes!    yes! unk:R12    yes!    yes!  unk:R12   unk:R12 unk:R12   unk:R9
+mpich-debian       yes!    yes! unk:R12 unk:R12     yes  unk:R12   fix:R13     yes   unk:R9
+intel-mpi           yes     yes unk:R12 unk:R12     yes  unk:R12   fix:R13     yes  unk:R12
+mpich-13           yes!    yes! unk:R12 unk:R12    yes!  unk:R12   unk:R12 unk:R12   unk:R9
+mpi-5-abi       unk:R12 unk:R12 unk:R12 unk:R12 unk:R12  unk:R12   unk:R12 unk:R12   unk:R9
+both             unk:R9 unk:R12  unk:R9  unk:R9  unk:R9  unk:R12    unk:R9  unk:R9   unk:R9
+both-uses-mpich    yes!    yes! unk:R12 unk:R12     yes  unk:R12   fix:R13     yes   unk:R9
+alpine-mpich       yes!    yes! unk:R12 unk:R12    yes!  unk:R12   unk:R12 unk:R12   unk:R9
 no-mpi             yes!    yes!    yes!    yes!    yes!     yes!      yes!    yes!     yes!
 not-looked       unk:R9  unk:R9  unk:R9  unk:R9  unk:R9   unk:R9    unk:R9  unk:R9   unk:R9
-declared           yes!    yes! unk:R12    yes!     yes  unk:R12   fix:R13     yes   unk:R9
+declared           yes!    yes! unk:R12 unk:R12     yes  unk:R12   fix:R13     yes   unk:R9
 """
 
 WORDS = {"yes": "yes", "fixable": "fix", "unknown": "unk", "no": "no"}

@@ -27,6 +27,8 @@ from tests.images.fleet import (
     REQUIRES_12_4,
     cuda,
     gpu_node,
+    mpich,
+    with_mpi,
 )
 
 ACROSS = MatchPolicy(wants_mpi=True, nodes=2)
@@ -51,6 +53,28 @@ def test_without_a_plugin_the_hosts_own_launcher_starts_the_hosts_mpi():
 
 def test_the_images_own_mpi_is_started_by_slurm():
     assert match(MPI_IMAGES["ompi-4.1"], MPI_HOSTS["pmix4"], ACROSS).verdict.actions == (LaunchWith("pmix"),)
+
+
+def test_the_way_of_the_sites_own_mpi_is_not_the_way_of_the_images():
+    """Only Cray's MPI understands cray_shasta: an MPICH of another major version is started by PMI-2."""
+    assert match(MPI_IMAGES["mpich-13"], MPI_HOSTS["cray"], ACROSS).verdict.actions == (LaunchWith("pmi2"),)
+    only_cray = replace(MPI_HOSTS["cray"], mpi_plugins=("none", "cray_shasta"))
+    assert match(MPI_IMAGES["mpich-13"], only_cray, ACROSS).verdict.fit is Fit.UNKNOWN
+
+
+@pytest.mark.parametrize(("clients", "fit"), [((4, 2, 2), Fit.YES), ((1, 2, 5), Fit.NO)])
+def test_mpich_with_a_pmix_client_is_started_by_pmix(clients, fit):
+    image = with_mpi(mpich(2), pmix=(clients,))
+    found = match(image, MPI_HOSTS["ompi5"], ACROSS).verdict
+    assert found.fit is fit
+
+
+@pytest.mark.parametrize(("declared", "fit"), [(None, Fit.UNKNOWN), ("openmpi>=4", Fit.YES), ("mpi-abi", Fit.UNKNOWN)])
+def test_of_two_families_the_builder_says_which_is_used(declared, fit):
+    image = replace(MPI_IMAGES["both"], declared=Declared(mpi=declared))
+    verdict = match(image, MPI_HOSTS["pmix4"], ACROSS).verdict
+    assert verdict.fit is fit
+    assert ("berth.require.mpi" in verdict.fix) is (fit is Fit.UNKNOWN)
 
 
 def test_a_job_without_mpi_is_not_asked_for_it():
@@ -123,10 +147,12 @@ def test_consumer_gpus_take_no_compatibility_library():
     assert "NVIDIA GeForce RTX 3090 does not take compatibility libraries (error 804)" in verdict.warnings
 
 
-def test_code_that_an_older_driver_must_compile_is_warned_of():
+def test_code_that_an_older_driver_must_compile_may_fail_and_a_compatibility_library_compiles_it():
     verdict = match(CUDA_IMAGES["12.4-ptx"], A100).verdict
-    assert (verdict.fit, verdict.cost_s) == (Fit.YES, 60.0)
-    assert "error 222" in verdict.warnings[0]
+    assert (verdict.fit, verdict.cost_s) == (Fit.UNKNOWN, 360.0)
+    assert "error 222" in verdict.reason
+    brings_one = cuda((12, 4, 127), compat=(550, 54, 15), cubins=(), ptx=("compute_70",))
+    assert match(brings_one, A100).verdict.actions == (LibraryPathFirst("/usr/local/cuda/compat"),)
 
 
 REQUIRING = cuda((12, 4, 127), requires=REQUIRES_12_4, visible_devices="all")
