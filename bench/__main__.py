@@ -36,6 +36,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
             ("--nodes", "4", "--runs", "1", "--ideal-s", "3"), "an image to many nodes beside sbcast and rsync"
         ),
         "convert": Part(("--runs", "1"), "images into squashfs, and what a new version moves, beside gzip 9"),
+        "staging": Part(("--quick",), "images staged behind recorded waits, beside images that come when jobs begin"),
         "scale": Part(("--jobs", "100", "--idle-s", "20", "--probes", "2"), "what many active jobs cost"),
     }
 )

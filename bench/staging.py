@@ -1,0 +1,136 @@
+"""How many jobs wait for their image: ``python -m bench.staging [--traces FOLDER] [--quick]``.
+
+Each recorded queue is one system with a link and a store of its own. Its jobs get images by Zipf's law; every image is
+rebuilt now and then, and then all of it must be sent again: what chunks of the last build would spare is not counted.
+Some placements stage an image for a job that runs elsewhere in the end; their bytes and their room count. The peer
+stages when a job begins. Without a folder a short generated trace shows that it works, not what it is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf, log
+from pathlib import Path
+
+import numpy as np
+
+from bench.report import Row, show
+from bench.staging_model import Rules, Told, Use, simulate
+from bench.waits_traces import Trace, generated, swf_traces
+
+DAY_S = 86_400.0
+GB = 1e9
+IMAGES = 500
+MEDIAN_BYTES, SIGMA = 2 * GB, 1.0
+"""Of a log-normal distribution of sizes: one image in a hundred has more than 20 GB."""
+NEW_SHARE = 0.2
+"""Of the images that get a new digest on a day."""
+LINK_BYTES_PER_S = 125e6
+UNUSED_SHARE = 0.25
+"""Placements beside those of the record whose job runs elsewhere in the end: jobs that were moved or hedged."""
+ZIPFS = (0.8, 1.2)
+STORES = (("10 %", 0.1), ("50 %", 0.5), ("all", inf))
+"""Room in the store, in shares of all images together in one build each."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.staging", description=__doc__)
+    parser.add_argument("--traces", type=Path, help="folder of job traces in the Standard Workload Format, with waits")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="the generated trace only")
+    chosen = parser.parse_args(argv)
+    traces = swf_traces(chosen.traces) if chosen.traces and not chosen.quick else [generated(jobs=1500)]
+    shares: list[float] = []
+    for trace in traces:
+        began = time.monotonic()
+        rows, hidden = table(trace, chosen.seed)
+        shares += hidden
+        show(f"{trace.name}: {len(trace.jobs)} jobs in {trace.span_s / DAY_S:.0f} days", rows)
+        print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
+    print(f"\nwithout delay where the wait is longer than staging: {100 * min(shares):.2f} % at least (goal 95 %)")
+
+
+def table(trace: Trace, seed: int) -> tuple[list[Row], list[float]]:
+    """A row for each law, store and kind of link; and the share without delay of those whose wait is long enough."""
+    rows, shares = [], []
+    for zipf in ZIPFS:
+        uses, all_bytes = uses_of(trace, zipf, seed)
+        late = [use for use in (at_start(use) for use in uses) if use is not None]
+        for name, store in STORES:
+            for is_fair in (False, True):
+                rules = Rules(link_bytes_per_s=LINK_BYTES_PER_S, store_bytes=store * all_bytes, is_fair=is_fair)
+                told = simulate(uses, rules)
+                shares.append(hidden_share(uses, told))
+                what = f"Zipf {zipf}, store {name}, {'shared' if is_fair else 'in turn'}"
+                rows.append(
+                    Row(
+                        what,
+                        f"{100 * shares[-1]:6.2f} %; of all {figures(uses, told)}",
+                        figures(uses, simulate(late, rules)),
+                        "95 %",
+                    )
+                )
+    return rows, shares
+
+
+def uses_of(trace: Trace, zipf: float, seed: int) -> tuple[list[Use], float]:
+    """Images for the jobs of a record, by their time of placement; bytes of all images, each once."""
+    dice = np.random.default_rng([seed, round(100 * zipf)])
+    sizes = np.exp(dice.normal(log(MEDIAN_BYTES), SIGMA, IMAGES))
+    days = int(trace.span_s / DAY_S) + 1
+    builds = np.cumsum(dice.random((days, IMAGES)) < NEW_SHARE, axis=0)
+    weights = 1 / np.arange(1, IMAGES + 1) ** zipf
+    drawn = dice.choice(IMAGES, size=(2, len(trace.jobs)), p=weights / weights.sum())
+    is_doubled = dice.random(len(trace.jobs)) < UNUSED_SHARE
+    uses = []
+    for number, job in enumerate(trace.jobs):
+        day = int((job.submit_at_s - trace.begins_at_s) / DAY_S)
+        for image, runs in ((int(drawn[0, number]), True), (int(drawn[1, number]), False)):
+            if runs or is_doubled[number]:
+                uses.append(
+                    Use(
+                        digest=(image, int(builds[day, image])),
+                        size_bytes=float(sizes[image]),
+                        nodes=job.shape.size,
+                        placed_at_s=job.submit_at_s,
+                        starts_at_s=job.start_at_s if runs else None,
+                        ends_at_s=job.end_at_s if runs else job.start_at_s,
+                    )
+                )
+    return uses, float(sizes.sum())
+
+
+def at_start(use: Use) -> Use | None:
+    """The same job where nothing is staged before it begins."""
+    return None if use.starts_at_s is None else replace(use, placed_at_s=use.starts_at_s)
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+
+def hidden_share(uses: Sequence[Use], told: Told) -> float:
+    """Of the jobs that wait longer than their image takes over an idle link, those that begin without delay."""
+    waits = [(use.starts_at_s - use.placed_at_s, use) for use in uses if use.starts_at_s is not None]
+    delays = [d for (w, use), d in zip(waits, told.delays_s, strict=True) if w > use.size_bytes / LINK_BYTES_PER_S]
+    return sum(delay == 0 for delay in delays) / len(delays)
+
+
+def figures(uses: Sequence[Use], told: Told) -> str:
+    """Of all jobs."""
+    delays_s = np.array(told.delays_s)
+    share, p99_s = 100 * (delays_s == 0).mean(), np.quantile(delays_s, 0.99)
+    lost, no_room = idle_node_hours(uses, told), told.without_room
+    return f"{share:5.1f} % at once, p99 {p99_s:5.0f} s, {lost:6.0f} node-h idle, no room {no_room}"
+
+
+def idle_node_hours(uses: Sequence[Use], told: Told) -> float:
+    """What nodes lost while they waited for an image."""
+    ran = (use for use in uses if use.starts_at_s is not None)
+    return sum(use.nodes * delay_s for use, delay_s in zip(ran, told.delays_s, strict=True)) / 3600
+
+
+if __name__ == "__main__":
+    main()

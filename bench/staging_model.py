@@ -1,0 +1,260 @@
+"""What staging images behind the queue's wait costs: a pure model of one system, its store and the link to it.
+
+A job's image is wanted when the job is placed, and the job begins when the system lets it: if its image is not there by
+then, its nodes wait. The record of the queue stays as it was: what one job loses delays no other.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from math import inf
+
+Digest = Hashable
+
+NEXT = 20
+"""Of those without room, so many are looked at when there may be some, the longest placed first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One placement that wants an image. starts_at_s None: the job ran elsewhere in the end, and lets go at ends_at_s.
+
+    Instants in seconds on the record's clock.
+    """
+
+    digest: Digest
+    size_bytes: float
+    nodes: float
+    placed_at_s: float
+    starts_at_s: float | None
+    ends_at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The link to the system, and its store: above the high share images that nobody needs go, the longest unused
+    first, until the low share."""
+
+    link_bytes_per_s: float
+    store_bytes: float = inf
+    is_fair: bool = False
+    """Transfers share the link at the same time; else they go one after another."""
+    high_share: float = 0.8
+    low_share: float = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of it. delays_s: of each use that ran, in the order given."""
+
+    delays_s: Sequence[float]
+    sent_bytes: float
+    sent: int
+    without_room: int
+    """Jobs for whose image the store had no room even when they began: each fetched it for itself."""
+
+
+class Kind(IntEnum):
+    """In the order in which events of the same instant happen; before them, what the link brings."""
+
+    RELEASED = 0
+    PLACED = 1
+    STARTED = 2
+
+
+class Link:
+    """Carries so many bytes per second: of one transfer after another, or of all at the same time."""
+
+    def __init__(self, bytes_per_s: float, is_fair: bool) -> None:
+        self._rate, self._is_fair = bytes_per_s, is_fair
+        self._queue: deque[tuple[Digest, float]] = deque()
+        self._shares: list[tuple[float, int, Digest]] = []
+        self._at_s, self._each_bytes, self._count = 0.0, 0.0, 0
+
+    def add(self, digest: Digest, size_bytes: float, now_s: float) -> None:
+        """Begin a transfer, or let it wait for its turn."""
+        self._go_on(now_s)
+        self._count += 1
+        if self._is_fair:
+            heapq.heappush(self._shares, (self._each_bytes + size_bytes, self._count, digest))
+        else:
+            self._queue.append((digest, size_bytes))
+
+    def next_at_s(self) -> float:
+        """When the next one is through, if no other begins."""
+        if self._is_fair:
+            left_bytes = (self._shares[0][0] - self._each_bytes) * len(self._shares) if self._shares else inf
+        else:
+            left_bytes = self._queue[0][1] - self._each_bytes if self._queue else inf
+        return self._at_s + max(0.0, left_bytes) / self._rate
+
+    def take(self) -> tuple[Digest, float]:
+        """The next one that is through, and when."""
+        at_s = self.next_at_s()
+        self._go_on(at_s)
+        if self._is_fair:
+            self._each_bytes, _, digest = heapq.heappop(self._shares)
+        else:
+            self._each_bytes, (digest, _) = 0.0, self._queue.popleft()
+        return digest, at_s
+
+    def _go_on(self, now_s: float) -> None:
+        """Count what was carried: of the first in turn, or of each."""
+        at_once = len(self._shares) if self._is_fair else min(1, len(self._queue))
+        if at_once:
+            self._each_bytes += (now_s - self._at_s) * self._rate / at_once
+        self._at_s = now_s
+
+
+class Store:
+    """Images on the system by digest, the longest unused first; what is on its way has its room already."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._held: OrderedDict[Digest, float] = OrderedDict()
+        self._leases = Counter[Digest]()
+        self._used_bytes, self._leased_bytes = 0.0, 0.0
+
+    def has_room(self, size_bytes: float) -> bool:
+        """Whether there is, once what nobody needs has gone."""
+        quota_bytes = self._rules.store_bytes
+        if self._leased_bytes + size_bytes > quota_bytes:
+            return False
+        if self._used_bytes + size_bytes > quota_bytes * self._rules.high_share:
+            self._collect(quota_bytes * self._rules.low_share - size_bytes)
+        return self._used_bytes + size_bytes <= quota_bytes
+
+    def __contains__(self, digest: Digest) -> bool:
+        return digest in self._held
+
+    def reserve(self, digest: Digest, size_bytes: float) -> None:
+        """Take the room for an image; who wants it leases it, too."""
+        self._held[digest] = size_bytes
+        self._used_bytes += size_bytes
+
+    def lease(self, digest: Digest) -> None:
+        """Somebody needs it: it stays, and is the one that was used last."""
+        self._leased_bytes += 0.0 if self._leases[digest] else self._held[digest]
+        self._leases[digest] += 1
+        self._held.move_to_end(digest)
+
+    def release(self, digest: Digest) -> None:
+        """One less needs it."""
+        self._leases[digest] -= 1
+        if not self._leases[digest]:
+            del self._leases[digest]
+            self._leased_bytes -= self._held[digest]
+
+    def is_leased(self, digest: Digest) -> bool:
+        """Whether anybody needs it."""
+        return digest in self._leases
+
+    def _collect(self, until_bytes: float) -> None:
+        for digest in [each for each in self._held if each not in self._leases]:
+            if self._used_bytes <= until_bytes:
+                break
+            self._used_bytes -= self._held.pop(digest)
+
+
+class _System:
+    def __init__(self, uses: Sequence[Use], rules: Rules) -> None:
+        self._uses = uses
+        self._link, self._store = Link(rules.link_bytes_per_s, rules.is_fair), Store(rules)
+        self._events: list[tuple[float, int, int]] = []
+        self._on_the_way = set[Digest]()
+        self._waiting: defaultdict[Digest, list[int]] = defaultdict(list)
+        self._leased, self._wants_room = set[int](), dict[int, None]()
+        self._delays_s: dict[int, float] = {}
+        self._sent_bytes, self._sent, self._without_room = 0.0, 0, 0
+
+    def run(self) -> Told:
+        for number, use in enumerate(self._uses):
+            self._expect(use.placed_at_s, Kind.PLACED, number)
+            if use.starts_at_s is None:
+                self._expect(use.ends_at_s, Kind.RELEASED, number)
+            else:
+                self._expect(use.starts_at_s, Kind.STARTED, number)
+        while self._events or self._link.next_at_s() < inf:
+            if not self._events or self._link.next_at_s() <= self._events[0][0]:
+                self._arrived(*self._link.take())
+            else:
+                now_s, kind, number = heapq.heappop(self._events)
+                {Kind.PLACED: self._want, Kind.STARTED: self._start, Kind.RELEASED: self._release}[Kind(kind)](
+                    number, now_s
+                )
+        delays_s = [self._delays_s[number] for number, use in enumerate(self._uses) if use.starts_at_s is not None]
+        return Told(delays_s, self._sent_bytes, self._sent, self._without_room)
+
+    def _expect(self, at_s: float, kind: Kind, number: int) -> None:
+        heapq.heappush(self._events, (at_s, kind, number))
+
+    def _want(self, number: int, now_s: float) -> None:
+        """Lease the image, and send it if it is not there; without room, that is tried again when there may be."""
+        use = self._uses[number]
+        if use.digest not in self._store:
+            if not self._store.has_room(use.size_bytes):
+                self._wants_room[number] = None
+                return
+            self._store.reserve(use.digest, use.size_bytes)
+            self._store.lease(use.digest)  # of the transfer itself
+            self._on_the_way.add(use.digest)
+            self._send(use.digest, use.size_bytes, now_s)
+        self._store.lease(use.digest)
+        self._leased.add(number)
+        self._wants_room.pop(number, None)
+
+    def _start(self, number: int, now_s: float) -> None:
+        """The system lets the job begin."""
+        use = self._uses[number]
+        if number not in self._leased:
+            self._want(number, now_s)
+        if number not in self._leased:
+            self._wants_room.pop(number, None)
+            self._without_room += 1
+            self._waiting["own", number].append(number)
+            self._send(("own", number), use.size_bytes, now_s)
+        elif use.digest in self._on_the_way:
+            self._waiting[use.digest].append(number)
+        else:
+            self._begin(number, now_s)
+
+    def _begin(self, number: int, now_s: float) -> None:
+        """The job has its image, and runs as long as it did."""
+        use = self._uses[number]
+        assert use.starts_at_s is not None
+        self._delays_s[number] = now_s - use.starts_at_s
+        self._expect(use.ends_at_s + now_s - use.starts_at_s, Kind.RELEASED, number)
+
+    def _release(self, number: int, now_s: float) -> None:
+        self._wants_room.pop(number, None)
+        if number in self._leased:
+            self._let_go(self._uses[number].digest, now_s)
+
+    def _let_go(self, digest: Digest, now_s: float) -> None:
+        """One less needs it; if that was the last one, others may find room."""
+        self._store.release(digest)
+        if not self._store.is_leased(digest):
+            for number in list(islice(self._wants_room, NEXT)):
+                self._want(number, now_s)
+
+    def _send(self, digest: Digest, size_bytes: float, now_s: float) -> None:
+        self._link.add(digest, size_bytes, now_s)
+        self._sent_bytes += size_bytes
+        self._sent += 1
+
+    def _arrived(self, digest: Digest, now_s: float) -> None:
+        if digest in self._on_the_way:
+            self._on_the_way.remove(digest)
+            self._let_go(digest, now_s)
+        for number in self._waiting.pop(digest, ()):
+            self._begin(number, now_s)
+
+
+def simulate(uses: Sequence[Use], rules: Rules) -> Told:
+    """Let all of it happen. Each image is sent once for all who want it; a leased one is never removed."""
+    return _System(uses, rules).run()

@@ -1,0 +1,110 @@
+"""The model of staging on cases that can be reckoned by hand: a link of 1 byte per second, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from bench.staging import at_start, hidden_share, idle_node_hours, table, uses_of
+from bench.staging_model import Rules, Use, simulate
+from bench.waits_traces import generated
+
+ONE = Rules(link_bytes_per_s=1.0)
+
+
+def use(digest, placed, starts, size=10, ends=1000, nodes=1):
+    return Use(
+        digest=digest,
+        size_bytes=float(size),
+        nodes=nodes,
+        placed_at_s=float(placed),
+        starts_at_s=None if starts is None else float(starts),
+        ends_at_s=float(ends),
+    )
+
+
+CASES = {
+    "hidden behind the wait": ([use("a", 0, 10)], [0]),
+    "no wait": ([use("a", 0, 0)], [10]),
+    "part of it hidden": ([use("a", 0, 4)], [6]),
+    "one transfer for all who want it": ([use("a", 0, 4), use("a", 2, 2), use("a", 50, 50)], [6, 8, 0]),
+    "the second begins later, too": ([use("a", 0, 0), use("b", 0, 12)], [10, 8]),
+    "what was staged for a job elsewhere": ([use("a", 0, None, ends=1), use("a", 20, 20)], [0]),
+    "and takes its part of the link": ([use("a", 0, None), use("b", 0, 10)], [10]),
+    "links rest in between": ([use("a", 0, 10), use("b", 100, 105)], [0, 5]),
+}
+
+
+@pytest.mark.parametrize(("uses", "delays"), CASES.values(), ids=CASES)
+def test_a_job_waits_for_what_of_its_image_is_not_there_when_it_begins(uses, delays):
+    assert simulate(uses, ONE).delays_s == delays
+
+
+def test_transfers_at_the_same_time_share_the_link():
+    """10 and 20 bytes at once: half the link each until the shorter one is through after 20 s, the other after 30."""
+    uses = [use("short", 0, 0, size=10), use("long", 0, 0, size=20)]
+    assert simulate(uses, replace(ONE, is_fair=True)).delays_s == [20, 30]
+    assert simulate(uses, ONE).delays_s == [10, 30]
+
+
+def test_one_that_comes_later_slows_the_first_from_then_on():
+    """8 of 10 bytes are through at 8 s; 2 more take 4 s beside the other, which has 8 left then."""
+    uses = [use("first", 0, 0), use("second", 8, 8)]
+    assert simulate(uses, replace(ONE, is_fair=True)).delays_s == [12, 12]
+
+
+SMALL = replace(ONE, store_bytes=25.0, high_share=1.0, low_share=1.0)
+
+
+def test_what_was_used_least_lately_goes_and_must_be_sent_again():
+    uses = [
+        *(use("a", 0, 10, ends=15), use("b", 20, 30, ends=35), use("a", 40, 40, ends=45)),
+        *(use("c", 50, 60, ends=65), use("a", 70, 70, ends=75), use("b", 80, 80, ends=95)),
+    ]
+    told = simulate(uses, SMALL)
+    assert told.delays_s == [0, 0, 0, 0, 0, 10]
+    assert told.sent == 4
+
+
+def test_what_a_job_needs_stays_and_one_without_room_fetches_for_itself():
+    uses = [use("a", 0, 10, ends=500), use("b", 0, 20, ends=500), use("c", 30, 60, ends=500), use("a", 70, 70, ends=80)]
+    told = simulate(uses, SMALL)
+    assert told.delays_s == [0, 0, 10, 0]
+    assert (told.sent, told.without_room) == (3, 1)
+
+
+def test_one_without_room_is_sent_as_soon_as_there_is():
+    uses = [use("a", 0, 10, ends=40), use("b", 0, 20, ends=500), use("c", 30, 60, ends=500)]
+    told = simulate(uses, SMALL)
+    assert told.delays_s == [0, 0, 0]
+    assert told.without_room == 0
+
+
+def test_above_the_high_share_unused_images_go_until_the_low_share():
+    rules = replace(ONE, store_bytes=100.0, high_share=0.5, low_share=0.3)
+    used = [use(name, 100 * n, 100 * n + 50, ends=100 * n + 60) for n, name in enumerate("abcde")]
+    again = [use(name, 1000 + 100 * n, 1000 + 100 * n, ends=1001 + 100 * n) for n, name in enumerate("edcf")]
+    assert simulate([*used, use("f", 600, 650, ends=660), *again], rules).delays_s == [0] * 5 + [0, 0, 0, 10, 0]
+
+
+def test_lost_node_hours_are_nodes_times_delay():
+    uses = [use("a", 0, 0, nodes=720), use("b", 1000, 1010, nodes=99, ends=2000), use("c", 0, None)]
+    assert idle_node_hours(uses, simulate(uses, ONE)) == 2.0
+
+
+def test_a_recorded_queue_loses_less_than_where_images_come_when_jobs_begin():
+    uses, all_bytes = uses_of(generated(jobs=300), zipf=0.8, seed=1)
+    late = [each for each in map(at_start, uses) if each is not None]
+    rules = Rules(link_bytes_per_s=125e6, store_bytes=inf)
+    ours, theirs = simulate(uses, rules), simulate(late, rules)
+    assert len(ours.delays_s) == len(theirs.delays_s) == 300
+    assert all_bytes > 500e9
+    assert sum(ours.delays_s) < sum(theirs.delays_s)
+    assert hidden_share(uses, ours) >= 0.95
+
+
+def test_the_same_seed_gives_the_same_table():
+    trace = generated(jobs=100)
+    assert table(trace, seed=1) == table(trace, seed=1) != table(trace, seed=2)
