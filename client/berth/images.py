@@ -40,6 +40,19 @@ class Images:
         timeout_s = UNPACK_S if deep else READ_S
         return dict(self._session.call("GET", "/v3/images/inspect", params=params, timeout_s=timeout_s)["result"])
 
+    def why(
+        self,
+        reference: str,
+        *,
+        system: str | None = None,
+        nodes: int = 1,
+        mpi: bool = False,
+        gpus: bool | None = None,
+    ) -> Raw:
+        """Where an image runs and where not, by class of nodes, each finding with its evidence."""
+        params = {"reference": reference, "systemId": system, "nodes": nodes, "mpi": mpi, "gpus": gpus}
+        return dict(self._session.call("GET", "/v3/images/why", params=params, timeout_s=READ_S)["result"])
+
     # -- copies on systems ---------------------------------------------------------------------------------------
 
     def list(self, *, system: str | None = None, state: str | None = None) -> Iterator[Raw]:

@@ -13,12 +13,12 @@ from images.reference import PathReference, parse_reference
 from images.sources import Resolved
 from scheduler.model.errors import NotFound, SpecInvalid
 from scheduler.model.images import CopyState, ImageCopy
-from scheduler.model.pages import EVERYTHING, WHOLE_LIST, Page, Scope
+from scheduler.model.pages import Page
 from scheduler.model.systems import BackendKind, System
-from scheduler.model.users import Permission, Principal
+from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, may
-from scheduler.services.systems import Listed, readable
+from scheduler.services.systems import Listed, executable, readable
 from scheduler.store.images import ImageStore, Place
 from scheduler.store.requests import AuditStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -183,19 +183,9 @@ async def keeper_of(ports: Ports, system: System, policy: ImagePolicy, owner: st
 
 async def _places(db: Any, caller: Principal) -> Sequence[Place]:
     """Where the caller may see copies: of every login on own systems, else of the login that own jobs would use."""
-    store = SystemStore(db)
-    scope = EVERYTHING if caller.is_admin else Scope(visible_to=caller.username)
-    places = []
-    for system in await store.list(caller.tenant, WHOLE_LIST, scope):
-        if may(caller, Action.OWN, system):
-            places.append(Place(system.id))
-        elif may(caller, Action.EXECUTE, system, await _grants(store, caller, system)):
-            places.append(Place(system.id, system.credential_user(caller.username)))
-    return places
-
-
-async def _grants(store: SystemStore, caller: Principal, system: System) -> frozenset[Permission]:
-    return frozenset() if system.is_public else await store.grants(caller.tenant, system.id, caller.username)
+    systems = await executable(db, caller)
+    mine = [(system, None if may(caller, Action.OWN, system) else caller.username) for system in systems]
+    return [Place(system.id, user and system.credential_user(user)) for system, user in mine]
 
 
 async def _copy(db: Any, caller: Principal, copy_id: int) -> tuple[ImageCopy, System]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from images.policy import policy_of
 from scheduler.model.errors import Forbidden
-from scheduler.model.pages import Page, Scope
+from scheduler.model.pages import WHOLE_LIST, Page, Scope
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.systems import BackendKind, Credential, System
 from scheduler.model.users import Permission, Principal
 from scheduler.ports import Ports
-from scheduler.security.authorize import Action, demand
+from scheduler.security.authorize import Action, demand, may
 from scheduler.services.idempotency import Names, Repeatable, earlier, once
 from scheduler.store.requests import AuditStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -78,6 +78,18 @@ async def readable(
         grants = await store.grants(caller.tenant, system_id, caller.username)
     demand(caller, action, system, "system", system_id, grants)
     return system
+
+
+async def executable(db: Any, caller: Principal) -> Sequence[System]:
+    """Every system where the caller may run jobs, by id."""
+    store, found = SystemStore(db), []
+    scope = Scope() if caller.is_admin else Scope(visible_to=caller.username)
+    for system in await store.list(caller.tenant, WHOLE_LIST, scope):
+        own = system.is_public or may(caller, Action.EXECUTE, system)
+        grants = frozenset[Permission]() if own else await store.grants(caller.tenant, system.id, caller.username)
+        if may(caller, Action.EXECUTE, system, grants):
+            found.append(system)
+    return found
 
 
 async def has_credential(ports: Ports, caller: Principal, system: System) -> bool:

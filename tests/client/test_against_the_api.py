@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -368,3 +369,21 @@ async def test_images_are_staged_listed_waited_for_and_kept(
     assert "pinned   no" in await berth.ok("images", "unpin", number)
     assert "released" in await berth.ok("images", "gc", "alder")
     assert (await berth("images", "pin", "999")).code == 3
+
+
+async def test_why_an_image_runs_or_not_is_told_with_what_showed_it(berth: Shell, world: World) -> None:
+    notes = {"berth": {"images": {"store": "/scratch/images", "facts": {"normal": {"architecture": "arm64"}}}}}
+    await world.change("PATCH", "/v3/systems/alder", {"notes": notes})
+    world.registry.push_index("many", "1", "linux/amd64", "linux/arm64")
+    table = await berth.ok("images", "why", "registry.test/many:1")
+    assert "known from its manifest and config alone" in table
+    assert re.search(r"alder +normal +(yes|unknown)", table)
+    assert "birch" in table
+    assert "fix: let a probe look at them" in table
+    only = await berth.ok("images", "why", "--system", "alder", "--mpi", "-N", "2", "-o", "id", "registry.test/many:1")
+    assert only == "alder\n"
+    document = json.loads(await berth.ok("images", "why", "-o", "json", "registry.test/many:1"))
+    assert (document["kind"], len(document["item"]["nodes"])) == ("ImageVerdicts", 2)
+    wrong = await berth.ok("images", "why", "--system", "alder", "registry.test/hello:0.1")
+    assert re.search(r"alder +normal +no +.*arm64", wrong)
+    assert "nodes: owner on " in wrong

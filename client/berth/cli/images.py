@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from berth.cli import image_copies, image_logins
+from berth.cli import image_copies, image_logins, image_why
 from berth.cli.connect import connect
 from berth.cli.render import Format, Output, print_one, print_table
 from berth.records import Raw
@@ -23,6 +23,7 @@ def main() -> None:
 
 
 for command in (
+    image_why.why,
     image_copies.ls,
     image_copies.stage,
     image_copies.pin,
