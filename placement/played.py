@@ -29,7 +29,10 @@ MOST_FIRST = 200
 
 Step = tuple[float, int, float, int, float, float]
 """What is left after a step, and at which instant: free cores; until when one that is last in line may use all of them,
-and how many for longer; rank of the first in line; the greatest rank of those that started in the step."""
+and how many for longer; rank of the first in line; the greatest rank of those that started in the step.
+
+``_tells`` has of each step the free cores and the greater of the ranks, ``_strides`` the most of both in a stride.
+"""
 
 
 class Played:
@@ -45,7 +48,8 @@ class Played:
         self._every = max(16, in_line // 8)
         self._states = [(0, world)]
         self._steps: list[Step] = []
-        self._strides: list[tuple[int, float, float]] = []
+        self._tells: list[tuple[int, float]] = []
+        self._strides: list[tuple[int, float]] = []
         self._begun: dict[int, tuple[Load, ...]] = {}
         self._first_starts_s: dict[tuple[int, int, float, float, float], float] = {}
         self._note([])
@@ -92,14 +96,13 @@ class Played:
 
         Where that is so of no step of a stride, the stride is passed over as one.
         """
-        steps, strides, last = self._steps, self._strides, len(self._steps)
+        tells, strides, last = self._tells, self._strides, len(self._tells)
         while first < last:
             behind = min(last, first - first % STRIDE + STRIDE)
-            free, first_s, latest_s = strides[first // STRIDE] if behind % STRIDE == 0 else (cores, rank_s, rank_s)
-            if free >= cores or first_s > rank_s or latest_s > rank_s:
-                for step in range(first, behind):
-                    _, free, _, _, first_s, latest_s = steps[step]
-                    if free >= cores or first_s > rank_s or latest_s > rank_s:
+            free, most_s = strides[first // STRIDE] if behind % STRIDE == 0 else (cores, rank_s)
+            if free >= cores or most_s > rank_s:
+                for step, (free, most_s) in enumerate(tells[first:behind], first):
+                    if free >= cores or most_s > rank_s:
                         yield step
             first = behind
 
@@ -181,14 +184,15 @@ class Played:
                 self._starts[load.id] = at_s
                 if load.rank_s > latest_s:
                     latest_s = load.rank_s
-        ahead = self._ahead
-        self._steps.append((ahead.now_s, *ahead.room, latest_s))
-        if len(self._steps) % STRIDE == 0:
-            some = self._steps[-STRIDE:]
-            self._strides.append((max(map(_free, some)), max(map(_first_s, some)), max(map(_latest_s, some))))
+        free, shadow_s, spare, first_s = self._ahead.room
+        self._steps.append((self._ahead.now_s, free, shadow_s, spare, first_s, latest_s))
+        self._tells.append((free, max(first_s, latest_s)))
+        if len(self._tells) % STRIDE == 0:
+            frees, ranks_s = zip(*self._tells[-STRIDE:], strict=True)
+            self._strides.append((max(frees), max(ranks_s)))
 
 
-_since_s, _free, _first_s, _latest_s = itemgetter(0), itemgetter(1), itemgetter(4), itemgetter(5)
+_since_s = itemgetter(0)
 
 
 def _paced_s(pace: Pace, load: Load, until_s: float) -> float:
