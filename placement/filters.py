@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from placement.constraints import parse
-from placement.gist import QUOTED, Gist, question, restated
+from placement.gist import QUOTED, Gist, restated
 from placement.policy import allowed_images, image_allowed, outbound_network, price_usd, storage_mib
 from placement.problem import Ask, Breaker, PlaceOption, Problem, SystemView, holds
 from placement.rejections import of_place, of_system, reached
@@ -62,11 +62,11 @@ class Screening:
 def screen(problem: Problem) -> Mapping[str, Screening]:
     """Judge every ask of the problem against every system; by job uuid, places in a stable order."""
     views = sorted(problem.systems, key=lambda view: view.system.id)
-    told_apart = Gist(views).of if len(problem.asks) > 1 else question
+    gist, is_lone = Gist(views), len(problem.asks) == 1
     judged: dict[Hashable, _Judged] = {}
     found: dict[str, Screening] = {}
     for ask in problem.asks:
-        alike = ask.owner, told_apart(ask.spec)
+        alike = () if is_lone else (gist.who(ask.owner), gist.of(ask.spec))
         known = judged.get(alike)
         if known is None:
             known = judged[alike] = _Judged(_screened(ask, views), ask.spec.resources)

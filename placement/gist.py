@@ -12,12 +12,13 @@ from dataclasses import replace
 from functools import cached_property
 
 from placement.policy import allowed_images
-from placement.problem import PlaceOption, SystemView
+from placement.problem import PlaceOption, SystemView, holds
 from placement.seen import written_memory
 from placement.words import duration
 from scheduler.model.jobs import JobSpec
 from scheduler.model.plan import Reason, Rejection
 from scheduler.model.runs import Resources
+from scheduler.model.systems import UNLIMITED
 
 
 def question(spec: JobSpec) -> Hashable:
@@ -46,7 +47,7 @@ class Gist:
     """How these systems tell jobs apart."""
 
     def __init__(self, views: Collection[SystemView]) -> None:
-        self._views = views
+        self._views, self._owners = views, dict[str, str]()
 
     def of(self, spec: JobSpec) -> Hashable:
         """As ``question``, but equal, too, for jobs that no limit lies between."""
@@ -60,6 +61,24 @@ class Gist:
         )
         shape = asked.nodes, asked.cores_per_node, asked.gpus_per_node, asked.gpu_model
         return (*_asked(spec), *shape, above_mib, above_s, image)
+
+    def who(self, owner: str) -> str:
+        """The owner; nobody in particular where no system can tell them from others."""
+        if owner not in self._owners:
+            known = self._counts_by_owner or not all(
+                holds(view.may_execute, owner) and holds(view.has_credential, owner) for view in self._views
+            )
+            self._owners[owner] = owner if known else ""
+        return self._owners[owner]
+
+    @cached_property
+    def _counts_by_owner(self) -> bool:
+        """Whether there is a limit for each user, or accounts are known of those whose look it was."""
+        systems = [view.system for view in self._views]
+        limits = [each.max_jobs_per_user for each in systems]
+        limits += [queue.max_jobs_per_user for each in systems for queue in each.queues]
+        looks = [view.snapshot for view in self._views if view.snapshot and view.system.is_dynamic_user]
+        return any(0 <= most < UNLIMITED for most in limits) or any(each.associations for each in looks)
 
     @cached_property
     def _places(self) -> Collection[PlaceOption]:

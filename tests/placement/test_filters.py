@@ -451,6 +451,44 @@ def test_a_job_is_judged_among_others_as_it_is_alone():
     assert len(set(map(repr, together.values()))) > 20
 
 
+THEIRS = "${apiUserId}"
+OWN_ACCOUNT = snapshot(seen_by="alice", associations=(Association(account="lab", qos=("normal",)),))
+TELL_OWNERS_APART = {
+    "one whose users are named": view(may_execute=frozenset({"alice", "cyd"})),
+    "one that some can log in to": view(has_credential=frozenset({"bob"})),
+    "one with a limit for each user": view(cluster(max_jobs_per_user=1), active={("cpu", "bob"): 1}),
+    "a queue with a limit for each user": view(
+        cluster("alder", queue(max_jobs_per_user=1)), active={("cpu", "cyd"): 1}
+    ),
+    "one with an account for each user": view(cluster(effective_user_id=THEIRS), OWN_ACCOUNT),
+}
+
+
+OWNERS = ("alice", "bob", "cyd", "dan")
+
+
+@pytest.mark.parametrize("a_view", TELL_OWNERS_APART.values(), ids=TELL_OWNERS_APART)
+def test_jobs_of_several_owners_are_judged_as_each_is_alone(a_view):
+    account = SchedulerOption("--account", "other")
+    asks = {
+        (owner, options): ask(f"{owner} {len(options)}", owner, scheduler_options=options)
+        for owner in OWNERS
+        for options in ((), (account,))
+    }
+    together = screen(problem(tuple(asks.values()), a_view))
+    assert together == {each.job_uuid: screened(each, a_view) for each in asks.values()}
+    heard = {
+        owner: repr([together[each.job_uuid] for (whose, _), each in asks.items() if whose == owner])
+        for owner in OWNERS
+    }
+    assert len(set(heard.values())) > 1, "it tells owners apart"
+
+
+def test_jobs_of_owners_whom_no_system_tells_apart_are_judged_once():
+    asks = tuple(ask(owner, owner) for owner in OWNERS)
+    assert len({id(each) for each in screen(problem(asks, view(), view(cluster("birch")))).values()}) == 1
+
+
 def test_jobs_that_ask_for_something_else_ask_another_question():
     specs = [ask(**changes).spec for _, changes, *_ in REJECTED]
     for one in specs:
