@@ -22,7 +22,7 @@ from placement.problem import DEFAULT_LIMITS, Choice, PlaceKey, Plan, Problem, S
 from placement.queue_wait import probe_for, starts_in_line
 from placement.race import Change, Prospect, Rules, Spent, first_ends_s
 from placement.sooner import Waiting, advice_for
-from scheduler.model.plan import Decision
+from scheduler.model.plan import Decision, Estimate
 from scheduler.model.snapshots import StartProbe
 
 MAX_PROBES = 8
@@ -47,20 +47,30 @@ def place(problem: Problem, limits: SolveLimits = DEFAULT_LIMITS) -> Plan:
     expected = estimates(problem, screenings, evidence)
     assignment = pose(problem, screenings, expected, evidence.history)
     choices, found = choose(assignment, limits, problem.seed)
+    decisions = explained(screenings, expected, choices, found.proven_optimal, evidence)
+    gap_share = cost(assignment, found.counts) / max(1, assignment.lower_bound) - 1
+    return Plan(decisions, found.proven_optimal, gap_share, found.solved_share)
+
+
+def explained(
+    screenings: Mapping[str, Screening],
+    expected: Mapping[str, Sequence[Estimate]],
+    choices: Mapping[str, Choice],
+    proven_optimal: bool,
+    evidence: Evidence,
+) -> Mapping[str, Decision]:
+    """The decision on every job that was asked for, with what it may expect where it goes and what would help it."""
+    problem = evidence.problem
     shown = {
         ask.job_uuid: exactly(ask, expected[ask.job_uuid], choice.place, screenings[ask.job_uuid].candidates, evidence)
         for ask in problem.asks
         if (choice := choices.get(ask.job_uuid)) is not None
     }
     decisions = {
-        uuid: decided(
-            screenings[uuid], shown.get(uuid, expected[uuid]), choices.get(uuid), found.proven_optimal, problem.now
-        )
+        uuid: decided(screenings[uuid], shown.get(uuid, expected[uuid]), choices.get(uuid), proven_optimal, problem.now)
         for uuid in sorted(screenings)
     }
-    gap_share = cost(assignment, found.counts) / max(1, assignment.lower_bound) - 1
-    advised = _advised(decisions, screenings, evidence)
-    return Plan(advised, found.proven_optimal, gap_share, found.solved_share)
+    return _advised(decisions, screenings, evidence)
 
 
 def choose(
@@ -144,13 +154,11 @@ def _advised(
         for uuid, each in decisions.items()
         if each.winner and each.winner.wait.p50_s >= LONG_WAIT_S
     ]
-    found = advice_for(long, evidence)
-    return {
-        uuid: replace(each, advice=(*found[uuid].words, *advice(screenings[uuid], known=found[uuid].played)))
-        if uuid in found
-        else each
-        for uuid, each in decisions.items()
+    words = {
+        uuid: (*each.words, *advice(screenings[uuid], known=each.played))
+        for uuid, each in advice_for(long, evidence).items()
     }
+    return {uuid: replace(each, advice=words[uuid]) if words.get(uuid) else each for uuid, each in decisions.items()}
 
 
 def answer(assignment: Assignment, first: Counts, limits: SolveLimits, seed: int) -> Answer:

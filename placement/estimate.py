@@ -156,7 +156,8 @@ class _Job:
         in_queue = wait_there(self._as_asked(place), place, evidence)
         wait = held(spec, place, self._now, in_queue.term)
         stage, run, bring_home = staging(spec, place, evidence), self._run_time(place), archive(spec, place)
-        start_s = sum([max(wait_s, stage.p50_s) for wait_s in _waits_s(in_queue, wait)]) / DRAWS
+        there_s = stage.p50_s
+        start_s = sum([there_s if there_s > wait_s else wait_s for wait_s in _waits_s(in_queue, wait)]) / DRAWS
         run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
         cores = footprint_cores(spec.resources, fitting_nodes(spec, place)) * tasks_at_once(spec, place)
         taken_s = crowding_s(run_s + bring_home.p50_s, cores, evidence.size_cores(place), evidence.followers)

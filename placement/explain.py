@@ -36,7 +36,8 @@ def decided(
             decided_at=decided_at,
             advice=advice(screening),
         )
-    chosen = next(each for each in expected if _key(each) == choice.place)
+    system_id, queue = choice.place
+    chosen = next(each for each in expected if each.queue == queue and each.system_id == system_id)
     winner = _delayed(chosen, choice.delay_s)
     losers = tuple([untold(each) if each.told_waits_s else each for each in expected if each is not chosen])
     return Decision(
