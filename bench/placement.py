@@ -1,6 +1,7 @@
 """How long placement takes: ``python -m bench.placement``. Screening is on the submit path, placing is not.
 
-A decision is ``kept`` when the forecasts of all queues are at hand from the plan before, and ``cold`` when none is.
+A decision is ``kept`` when the forecasts of all queues are at hand, played as a server does when it has learnt from a
+look, and ``cold`` when none is.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from itertools import cycle
 from statistics import fmean
 
 from placement.assign import cost
-from placement.engine import answer, place
+from placement.engine import answer, explained, place
 from placement.estimate import estimates
-from placement.evidence import Evidence
+from placement.evidence import Evidence, foresee
 from placement.filters import screen
 from placement.forecasts import Forecasts, depth_for
 from placement.futures import Copy, Futures
@@ -26,7 +27,7 @@ from placement.greedy import greedy
 from placement.kept import Kept
 from placement.looks import Look, SeenJob
 from placement.order import Order
-from placement.pose import pose
+from placement.pose import pose, read
 from placement.predict import Predictor, RunTimes
 from placement.problem import Ask, Problem, SolveLimits, SystemView
 from scheduler.collector import spare_the_collector
@@ -144,6 +145,10 @@ def decisions(systems: int, visible_jobs: int, kept_times: int = 60, cold_times:
     several = problem(kept_times, systems, visible_jobs)
     asked = [replace(several, asks=(_reshaped(ask, n),)) for n, ask in enumerate(several.asks)]
     place(asked[0])  # makes the forecasts that are kept
+    for view in several.systems:
+        for each in view.queue_places:
+            if (forecast := foresee(each, several.experience, several.forecasts)) is not None:
+                forecast.play()
     age_s = max((several.now - view.snapshot.taken_at).total_seconds() for view in several.systems if view.snapshot)
     print(f"decide 1 job x {systems} systems of {visible_jobs} visible jobs each (forecasts {age_s:.0f} s old)")
     print(f"{'':>6}{'':<6}{'times':>7}{'p50 cpu ms':>12}{'p99':>10}{'screening':>12}{'estimates':>12}{'the rest':>12}")
@@ -256,7 +261,10 @@ def campaigns(asked: Problem, kinds: int) -> Problem:
 
 
 def replanned(name: str, asked: Problem) -> None:
-    """Print what planning all of it anew costs, step by step, and what greedy and solver come to."""
+    """Print what planning all of it anew costs, step by step, and what greedy and solver come to.
+
+    Apart from that, what it costs to say of every job why it goes where it goes.
+    """
     limits, took_s = SolveLimits(), [time.process_time()]
     screenings = screen(asked)
     took_s.append(time.process_time())
@@ -269,10 +277,12 @@ def replanned(name: str, asked: Problem) -> None:
     took_s.append(time.process_time())
     found = answer(assignment, first, limits, asked.seed)
     took_s.append(time.process_time())
+    explained(screenings, expected, read(assignment, found.counts), found.proven_optimal, evidence)
+    explaining_s = time.process_time() - took_s[-1]
     steps = ("screen", "estimate", "pose", "greedy", "solver")
     shown = "  ".join(f"{step} {late - soon:.2f}" for step, soon, late in zip(steps, took_s, took_s[1:], strict=False))
     gaps = [cost(assignment, counts) / max(1, assignment.lower_bound) - 1 for counts in (first, found.counts)]
-    print(f"replan {name}: {took_s[-1] - took_s[0]:.2f} s of a core ({shown})")
+    print(f"replan {name}: {took_s[-1] - took_s[0]:.2f} s of a core ({shown}); explaining it {explaining_s:.2f} s")
     print(f"{'':>6}{len(assignment.kinds)} kinds, solver looked at {found.solved_share:.1%} of them", end="; ")
     print(f"above the bound: greedy {gaps[0]:.2%}, plan {gaps[1]:.2%}")
 
