@@ -90,6 +90,11 @@ class Bringer:
         self._locks, self._turn = Locks(), asyncio.Semaphore(1)
         self._keeps_blobs, self._users = keeps_blobs, Counter[str]()
 
+    @property
+    def workshop(self) -> Workshop:
+        """Where the files are."""
+        return self._workshop
+
     async def learn(self, resolved: Resolved[Any], source: Source[Any]) -> Needs:
         """What the image needs, its files seen; a SIF is not looked into.
 

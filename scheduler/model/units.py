@@ -42,6 +42,16 @@ def parse_memory_mib(text: str) -> int:
     return -(-kib // 1024)
 
 
+def format_size(size_bytes: int) -> str:
+    """Bytes for people: ``0 bytes``, ``812 bytes``, ``3.4 MiB``."""
+    size, unit = float(size_bytes), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size_bytes} bytes" if unit == "bytes" else f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
+
+
 def utc(epoch_s: float) -> datetime:
     """The aware UTC instant of a Unix time in seconds."""
     return datetime.fromtimestamp(epoch_s, UTC)

@@ -13,7 +13,7 @@ from scheduler.model.jobs import Attempt, Job, JobSpec, Role
 from scheduler.model.macros import place_of
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import LIVE_ATTEMPTS, A, AttemptState, Event, S
-from scheduler.reconcile.runspec import identity_of, run_spec
+from scheduler.reconcile.runspec import awaited_image, identity_of, run_spec
 from scheduler.reconcile.sides import Side
 
 GATE_S = 60
@@ -95,6 +95,7 @@ def copy_of(job: Job, role: Role, side: Side, queue_name: str | None, at: dateti
     queue = side.system.queue(queue_name) if queue_name else None
     place = place_of(own_directories(job.spec, number), side.system, queue, identity_of(job, side.login_user))
     there = at_copy(job, number)
+    run = replace(run_spec(there, place, side.system, side.login_user), gate_s=GATE_S)
     return Attempt(
         job_id=job.id,
         job_uuid=job.uuid,
@@ -107,9 +108,10 @@ def copy_of(job: Job, role: Role, side: Side, queue_name: str | None, at: dateti
         state=A.PLANNED,
         role=role,
         place=place,
-        run=replace(run_spec(there, place, side.system, side.login_user), gate_s=GATE_S),
+        run=run,
         intended_at=at,
         next_look_at=at,
+        awaits_image=awaited_image(job, run),
     )
 
 

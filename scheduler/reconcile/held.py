@@ -44,9 +44,10 @@ class Held:
         change = Change(job=self.job, facts=facts, attempt=attempt, event=event, lets_go=last, due_at=due_at)
         await self._write(change)
 
-    async def note(self, changes: Mapping[str, Any], *, after_s: float) -> None:
-        """Change what people read of the job, without a move, and give it back as ``let_go`` does."""
-        await self._write(Change(job=self.job, fields=changes, lets_go=True, due_at=self._due_at(after_s)))
+    async def note(self, changes: Mapping[str, Any], *, after_s: float, event: HistoryEvent | None = None) -> None:
+        """Change fields of the job without a move, with a line of history, and give it back as ``let_go`` does."""
+        due_at = self._due_at(after_s)
+        await self._write(Change(job=self.job, fields=changes, event=event, lets_go=True, due_at=due_at))
 
     async def intend(self, attempt: Attempt, *before: Fact) -> None:
         """Commit intent and marker, and give the job back: from here on a remote job may exist."""

@@ -23,6 +23,7 @@ from scheduler.ports import Ports
 from scheduler.reconcile.after import waiting_for
 from scheduler.reconcile.held import Held
 from scheduler.reconcile.inputs import nothing_to_bring
+from scheduler.reconcile.pin import Pins
 from scheduler.reconcile.runspec import identity_of
 from scheduler.reconcile.sides import Sides
 from scheduler.reconcile.writer import Writer
@@ -60,17 +61,22 @@ class Placing:
         self._ports, self._planner, self._limits, self._refresh = ports, planner, limits, refresh
         self._lease_s, self._batch = lease_s, batch
         self.writer, self._sides = Writer(ports), Sides(ports)
+        self.pins = Pins(ports)
 
     async def tick(self) -> None:
-        """Claim what waits for a place and decide."""
+        """Claim what waits for a place and decide; beside that, find out what images' names mean."""
+        await self.pins.keep()
         at = self._ports.clock()
         async with self._ports.transaction() as db:
             jobs = await JobStore(db).claim({S.PENDING}, self._ports.process_id, self._lease_s, self._batch, at)
+        waiting_for_nothing = [
+            held
+            for held in (Held(job, self._ports, self._lease_s, self.writer) for job in jobs)
+            if await self._may_be_placed(held)
+        ]
         ready: dict[str, list[Held]] = defaultdict(list)
-        for job in jobs:
-            held = Held(job, self._ports, self._lease_s, self.writer)
-            if await self._may_be_placed(held):
-                ready[job.tenant].append(held)
+        for held in await self.pins.take(waiting_for_nothing):
+            ready[held.job.tenant].append(held)
         for tenant, waiting in ready.items():
             await self._place_all(tenant, waiting)
 

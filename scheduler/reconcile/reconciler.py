@@ -11,6 +11,7 @@ from placement.race import Rules
 from scheduler.ports import Ports
 from scheduler.reconcile.advance import Advance
 from scheduler.reconcile.copies import Copies
+from scheduler.reconcile.deliver import Deliver
 from scheduler.reconcile.fetch import WebRules
 from scheduler.reconcile.keep_right import KeepRight
 from scheduler.reconcile.loop import Bell, Crew, run_every
@@ -28,6 +29,7 @@ SNAPSHOT_TICK_S = 5.0
 COPIES_TICK_S = 2.0
 KEEP_RIGHT_TICK_S = 15.0
 SWEEP_TICK_S = 3600.0
+DELIVER_TICK_S = 1.0
 
 
 class Reconciler:
@@ -54,10 +56,18 @@ class Reconciler:
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
         self.keep_right = KeepRight(ports, rethink, Rules(submissions_per_job=settings.submissions_per_job, moves=True))
         self.copies = Copies(ports, web, lease_s=lease_s)
+        self.deliver = Deliver(ports, lease_s=lease_s)
 
     @property
     def crews(self) -> tuple[Crew, ...]:
-        return self.snapshots.crew, self.advance.crew, self.submit.crew, self.watch.crew, self.copies.crew
+        return (
+            self.snapshots.crew,
+            self.placing.pins.crew,
+            self.advance.crew,
+            self.submit.crew,
+            self.watch.crew,
+            self.copies.crew,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every loop until ``stop`` is set; then let go of what is in hand. A kill loses nothing either."""
@@ -76,6 +86,8 @@ class Reconciler:
                     group.create_task(run_every(interval_s, self._bell.listen(), tick, stop))
                 # A move makes no look due, only time does, and placement asks for the looks that it needs.
                 group.create_task(run_every(SNAPSHOT_TICK_S, asyncio.Event(), self.snapshots.tick, stop))
+                # What awaits an image waits behind a queue; and every tick reads all that do.
+                group.create_task(run_every(DELIVER_TICK_S, asyncio.Event(), self.deliver.tick, stop))
                 group.create_task(run_every(SWEEP_TICK_S, asyncio.Event(), self.sweep.tick, stop))
         finally:
             for crew in self.crews:

@@ -12,6 +12,7 @@ from scheduler.model.jobs import Job, Place
 from scheduler.model.macros import JobIdentity, environment_of, relative_path
 from scheduler.model.runs import Mount, RunSpec, Runtime, StagePlan
 from scheduler.model.systems import System
+from scheduler.reconcile.image_names import known_policy
 
 CONTAINER_EXEC_DIR = "/TapisExec"
 CONTAINER_INPUT_DIR = "/TapisInput"
@@ -36,7 +37,7 @@ def run_spec(job: Job, place: Place, system: System, login_user: str) -> RunSpec
     return RunSpec(
         job_uuid=job.uuid,
         name=spec.name,
-        image=spec.image,
+        image=spec.image if job.image is None else job.image.reference,
         runtime=spec.runtime,
         use_entrypoint=spec.use_entrypoint,
         args=spec.args,
@@ -59,7 +60,14 @@ def run_spec(job: Job, place: Place, system: System, login_user: str) -> RunSpec
         mpi_cmd=spec.mpi_cmd or system.mpi_cmd,
         cmd_prefix=spec.cmd_prefix,
         plain_http_registry=registry_of(spec.image) in system.berth_notes.get("plainHttpRegistries", ()),
+        image_wait_s=_image_wait_s(job, system),
+        image_is_private=job.image is not None and job.image.is_private,
     )
+
+
+def awaited_image(job: Job, run: RunSpec) -> str | None:
+    """Manifest digest of the image that Berth brings to this run; None where its runtime fetches it."""
+    return job.image.manifest_digest if job.image is not None and run.image_wait_s else None
 
 
 def stage_plan(marker: Marker, run: RunSpec) -> StagePlan:
@@ -89,6 +97,12 @@ def registry_of(image: str) -> str:
     """``host[:port]`` of an image reference; empty when the reference names none."""
     head, slash, _ = image.partition("://")[2].partition("/") if "://" in image else image.partition("/")
     return head if slash and ("." in head or ":" in head or head == "localhost") else ""
+
+
+def _image_wait_s(job: Job, system: System) -> int:
+    """Only what Apptainer runs is brought as a file."""
+    policy = known_policy(system) if job.image is not None and job.spec.runtime is Runtime.SINGULARITY else None
+    return 0 if policy is None else policy.wait_s
 
 
 def _local_mounts(inputs: Sequence[FileInput], system: System) -> tuple[Mount, ...]:

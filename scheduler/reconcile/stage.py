@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler.model.ids import marker_for
 from scheduler.model.jobs import Attempt, Job
 from scheduler.model.states import AttemptState
-from scheduler.reconcile.runspec import run_spec, stage_plan
+from scheduler.reconcile.runspec import awaited_image, run_spec, stage_plan
 from scheduler.reconcile.sides import place_of_job
 from scheduler.reconcile.steps import Hands
 
@@ -35,4 +35,5 @@ async def stage(job: Job, hands: Hands) -> Attempt | None:
         run=run,
         intended_at=hands.ports.clock(),
         fence=job.fence,
+        awaits_image=awaited_image(job, run),
     )

@@ -152,11 +152,12 @@ class ImageStore:
         query = select(*COPY_COLUMNS).where(copies.c.tenant == tenant).order_by(copies.c.id)
         return [ImageCopy(**row) for row in (await self._db.execute(query)).mappings()]
 
-    async def to_look_at(self, digests: Collection[str], at: datetime) -> Sequence[ImageCopy]:
-        """Copies that are due, and those of these images, that nobody works on."""
-        due = copies.c.next_look_at <= at
-        query = select(*COPY_COLUMNS).where(_free(at), or_(due, copies.c.manifest_digest.in_(digests)))
-        return [ImageCopy(**row) for row in (await self._db.execute(query.order_by(copies.c.id))).mappings()]
+    async def of_images(self, digests: Collection[str], at: datetime) -> Sequence[tuple[ImageCopy, bool]]:
+        """Copies of these images and all that are due, each with whether nobody works on it now."""
+        which = or_(copies.c.next_look_at <= at, copies.c.manifest_digest.in_(digests))
+        query = select(*COPY_COLUMNS, _free(at).label("is_free")).where(which).order_by(copies.c.id)
+        rows = [dict(row) for row in (await self._db.execute(query)).mappings()]
+        return [(ImageCopy(**row), is_free) for row in rows for is_free in (bool(row.pop("is_free")),)]
 
     async def claim(self, copy: ImageCopy, process_id: str, lease_s: float, at: datetime) -> ImageCopy | None:
         """The copy, leased; None when somebody else wrote or took it meanwhile."""
@@ -178,9 +179,13 @@ class ImageStore:
             raise Stale(f"the lease of copy {copy.id} is no longer held")
 
     async def note(self, copy: ImageCopy, at: datetime, *, keep: bool = False, **changes: Any) -> ImageCopy:
-        """Change a copy as it was seen, and give it back unless told to ``keep`` it; Stale if it was written since."""
+        """Change a copy as it was seen, and give it back unless told to ``keep`` it; Stale if it was written since.
+
+        When it is looked at next is no news of it.
+        """
         lease = {} if keep else {"lease_owner": None, "lease_until": None}
-        values = {**changes, **lease, "updated_at": at, "version": copy.version + 1}
+        news = {"updated_at": at} if changes.keys() - {"next_look_at"} else {}
+        values = {**changes, **lease, **news, "version": copy.version + 1}
         seen = and_(copies.c.id == copy.id, copies.c.version == copy.version)
         written = await self._db.execute(update(copies).where(seen).values(values).returning(*COPY_COLUMNS))
         row = written.mappings().one_or_none()
@@ -190,10 +195,12 @@ class ImageStore:
 
     # -- who awaits one -------------------------------------------------------------------------------------------
 
-    async def awaiting(self) -> Sequence[Awaiting]:
-        """Every attempt that awaits an image, in any tenant, oldest first."""
+    async def awaiting(self, manifest_digest: str | None = None) -> Sequence[Awaiting]:
+        """Every attempt that awaits this image, or any, in any tenant, oldest first."""
         columns = [attempts.c[field.name] for field in fields(Awaiting)]
         query = select(*columns).where(attempts.c.awaits_image.is_not(None)).order_by(attempts.c.id)
+        if manifest_digest is not None:
+            query = query.where(attempts.c.awaits_image == manifest_digest)
         return [Awaiting(**row) for row in (await self._db.execute(query)).mappings()]
 
     async def settle(self, waiting: Awaiting, event: HistoryEvent | None) -> bool:

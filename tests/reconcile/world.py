@@ -19,9 +19,10 @@ from scheduler.model.runs import Runtime
 from scheduler.model.states import JobState
 from scheduler.model.systems import Credential, LogicalQueue, System
 from scheduler.model.tenants import Site, Tenant
-from scheduler.ports import Ports
+from scheduler.ports import Images, Ports
 from scheduler.reconcile.advance import Advance
 from scheduler.reconcile.copies import Copies
+from scheduler.reconcile.deliver import Deliver
 from scheduler.reconcile.fetch import WebRules
 from scheduler.reconcile.keep_right import KeepRight
 from scheduler.reconcile.place import Placing
@@ -70,6 +71,8 @@ class World:
     connections: Any = None
     others: Mapping[str, FakeSystem] = field(default_factory=dict)
     """Systems besides ``cluster``, by id."""
+    images: Images | None = None
+    """What the process reads images with."""
     loops: Process = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class World:
                 "reads": self.database.reading,
                 "connections": self.connections,
                 "clock": self.clock,
+                "images": self.images,
                 **changes,
             }
         )
@@ -164,11 +168,13 @@ class Process:
         self.advance = Advance(ports, WebRules(), lease_s=LEASE_S, in_hand=at_once)
         self.keep_right = KeepRight(ports, rethink, RULES, review_s=REVIEW_S)
         self.copies = Copies(ports, WebRules(), lease_s=LEASE_S, at_once=at_once)
+        self.deliver = Deliver(ports, lease_s=LEASE_S)
 
     async def tick(self) -> None:
         await self.place.tick()
+        await self.place.pins.crew.settle()
         await self.keep_right.tick()
-        for loop in (self.advance, self.submit, self.watch, self.copies):
+        for loop in (self.advance, self.submit, self.watch, self.copies, self.deliver):
             await loop.tick()
             await loop.crew.settle()
 

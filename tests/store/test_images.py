@@ -87,13 +87,12 @@ async def test_what_is_due_or_awaited_is_looked_at(database):
     await noted(database, other, next_look_at=LATER)
     async with database.reading() as db:
         store = ImageStore(db)
-        assert await store.to_look_at([], NOW) == []
-        assert [copy.id for copy in await store.to_look_at([], LATER)] == [other.id]
-        assert await store.to_look_at([DIGEST], NOW) == [idle]
+        assert await store.of_images([], NOW) == []
+        assert [copy.id for copy, _ in await store.of_images([], LATER)] == [other.id]
+        assert await store.of_images([DIGEST], NOW) == [(idle, True)]
     held = await claimed(database, idle)
     async with database.reading() as db:
-        assert await ImageStore(db).to_look_at([DIGEST], NOW) == []
-        assert held is not None
+        assert await ImageStore(db).of_images([DIGEST], NOW) == [(held, False)]
 
 
 async def test_an_attempt_awaits_its_image_until_it_is_told_once(database):

@@ -1,0 +1,158 @@
+"""An image handed to one attempt: a lease in the store first, then what the job reads, beside its script.
+
+All of it can be done again: a lease is a name, and what the job reads is written whole, last of all the file that it
+waits for. What a broadcast carries is written once: the token in it may be in use.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from backends.container import IMAGE_NAME
+from backends.paths import marker_root
+from images import fragment
+from images.broadcast import Errand, errand_files, preamble
+from images.chunks import Index
+from images.host import Area
+from images.keeper import Held, Keeper
+from images.policy import ImagePolicy
+from images.staging import Policy, RelayPlan, SbcastPlan, SiteFacts, Use, delivery
+from scheduler.model.errors import FileMissing
+from scheduler.model.ids import Marker, checked_marker
+from scheduler.model.images import ImageCopy
+from scheduler.model.jobs import Attempt
+from scheduler.model.runs import JobType, StagedFile, StagePlan
+from scheduler.model.systems import BackendKind
+from scheduler.model.units import format_size
+from scheduler.ports import Ports
+from scheduler.reconcile.image_names import shown
+from scheduler.reconcile.sides import Side
+from scheduler.store.copies import CopyStore
+
+FOLDER = "image"
+"""Of a broadcast, in the marker directory."""
+
+UNKNOWN_ROOM_BYTES = 2**62
+"""Of local disks, where their owner wants copies on them and nobody has looked how full they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handing:
+    """One copy, and the login whose attempts get it."""
+
+    ports: Ports
+    side: Side
+    copy: ImageCopy
+
+    async def give(self, marker: Marker, policy: ImagePolicy, keeper: Keeper) -> bool:
+        """Let the attempt read the store's file; False when the store does not have it any more."""
+        if self.copy.file_digest is None:
+            return False
+        held = await keeper.lease(self.copy.file_digest, f"job-{marker}")
+        if held is None:
+            return False
+        attempt = await self._attempt(marker)
+        plan = plan_for(attempt, self.side, policy, self.copy.file_digest, held.size_bytes)
+        if plan is None:
+            await self._stage(attempt, fragment.at(held.path, held.size_bytes))
+        elif not await self._is_handed(marker):
+            index = await keeper.index(self.copy.file_digest) if isinstance(plan, RelayPlan) else None
+            errand = self._errand(marker, policy, held, index)
+            lines = fragment.at(held.path, held.size_bytes, preamble(plan, errand), errand.destination)
+            files = errand_files(plan, errand, secrets.token_hex(32)) if isinstance(plan, RelayPlan) else ()
+            await self._stage(attempt, lines, *files)
+        return True
+
+    async def give_up(self, marker: Marker) -> None:
+        """Tell the attempt that its image does not come, and why."""
+        await self._stage(await self._attempt(marker), fragment.nowhere(self.copy.message))
+
+    async def _attempt(self, marker: Marker) -> Attempt:
+        async with self.ports.reading() as db:
+            return await CopyStore(db).get(marker)
+
+    async def _stage(self, attempt: Attempt, lines: bytes, *files: StagedFile) -> None:
+        folder = self._folder(attempt.marker)
+        told = StagedFile(posixpath.join(folder, IMAGE_NAME), lines, 0o600)
+        directories = (posixpath.join(folder, FOLDER),) if files else ()
+        backend = await self.side.backend(self.ports, attempt.run.job_type)
+        await backend.stage(StagePlan(marker=attempt.marker, directories=directories, files=(*files, told)))
+
+    async def _is_handed(self, marker: Marker) -> bool:
+        """Whether the attempt was told before, by somebody who did not live to say so."""
+        root = posixpath.join("/", self.side.system.root_dir)
+        storage = await self.side.storage(self.ports)
+        try:
+            await storage.stat(posixpath.relpath(posixpath.join(self._folder(marker), IMAGE_NAME), root))
+        except FileMissing:
+            return False
+        return True
+
+    def _folder(self, marker: Marker) -> str:
+        return posixpath.join(marker_root(self.side.system, self.side.login_user), checked_marker(marker))
+
+    def _errand(self, marker: Marker, policy: ImagePolicy, held: Held, index: Index | None) -> Errand:
+        name = posixpath.basename(held.path)
+        chunks = index.chunks if index is not None else ()
+        return Errand(
+            folder=posixpath.join(self._folder(marker), FOLDER),
+            source=held.path,
+            destination=posixpath.join(policy.local_dir, f"berth-images-{self.side.login_user}", name),
+            index="".join(f"{chunk.length_bytes} {chunk.sha256}\n" for chunk in chunks),
+            link_bytes_per_s=policy.link_bytes_per_s,
+        )
+
+
+def plan_for(
+    attempt: Attempt, side: Side, policy: ImagePolicy, digest: str, size_bytes: int
+) -> RelayPlan | SbcastPlan | None:
+    """How copies come to the nodes of an attempt; None where they read the store's file.
+
+    Tasks of an array begin one by one, each on nodes of its own, and share what was written for all: they read that.
+    """
+    run = attempt.run
+    if run.job_type is not JobType.BATCH or run.array is not None or side.system.backend is not BackendKind.SLURM:
+        return None
+    rooms = [facts.rooms.get(Area.TMPDIR) for facts in policy.facts.values()]
+    free = [room.free_bytes for room in rooms if room is not None and room.free_bytes is not None]
+    free_bytes = min(free) if free else UNKNOWN_ROOM_BYTES if policy.delivery is Policy.LOCAL else None
+    site = SiteFacts(
+        link_bytes_per_s=policy.link_bytes_per_s,
+        shared_bytes_per_s=policy.shared_bytes_per_s,
+        local_free_bytes=free_bytes,
+        policy=policy.delivery,
+        relay_allowed=policy.may_relay,
+    )
+    return delivery(Use(digest=digest, size_bytes=size_bytes, nodes=run.resources.nodes), site).local
+
+
+# -- what people read ------------------------------------------------------------------------------------------------
+
+
+def handed(copy: ImageCopy, wanted_at: datetime) -> str:
+    """The line of history of a job that has its image, as JSON: a sentence and figures."""
+    image = f"{shown(copy.reference)} in the store of {copy.system_id}"
+    if copy.present_at is not None and copy.present_at <= wanted_at:
+        return _told(f"{image}: it was there already, 0 bytes sent", {"sent_bytes": 0.0, "fetched_bytes": 0.0})
+    figures = copy.figures
+    steps = [
+        f"fetched {format_size(int(figures.get('fetched_bytes', 0)))} in {figures.get('fetch_s', 0):.1f} s",
+        f"made into one file in {figures.get('convert_s', 0):.1f} s",
+        f"sent {format_size(copy.sent_bytes or 0)} in {figures.get('send_s', 0):.1f} s",
+    ]
+    reused = f", {format_size(copy.reused_bytes)} of it was there" if copy.reused_bytes else ""
+    took_s = (copy.present_at - wanted_at).total_seconds() if copy.present_at is not None else 0.0
+    return _told(f"{image}: {', '.join(steps)}{reused}", {**figures, "took_s": round(took_s, 3)})
+
+
+def in_words(copy: ImageCopy) -> str:
+    """The same of a job whose image does not come."""
+    return _told(f"{shown(copy.reference)} is not brought to {copy.system_id}: {copy.message}", {})
+
+
+def _told(sentence: str, figures: dict[str, float]) -> str:
+    return json.dumps({"sentence": sentence, **figures})

@@ -1,0 +1,185 @@
+"""PENDING: what a job's image name means is found out once, before the job is placed; from then on it is that content.
+
+Only where it matters: where a system that the job may go to keeps images. Of all other jobs the runtime on the system
+reads the name, as it does of names that Berth cannot read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from images.errors import ImagePrivate, ImageUnknown, RegistryUnavailable, TagMoved
+from images.manifests import Platform
+from images.policy import USUAL_PLATFORM, ImagePolicy
+from images.reference import parse_reference
+from images.sources import Resolved, Source
+from scheduler.model.errors import CredentialRefused, NotFound, NothingLearnt, SpecInvalid, Stale, StaleJob
+from scheduler.model.images import PinnedImage
+from scheduler.model.jobs import Fact, HistoryEvent, Job, JobSpec
+from scheduler.model.pages import WHOLE_LIST
+from scheduler.model.states import Condition, Event
+from scheduler.model.units import format_size
+from scheduler.ports import Images, Ports
+from scheduler.reconcile.held import Held
+from scheduler.reconcile.image_names import as_runtimes_read, is_readable, kept_by, shown
+from scheduler.reconcile.loop import Crew
+from scheduler.store.systems import SystemStore
+
+log = structlog.get_logger()
+
+AGAIN_S, LONGEST_WAIT_S = 5.0, 300.0
+"""Until a registry that did not answer is asked again: at first, and at most."""
+
+SOON_S = 1.0
+"""Until those look again who came while their image was being looked up."""
+
+HOPELESS = (CredentialRefused, NotFound, SpecInvalid, Stale)
+"""What the registry says for good: private, unknown, unusable, gone."""
+
+
+class Wanted(NamedTuple):
+    """What is resolved once for all jobs that want it together. ``user``: whose logins are shown."""
+
+    tenant: str
+    user: str
+    image: str
+    platform: Platform
+
+
+class Pins:
+    """Finds out what names mean, beside the loop of placement. Memory holds only how often one was asked in vain."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._misses: Counter[Wanted] = Counter()
+        self._in_hand: set[Held] = set()
+        self.crew = Crew(16)
+
+    async def keep(self) -> None:
+        """A registry may take longer than a lease."""
+        for held in list(self._in_hand):
+            with contextlib.suppress(StaleJob):  # the write with the answer learns of it
+                await held.keep()
+
+    async def take(self, waiting: Sequence[Held]) -> Sequence[Held]:
+        """Start on those whose image is to be resolved first; the others."""
+        images = self._ports.images
+        unpinned = [held for held in waiting if is_readable(held.job)]
+        if images is None or images.bringer is None or not unpinned:
+            return waiting
+        keepers = await self._keepers({held.job.tenant for held in unpinned})
+        groups: dict[Wanted, list[Held]] = defaultdict(list)
+        for held in unpinned:
+            policies = _policies(held.job.spec, keepers[held.job.tenant])
+            if policies:
+                groups[_wanted(held.job, policies)].append(held)
+        taken = {held for group in groups.values() for held in group}
+        for wanted, group in groups.items():
+            if wanted in self.crew or self.crew.free <= 0:
+                await asyncio.gather(*(held.let_go(SOON_S) for held in group))
+                continue
+            self._in_hand.update(group)
+            self.crew.start(wanted, self._resolve(images, wanted, group), image=shown(wanted.image))
+        return [held for held in waiting if held not in taken]
+
+    async def _keepers(self, tenants: Iterable[str]) -> Mapping[str, Mapping[str, ImagePolicy]]:
+        """The systems of each tenant that keep images."""
+        async with self._ports.reading() as db:
+            return {tenant: kept_by(await SystemStore(db).list(tenant, WHOLE_LIST)) for tenant in tenants}
+
+    async def _resolve(self, images: Images, wanted: Wanted, group: Sequence[Held]) -> None:
+        try:
+            pinned = await self._pinned(images, wanted)
+        except HOPELESS as error:
+            outcome = {"condition": Condition.JOB_INVALID_DEFINITION}
+            await self._write_all(group, Fact(Event.FAILED, outcome, message=f"its image cannot be used: {error}"))
+        except NothingLearnt as error:
+            await self._wait_all(group, error, self._wait_s(wanted, error))
+        else:
+            self._misses.pop(wanted, None)
+            await self._write_all(group, pinned)
+        finally:
+            self._in_hand.difference_update(group)
+
+    async def _pinned(self, images: Images, wanted: Wanted) -> PinnedImage:
+        reference, source = parse_reference(wanted.image), images.source_for(wanted.tenant, wanted.user)
+        resolved = await source.resolve(reference, wanted.platform)
+        return PinnedImage(
+            name=wanted.image,
+            reference=as_runtimes_read(resolved),
+            manifest_digest=resolved.manifest_digest,
+            index_digest=resolved.index_digest,
+            download_bytes=resolved.manifest.size_bytes,
+            resolved_at=self._ports.clock(),
+            is_private=await _is_private(images.public, resolved, wanted.platform),
+        )
+
+    def _wait_s(self, wanted: Wanted, error: NothingLearnt) -> float:
+        self._misses[wanted] += 1
+        asked_s = error.retry_after_s if isinstance(error, RegistryUnavailable) and error.retry_after_s else 0.0
+        return min(LONGEST_WAIT_S, max(asked_s, AGAIN_S * 2.0 ** min(self._misses[wanted] - 1, 10)))
+
+    # -- what becomes of the jobs ---------------------------------------------------------------------------------
+
+    async def _write_all(self, group: Sequence[Held], outcome: PinnedImage | Fact) -> None:
+        await asyncio.gather(*(self._write(held, outcome) for held in group))
+        self._ports.wake()
+
+    async def _write(self, held: Held, outcome: PinnedImage | Fact) -> None:
+        try:
+            if isinstance(outcome, Fact):
+                await held.record(outcome, last=True)
+            else:
+                await held.note({"image": outcome}, after_s=0, event=self._event(outcome))
+        except StaleJob as stale:
+            log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
+            await held.let_go()
+
+    async def _wait_all(self, group: Sequence[Held], error: NothingLearnt, again_s: float) -> None:
+        log.warning("image not resolved", image=shown(group[0].job.spec.image), why=str(error), again_s=again_s)
+        words = f"its image cannot be looked up: {error}; being tried again"
+        for held in group:
+            try:
+                await held.note({"last_message": words} if words != held.job.last_message else {}, after_s=again_s)
+            except StaleJob as stale:
+                log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
+                await held.let_go()
+
+    def _event(self, pinned: PinnedImage) -> HistoryEvent:
+        words = f"{shown(pinned.name)} means {pinned.manifest_digest}, {format_size(pinned.download_bytes)} to fetch"
+        return HistoryEvent(
+            event="JOB_USER_EVENT",
+            detail="IMAGE_RESOLVED",
+            description=words + (", private" if pinned.is_private else ""),
+            at=self._ports.clock(),
+        )
+
+
+def _policies(spec: JobSpec, keepers: Mapping[str, ImagePolicy]) -> Sequence[ImagePolicy]:
+    """Those of the systems that the job may go to."""
+    if spec.dynamic or spec.exec_system_id is None:
+        return list(keepers.values())
+    return [keepers[spec.exec_system_id]] if spec.exec_system_id in keepers else []
+
+
+def _wanted(job: Job, policies: Sequence[ImagePolicy]) -> Wanted:
+    platforms = {policy.platform for policy in policies}
+    platform = platforms.pop() if len(platforms) == 1 else USUAL_PLATFORM
+    return Wanted(job.tenant, job.owner, job.spec.image, platform)
+
+
+async def _is_private(public: Source[Any] | None, resolved: Resolved[Any], platform: Platform) -> bool:
+    """Whether nobody without a login reads it. When that cannot be learnt now, it counts as private."""
+    if public is None:
+        return False
+    try:
+        await public.resolve(resolved.reference, platform)
+    except (ImagePrivate, ImageUnknown, TagMoved, NothingLearnt):
+        return True
+    return False

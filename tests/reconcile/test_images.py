@@ -1,0 +1,348 @@
+"""The image of a job: resolved once, brought to the store behind the wait, and handed to the job before it needs it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scheduler.model.errors import BackendUnavailable
+from scheduler.model.images import CopyState
+from scheduler.model.runs import ArraySpec, JobType, Runtime
+from scheduler.model.states import S
+from scheduler.store.database import Database
+from scheduler.store.images import ImageStore
+from scheduler.store.jobs import JobStore
+from scheduler.store.systems import SystemStore
+from tests.fakes.system import Fault
+from tests.fakes.tenant import World as Tenant
+from tests.fakes.tenant import busy
+from tests.images.tarballs import entry, tar
+from tests.reconcile.hedging import HEDGED
+from tests.reconcile.imaging import IMAGE, LAYERS, ImageWorld, image_world
+from tests.reconcile.world import CLUSTER, database_in, prepared
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with database_in(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> ImageWorld:
+    return await image_world(database, tmp_path)
+
+
+async def queued(world: ImageWorld, **changes):
+    """A job that waits in the queue, and its attempt."""
+    [job] = await world.submit(**{"image": IMAGE, **changes})
+    job = await world.run_until(job, S.QUEUED)
+    [attempt] = await world.attempts(job)
+    return job, attempt
+
+
+async def delivered(world: ImageWorld, job, ticks: int = 10):
+    """The newest attempt of a job once it awaits nothing."""
+    for _ in range(ticks):
+        attempt = (await world.attempts(job))[-1]
+        if attempt.awaits_image is None:
+            return attempt
+        await world.run()
+    raise AssertionError([(copy.state, copy.message) for copy in await world.copies()])
+
+
+def no_layers(world: ImageWorld):
+    """A fault: the registry tells what images are, and has trouble with what is in them."""
+    layers = {digest for (_, digest), blob in world.tenant.registry.blobs.items() if blob[:2] == b"\x1f\x8b"}
+    return lambda request: busy(503)(request) if request.url.path.rpartition("/")[2] in layers else None
+
+
+# -- what a name means -----------------------------------------------------------------------------------------------
+
+
+async def test_a_name_is_resolved_once_before_the_job_is_placed(world: ImageWorld):
+    job, attempt = await queued(world)
+    digest = world.tenant.registry.tags["app", "1"]
+    assert job.image is not None
+    assert (job.image.name, job.image.manifest_digest, job.image.is_private) == (IMAGE, digest, False)
+    assert attempt.run.image == f"docker://reg.org/app@{digest}"
+    assert (attempt.run.image_wait_s, attempt.run.image_is_private) == (1800, False)
+    world.tenant.registry.push_image("app", "1", (*LAYERS, b"newer"))
+    assert (await world.job(job)).image == job.image
+    history = await world.history(job)
+    assert history.index("IMAGE_RESOLVED") < history.index("PLACEMENT")
+
+
+async def test_jobs_that_come_together_are_resolved_together(world: ImageWorld):
+    jobs = await world.submit(20, image=IMAGE)
+    await world.run(3)
+    assert {(await world.job(job)).image.manifest_digest for job in jobs} == {world.tenant.registry.tags["app", "1"]}
+    assert len(world.tenant.web.paths("HEAD", "/manifests/")) <= 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"image": "/images/app.sif"}, "a file there"),
+        ({"image": "app.sif"}, "a file to Apptainer"),
+        ({"image": "oci-archive:/images/app.tar"}, "a file there"),
+        ({"image": "shub://org/app"}, "known to the runtime alone"),
+        ({"image": "https://reg.org/app.sif"}, "not pinned"),
+        ({"image": "", "runtime": Runtime.NONE, "args": ("true",)}, "no image"),
+    ],
+    ids=["path", "bare name", "archive", "other transport", "url", "none"],
+)
+async def test_what_only_the_system_reads_stays_as_it_was_written(world: ImageWorld, changes, why):
+    job, attempt = await queued(world, **changes)
+    assert job.image is None, why
+    assert (attempt.run.image, attempt.run.image_wait_s, attempt.awaits_image) == (changes["image"], 0, None)
+    assert world.tenant.web.asked == []
+
+
+async def test_where_nobody_keeps_images_nothing_is_asked(database: Database, tmp_path: Path):
+    await prepared(database, CLUSTER)
+    world = ImageWorld(database, tmp_path, Tenant())
+    job, attempt = await queued(world)
+    assert (job.image, attempt.run.image, attempt.run.image_wait_s) == (None, IMAGE, 0)
+    assert world.tenant.web.asked == []
+
+
+async def test_an_image_that_there_is_not_fails_the_job_at_once_with_the_registrys_words(world: ImageWorld):
+    [job] = await world.submit(image="docker://reg.org/nothing:1")
+    job = await world.run_until(job, S.FAILED, ticks=2)
+    assert "its image cannot be used: " in job.last_message
+    assert "reg.org/nothing" in job.last_message
+    assert "check" in job.last_message
+    assert await world.attempts(job) == []
+
+
+async def test_a_registry_that_does_not_answer_is_waited_for_and_said(world: ImageWorld):
+    fault = busy(503)
+    world.tenant.registry.faults.append(fault)
+    [job] = await world.submit(image=IMAGE)
+    await world.run()
+    waiting = await world.job(job)
+    assert waiting.state is S.PENDING
+    assert "its image cannot be looked up" in waiting.last_message
+    asked = len(world.tenant.web.asked)
+    await world.run(1, step_s=0.5)
+    assert len(world.tenant.web.asked) == asked, "it is asked again after a while, and not all the time"
+    world.tenant.registry.faults.remove(fault)
+    assert (await world.run_until(job, S.QUEUED)).image is not None
+
+
+async def test_a_job_that_is_cancelled_while_its_registry_does_not_answer_ends(world: ImageWorld):
+    world.tenant.registry.faults.append(busy(503))
+    [job] = await world.submit(image=IMAGE)
+    await world.run()
+    await world.cancel(job)
+    assert (await world.run_until(job, S.CANCELLED)).image is None
+
+
+# -- to the store ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_is_told_where_its_image_lies(world: ImageWorld):
+    job, attempt = await queued(world)
+    assert attempt.awaits_image == job.image.manifest_digest
+    attempt = await delivered(world, job)
+    [copy] = await world.copies()
+    assert (copy.state, copy.owner, copy.message) == (CopyState.PRESENT, "alice", "")
+    told = world.told(attempt)
+    assert told["image"].startswith(str(world.store))
+    data = world.image_of(attempt)
+    assert (data[:4], len(data)) == (b"hsqs", copy.size_bytes)
+    assert copy.file_digest == "sha256:" + hashlib.sha256(data).hexdigest()
+    [event] = await world.told_in_history(job)
+    assert event["sent_bytes"] == copy.sent_bytes > 0
+    assert event["fetched_bytes"] > 0
+    assert "made into one file" in event["sentence"]
+    async with world.database.reading() as db:
+        needs = await ImageStore(db).needs_of([copy.manifest_digest])
+    assert needs[copy.manifest_digest].tree_seen
+
+
+async def test_a_job_is_submitted_at_once_and_its_image_comes_behind_the_wait(world: ImageWorld):
+    world.tenant.registry.faults.append(no_layers(world))
+    job, attempt = await queued(world)
+    assert attempt.awaits_image is not None
+    assert world.told(attempt) == {}
+    world.tenant.registry.faults.clear()
+    world.later(60)
+    assert world.image_of(await delivered(world, job))
+
+
+async def test_64_jobs_at_once_are_one_fetch_one_conversion_and_one_transfer(world: ImageWorld):
+    jobs = await world.submit(64, image=IMAGE)
+    for job in jobs:
+        await world.run_until(job, S.QUEUED)
+        await delivered(world, job)
+    assert world.blobs_asked_for() == len(LAYERS)
+    [copy] = await world.copies()
+    assert len(list((world.home / "workshop" / "made").iterdir())) == 1
+    paths = {world.told((await world.attempts(job))[0])["image"] for job in jobs}
+    assert len(paths) == 1
+    assert copy.sent_bytes == copy.size_bytes
+    leases = world.store / "leases" / copy.file_digest.removeprefix("sha256:")
+    assert len(list(leases.iterdir())) == 64
+
+
+async def test_a_second_job_brings_nothing_and_says_so(world: ImageWorld):
+    job, _ = await queued(world)
+    await delivered(world, job)
+    asked = world.blobs_asked_for()
+    second, _ = await queued(world)
+    await delivered(world, second)
+    assert world.blobs_asked_for() == asked
+    [event] = await world.told_in_history(second)
+    assert event["sent_bytes"] == 0
+    assert "it was there already, 0 bytes sent" in event["sentence"]
+
+
+async def test_an_image_that_was_purged_from_the_store_is_brought_again_without_a_fetch(world: ImageWorld):
+    job, _ = await queued(world)
+    world.purge(await delivered(world, job))
+    second, _ = await queued(world)
+    attempt = await delivered(world, second)
+    assert world.image_of(attempt)
+    assert world.blobs_asked_for() == len(LAYERS)
+
+
+async def test_a_system_that_does_not_answer_is_tried_again(world: ImageWorld, monkeypatch):
+    real = world.connections.storage
+    down = True
+
+    async def storage(login):
+        if down:
+            raise BackendUnavailable("no route to host")
+        return await real(login)
+
+    monkeypatch.setattr(world.connections, "storage", storage)
+    job, _ = await queued(world)
+    await world.run(2)
+    [copy] = await world.copies()
+    assert copy.state is CopyState.SENDING
+    assert "no route to host; being tried again" in copy.message
+    down = False
+    await delivered(world, job)
+    assert [copy.state for copy in await world.copies()] == [CopyState.PRESENT]
+    assert world.blobs_asked_for() == len(LAYERS)
+
+
+async def test_what_cannot_be_brought_is_told_and_the_runtime_fetches_the_image(database, tmp_path):
+    world = await image_world(database, tmp_path)
+    world.tenant.registry.push_image("bad", "1", (b"no archive",))
+    job, _ = await queued(world, image="docker://reg.org/bad:1")
+    attempt = await delivered(world, job)
+    [copy] = await world.copies()
+    assert copy.state is CopyState.FAILED
+    assert world.told(attempt) == {"image": "", "why": copy.message}
+    assert copy.message
+    [event] = await world.told_in_history(job)
+    assert copy.message in event["sentence"]
+    asked = world.blobs_asked_for()
+    second, _ = await queued(world, image="docker://reg.org/bad:1")
+    await delivered(world, second)
+    assert world.blobs_asked_for() == asked, "what failed just now is not tried for every job"
+
+
+async def test_an_image_for_which_the_store_has_no_room_is_fetched_by_the_runtime(database, tmp_path):
+    world = await image_world(database, tmp_path, quotaBytes=2**20)
+    noise = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(2**16))
+    world.tenant.registry.push_image("large", "1", (tar(entry("noise", noise)),))
+    job, _ = await queued(world, image="docker://reg.org/large:1")
+    told = world.told(await delivered(world, job))
+    assert told["image"] == ""
+    assert "quota" in told["why"]
+
+
+# -- who gets it -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_array_is_one_submission_with_one_image(world: ImageWorld):
+    job, _ = await queued(world, array=ArraySpec((1, 2, 3)))
+    assert world.told(await delivered(world, job))["image"]
+
+
+async def test_a_job_that_runs_at_once_is_told_while_it_waits(world: ImageWorld):
+    job, attempt = await queued(world, job_type=JobType.FORK, queue=None)
+    world.system.start(attempt.marker)
+    await world.run()
+    assert world.told(await delivered(world, job))["image"]
+
+
+async def test_a_copy_of_a_job_gets_the_image_where_it_waits(database, tmp_path):
+    world = await image_world(database, tmp_path, twice=True)
+    [job] = await world.submit(image=IMAGE, **HEDGED)
+    for _ in range(20):
+        await world.run()
+        attempts = await world.attempts(job)
+        if len(attempts) == 2 and not any(one.awaits_image for one in attempts):
+            break
+    assert {one.system_id for one in attempts} == {"cluster", "second"}
+    systems = {"cluster": world.system, **world.others}
+    for one in attempts:
+        assert world.told(one, systems[one.system_id])["image"].startswith(str(world.home / one.system_id))
+    assert world.blobs_asked_for() == len(LAYERS)
+    assert len(await world.copies()) == 2
+
+
+async def test_a_job_that_ended_awaits_nothing(world: ImageWorld):
+    world.tenant.registry.faults.append(no_layers(world))
+    job, attempt = await queued(world)
+    assert attempt.awaits_image is not None
+    await world.cancel(job)
+    await world.run_until(job, S.CANCELLED)
+    await world.run()
+    assert [one.awaits_image for one in await world.attempts(job)] == [None]
+    assert world.told(attempt) == {}
+
+
+async def test_a_private_image_is_brought_by_its_login_and_never_fetched_by_the_runtime(database, tmp_path):
+    tenant = Tenant(login="bob:secret")
+    tenant.registry.realm, tenant.registry.private_to = "https://reg.org/token", "bob:secret"
+    world = await image_world(database, tmp_path, tenant)
+    tenant.registry.push_image("private/app", "1", LAYERS)
+    job, attempt = await queued(world, image="docker://reg.org/private/app:1")
+    assert job.image.is_private
+    assert attempt.run.image_is_private
+    attempt = await delivered(world, job)
+    assert world.image_of(attempt)
+    assert world.store.stat().st_mode & 0o077 == 0
+    scripts = [node for node in world.system.files.nodes.values() if isinstance(node, bytes)]
+    assert not any(b"secret" in node for node in scripts)
+
+
+async def test_a_public_image_is_public_though_there_is_a_login(database, tmp_path):
+    tenant = Tenant(login="bob:secret")
+    tenant.registry.realm, tenant.registry.private_to = "https://reg.org/token", "bob:secret"
+    world = await image_world(database, tmp_path, tenant)
+    job, _ = await queued(world)
+    assert not job.image.is_private
+
+
+async def test_what_a_system_keeps_no_more_is_told_to_those_who_await_it(world: ImageWorld):
+    world.tenant.registry.faults.append(no_layers(world))
+    job, _ = await queued(world)
+    async with world.database.transaction() as db:
+        system = await SystemStore(db).get("dev", "cluster")
+        await SystemStore(db).replace(replace(system, notes={}))
+    world.later(60)
+    assert "keeps no images any more" in world.told(await delivered(world, job))["why"]
+
+
+async def test_a_lead_that_is_lost_leaves_its_image_to_the_next(world: ImageWorld):
+    world.system.fail("submit", Fault.BEFORE_ACCEPT)
+    [job] = await world.submit(image=IMAGE)
+    for _ in range(12):
+        await world.run()
+    attempts = await world.attempts(job)
+    assert len(attempts) == 2
+    assert [one.awaits_image for one in attempts] == [None, None]
+    assert world.told(attempts[1])["image"]
+    async with world.database.reading() as db:
+        assert (await JobStore(db).get("dev", job.uuid)).image is not None
