@@ -19,6 +19,7 @@ from placement.problem import Ask, PlaceKey, PlaceOption, Problem
 from placement.queue_wait import wait_there
 from placement.race import Prospect, crowding_s
 from placement.slots import fitting_nodes, footprint_cores, slots_for_us
+from placement.stores import brought
 from placement.utility import costs, kwh
 from placement.words import count
 from scheduler.model.jobs import ArchiveMode, JobSpec
@@ -155,7 +156,7 @@ class _Job:
         ask, spec, evidence = self._ask, self._spec, self._evidence
         in_queue = wait_there(self._as_asked(place), place, evidence)
         wait = held(spec, place, self._now, in_queue.term)
-        stage, run, bring_home = staging(spec, place, evidence), self._run_time(place), archive(spec, place)
+        stage, run, bring_home = staging(ask, place, evidence), self._run_time(place), archive(spec, place)
         there_s = stage.p50_s
         start_s = sum([there_s if there_s > wait_s else wait_s for wait_s in _waits_s(in_queue, wait)]) / DRAWS
         run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
@@ -231,11 +232,13 @@ def _name(key: PlaceKey) -> str:
 # -- staging, archive and what else is worth saying --------------------------------------------------------------
 
 
-def staging(spec: JobSpec, place: PlaceOption, evidence: Evidence) -> Term:
-    """Image and inputs: the image by what first uses took, inputs as constants until transfers are measured."""
-    image = NO_IMAGE
+def staging(ask: Ask, place: PlaceOption, evidence: Evidence) -> Term:
+    """Image and inputs: the image as it is brought there, or by what first uses took; inputs as constants until
+    transfers are measured."""
+    spec, image = ask.spec, NO_IMAGE
     if spec.runtime is not Runtime.NONE:
-        image = evidence.first_uses.term(place.view.system.id, spec.image, evidence.problem.now)
+        first_use = evidence.first_uses.term(place.view.system.id, spec.image, evidence.problem.now)
+        image = brought(ask, place.view) or first_use
     if not spec.file_inputs:
         return image
     here = (f"tapis://{place.view.system.id}/", "tapislocal://")

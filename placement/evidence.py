@@ -67,6 +67,8 @@ class Evidence:
     """Jobs of ours that come to a system in a day."""
     tells_images_apart: bool = False
     """Whether it is known of any image that it runs somewhere or does not."""
+    keeps_images: bool = False
+    """Whether any system does: then it matters what an image is, and whose."""
     waits: dict[WaitKey, Wait] = field(default_factory=dict)
     draws_s: dict[WaitKey, tuple[float, ...]] = field(default_factory=dict)
     """As they were replayed, believed or not."""
@@ -86,7 +88,9 @@ class Evidence:
         runs = problem.own_runs.of("", (problem.history, speeds), lambda: OwnRuns.of(problem.history, speeds))
         failures, followers = Failures(runs.broken, problem.now), runs.followers(problem.now.timestamp())
         tells_images_apart = any(view.image_verdicts for view in problem.systems)
-        return cls(problem, runs.history, runs.first_uses, failures, runs.scores, followers, tells_images_apart)
+        keeps_images = any(view.stores is not None for view in problem.systems)
+        known = runs.history, runs.first_uses, failures, runs.scores
+        return cls(problem, *known, followers, tells_images_apart, keeps_images)
 
     @property
     def is_crowd(self) -> bool:
@@ -97,7 +101,10 @@ class Evidence:
         """Equal for jobs that are nearly ``alike``: to a step in run time, walltime and memory."""
         spec, asked = ask.spec, ask.spec.resources
         run = self.history.run(spec, ask.owner, 1.0)
-        image = spec.image if self.tells_images_apart or self.first_uses.knows(spec.image) else ""
+        matters = self.tells_images_apart or self.first_uses.knows(spec.image)
+        image: Hashable = spec.image if matters else ""
+        if ask.image is not None and self.keeps_images:
+            image = image, _content(ask), ask.owner
         shape = asked.nodes, asked.cores_per_node, asked.gpus_per_node, asked.gpu_model
         steps = tuple(map(_step, (run.p50_s, run.p90_s, asked.walltime_s, asked.memory_mib)))
         return (*shape, *steps, image, *_beside(spec))
@@ -142,7 +149,11 @@ def foresee(place: PlaceOption, known: Experience, kept: Forecasts) -> Forecast 
 
 def likeness(ask: Ask) -> Hashable:
     """All that the estimators read of an ask: those for whom this is equal may expect the same everywhere."""
-    return (ask.owner, ask.spec.image, ask.spec.resources, *_beside(ask.spec))
+    return (ask.owner, ask.spec.image, _content(ask), ask.spec.resources, *_beside(ask.spec))
+
+
+def _content(ask: Ask) -> str:
+    return ask.image.manifest_digest if ask.image is not None else ""
 
 
 def _beside(spec: JobSpec) -> tuple[Hashable, ...]:

@@ -14,6 +14,7 @@ from placement.experience import Experience
 from placement.forecasts import Forecasts
 from placement.kept import Kept
 from placement.policy import Tariff, tariff
+from scheduler.model.images import PinnedImage
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
@@ -38,6 +39,8 @@ class Ask:
     waiting_since: datetime
     behind_weight: float = 0.0
     """Weights of the jobs that wait for this one to end."""
+    image: PinnedImage | None = None
+    """What its image's name means; None where nobody has found that out."""
 
 
 class PlaceKey(NamedTuple):
@@ -69,6 +72,18 @@ class Breaker:
     """Jobs that may be sent there now: one when the pause is over and none is on trial."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """The images that lie on a system. present: by the login whose store has it, and the digest of its manifest.
+
+    paces_bytes_per_s: of the last images that were brought there, from the fetch to the last byte in the store, for
+    each byte that there was to fetch.
+    """
+
+    present: frozenset[tuple[str, str]] = frozenset()
+    paces_bytes_per_s: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class SystemView:
     """A system as placement sees it: its definition, the newest look at it, and what is ours there.
@@ -77,6 +92,7 @@ class SystemView:
     active: our jobs that have not ended, by (queue, owner), for the limits on numbers of jobs.
     breakers: those that are open, by queue; None: of the system as a whole.
     image_verdicts: whether images run on the nodes here, by queue in the same way. What is not there is not known.
+    stores: the images that lie here; None where the system keeps none.
     """
 
     system: System
@@ -87,6 +103,7 @@ class SystemView:
     committed: tuple[Committed, ...] = ()
     breakers: Mapping[str | None, Breaker] = field(default_factory=dict)
     image_verdicts: Mapping[tuple[ImageAsk, str | None], ImageVerdict] = field(default_factory=dict)
+    stores: Stores | None = None
 
     @cached_property
     def host_place(self) -> PlaceOption:

@@ -250,6 +250,7 @@ class Deliver:
             "send_s": time.monotonic() - made_s,
             "sent_bytes": sent.sent_bytes,
             "reused_bytes": sent.reused_bytes,
+            "took_s": time.monotonic() - began_s,
         }
         await held.write(
             state=CopyState.PRESENT,

@@ -145,8 +145,8 @@ def handed(copy: ImageCopy, wanted_at: datetime) -> str:
         f"sent {format_size(copy.sent_bytes or 0)} in {figures.get('send_s', 0):.1f} s",
     ]
     reused = f", {format_size(copy.reused_bytes)} of it was there" if copy.reused_bytes else ""
-    took_s = (copy.present_at - wanted_at).total_seconds() if copy.present_at is not None else 0.0
-    return _told(f"{image}: {', '.join(steps)}{reused}", {**figures, "took_s": round(took_s, 3)})
+    waited_s = (copy.present_at - wanted_at).total_seconds() if copy.present_at is not None else 0.0
+    return _told(f"{image}: {', '.join(steps)}{reused}", {**figures, "waited_s": round(waited_s, 3)})
 
 
 def in_words(copy: ImageCopy) -> str:

@@ -79,7 +79,9 @@ class KeepRight:
             await self._think_over(tenant, jobs)
 
     async def _think_over(self, tenant: str, jobs: Sequence[Job]) -> None:
-        asks = [Ask(job_uuid=j.uuid, owner=j.owner, spec=j.spec, waiting_since=j.created_at) for j in jobs]
+        asks = [
+            Ask(job_uuid=j.uuid, owner=j.owner, spec=j.spec, waiting_since=j.created_at, image=j.image) for j in jobs
+        ]
         problem = await self._ports.problem(tenant, asks)
         async with self._ports.reading() as db:
             attempts = await JobStore(db).attempts_of(jobs)

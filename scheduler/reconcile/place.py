@@ -158,6 +158,7 @@ def _ask(job: Job, behind: Mapping[str, float]) -> Ask:
         spec=job.spec,
         waiting_since=job.created_at,
         behind_weight=behind.get(job.uuid, 0.0),
+        image=job.image,
     )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, and_, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from placement.problem import ANYONE, Ask, Committed, Problem, SystemView
+from placement.problem import ANYONE, Ask, Committed, Problem, Stores, SystemView
 from scheduler.model.errors import NotFound
+from scheduler.model.images import CopyState
 from scheduler.model.jobs import FinishedRun, JobSpec
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.snapshots import SystemSnapshot
@@ -34,7 +35,10 @@ HISTORY = 2000
 MOST_COMMITTED = 2000
 """Most jobs that count as sent and not yet seen; the newest of them."""
 
-jobs, attempts = schema.jobs, schema.attempts
+PACES = 20
+"""Images that were brought to a system last, whose pace is expected of the next."""
+
+jobs, attempts, copies = schema.jobs, schema.attempts, schema.image_copies
 _spec_text = type_coerce(jobs.c.spec, Text)
 
 
@@ -75,6 +79,7 @@ class PlacementFacts:
         for (system_id, queue, owner), count in (await JobStore(self._db).active_counts(tenant)).items():
             active[system_id][queue, owner] = count
         committed = await self._committed(tenant, {name: s.taken_at for name, s in snapshots.items()})
+        stores = await self._stores(tenant, [system.id for system in systems if "images" in system.berth_notes])
         return tuple(
             SystemView(
                 system=system,
@@ -83,9 +88,27 @@ class PlacementFacts:
                 has_credential=_has_credential(system, owners, credentials),
                 active=active[system.id],
                 committed=tuple(committed[system.id]),
+                stores=stores.get(system.id),
             )
             for system in systems
         )
+
+    async def _stores(self, tenant: str, system_ids: Collection[str]) -> Mapping[str, Stores]:
+        """The images on the systems that keep some."""
+        if not system_ids:
+            return {}
+        here = select(copies.c.system_id, copies.c.owner, copies.c.manifest_digest, copies.c.figures)
+        here = here.where(copies.c.tenant == tenant, copies.c.state == CopyState.PRESENT)
+        present: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        paces: dict[str, list[float]] = defaultdict(list)
+        for system_id, owner, digest, figures in await self._db.execute(here.order_by(copies.c.present_at)):
+            present[system_id].append((owner, digest))
+            if figures.get("fetched_bytes") and figures.get("took_s"):
+                paces[system_id].append(figures["fetched_bytes"] / figures["took_s"])
+        return {
+            system_id: Stores(present=frozenset(present[system_id]), paces_bytes_per_s=tuple(paces[system_id][-PACES:]))
+            for system_id in system_ids
+        }
 
     async def _committed(self, tenant: str, seen_at: Mapping[str, datetime]) -> Mapping[str, list[Committed]]:
         """Jobs, and copies of jobs, that were sent to a system but cannot show in the look taken at ``seen_at``, by

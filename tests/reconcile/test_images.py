@@ -346,3 +346,11 @@ async def test_a_lead_that_is_lost_leaves_its_image_to_the_next(world: ImageWorl
     assert world.told(attempts[1])["image"]
     async with world.database.reading() as db:
         assert (await JobStore(db).get("dev", job.uuid)).image is not None
+
+
+async def test_placement_knows_where_an_image_lies(world: ImageWorld):
+    job, _ = await queued(world)
+    await delivered(world, job)
+    second, _ = await queued(world)
+    assert second.decision.winner.staging.source == "the image lies in the store there"
+    assert job.decision.winner.staging.source != second.decision.winner.staging.source
