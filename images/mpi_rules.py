@@ -9,7 +9,7 @@ from itertools import product
 from images import tables
 from images.findings import Finding, MatchPolicy, Way
 from images.host import HostFacts, HostMpi
-from images.needs import LibcFamily, MpiFamily, MpiLibrary, MpiMode, Needs
+from images.needs import Fabric, LibcFamily, MpiFamily, MpiLibrary, MpiMode, Needs
 from images.versions import Version, at_least, version_of, version_text
 from scheduler.model.actions import Bind, LaunchWith, LibraryPathFirst
 from scheduler.model.verdicts import Fit
@@ -27,7 +27,10 @@ _PLUGINS: Mapping[MpiFamily, Sequence[str]] = {
     MpiFamily.STANDARD_ABI: ("pmix", "pmi2"),
 }
 _SITES_PLUGINS: Mapping[MpiFamily, Sequence[str]] = {MpiFamily.MPICH_ABI: ("cray_shasta",)}
-"""What only the host's own MPI understands, and is asked for first where that is bound."""
+"""What only Cray's own MPI understands, and is asked for first where that is bound: on Cray's network.
+
+Slurm is often built with it elsewhere, too, where it starts nothing that works.
+"""
 _TRANSLATED = frozenset({MpiFamily.MPICH_ABI, MpiFamily.OPEN_MPI})
 """Families between which translators translate; none is known to take programs of the standard ABI."""
 
@@ -177,13 +180,15 @@ def _bound_ways(library: MpiLibrary, needs: Needs, host: HostFacts) -> Iterable[
         reason = "the host has no MPI to bind" if known else "which MPI the host has is not known"
         yield (Finding(rule="R9", fit=Fit.NO if known else Fit.UNKNOWN, reason=reason, facts=facts),)
     for theirs in host.mpi or ():
-        yield (replaced(library, theirs, host.mpi_plugins), libraries_load(theirs, needs, host))
+        yield (replaced(library, theirs, host.mpi_plugins, host.fabrics or ()), libraries_load(theirs, needs, host))
     for theirs, translator in product(host.mpi or (), host.translators or ()):
         if theirs.library.family is not library.family and {theirs.library.family, library.family} <= _TRANSLATED:
             yield (_translated(library, theirs, translator), libraries_load(theirs, needs, host))
 
 
-def replaced(library: MpiLibrary, theirs: HostMpi, plugins: Sequence[str] | None) -> Finding:
+def replaced(
+    library: MpiLibrary, theirs: HostMpi, plugins: Sequence[str] | None, fabrics: Sequence[Fabric] = ()
+) -> Finding:
     """R9, R10, R11: whether the host's library speaks the image's ABI; if so, the files to bind and how to launch."""
     rule, judge = _JUDGES[library.family]
     facts = ("image.mpi", "host.mpi")
@@ -194,7 +199,8 @@ def replaced(library: MpiLibrary, theirs: HostMpi, plugins: Sequence[str] | None
     if fit is Fit.NO:
         fix = "use an image with the host's family of MPI"
         return Finding(rule=rule, fit=fit, reason=reason, fix=fix, facts=facts)
-    wanted = (*_SITES_PLUGINS.get(library.family, ()), *_PLUGINS[library.family])
+    sites = _SITES_PLUGINS.get(library.family, ()) if Fabric.CXI in fabrics else ()
+    wanted = (*sites, *_PLUGINS[library.family])
     launch = () if plugins is None else (LaunchWith(plugin_for(wanted, plugins)),)
     actions = (*_binds(library, theirs), *launch)
     return Finding(rule=rule, fit=fit, reason=reason, facts=facts, actions=actions)

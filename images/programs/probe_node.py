@@ -29,6 +29,9 @@ SYSTEM_LIBRARIES = re.compile(
 )
 """Libraries that an image has itself, and that must be its own."""
 
+BESIDE = {True: ("openmpi", "pmix", "pmix2", "ucx", "libfabric"), False: ("ucx", "libfabric")}
+"""Folders in which a library of MPI looks for its plugins, by whether it is Open MPI; pmix2 is Debian's name."""
+
 SWITCHED = {"Enabled": True, "Disabled": False, "yes": True, "no": False}
 
 TINY_IMAGES = {
@@ -294,7 +297,7 @@ def _library(path, soname):
         "abi": first(r"\.so\.([\d.]+)$", path) or number,
         "version": text,
     }
-    beside = [os.path.join(os.path.dirname(path), name) for name in ("openmpi", "pmix", "ucx", "libfabric")]
+    beside = [os.path.join(os.path.dirname(path), name) for name in BESIDE[kind == "openmpi"]]
     return without_nothing(
         {
             "library": without_nothing(library),

@@ -81,6 +81,14 @@ def test_a_job_without_mpi_is_not_asked_for_it():
     assert match(MPI_IMAGES["ompi-5.0"], MPI_HOSTS["cray"]).verdict == ImageVerdict(fit=Fit.YES)
 
 
+def test_crays_plugin_is_taken_on_crays_network_alone():
+    """Slurm is often built with it where there is none, and there it starts nothing that works."""
+    elsewhere = replace(MPI_HOSTS["cray"], fabrics=(Fabric.VERBS,))
+    bound = match(MPI_IMAGES["mpich-debian"], elsewhere, replace(ACROSS, mpi_mode=MpiMode.BIND)).verdict.actions
+    assert LaunchWith("pmi2") in bound
+    assert LibraryPathFirst("/.berth/mpi") in bound
+
+
 def test_on_one_node_the_images_own_launcher_is_enough():
     one_node = MatchPolicy(wants_mpi=True, nodes=1)
     assert match(MPI_IMAGES["ompi-5.0"], MPI_HOSTS["cray"], one_node).verdict.fit is Fit.YES

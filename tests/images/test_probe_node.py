@@ -179,7 +179,8 @@ def test_a_runtime_is_not_setuid_only_where_that_is_sure(tmp_path, starters, say
 @pytest.mark.parametrize("told", [b"Open MPI v4.1.4, package", b"Open MPI v%d.%d.%d\x004.1.4\0Open MPI"])
 def test_an_mpi_library_comes_with_what_it_brings_along(tmp_path, told):
     folder = tmp_path / "lib"
-    (folder / "ucx").mkdir(parents=True)
+    for name in ("ucx", "pmix2"):
+        (folder / name).mkdir(parents=True)
     real = folder / "libmpi.so.40.30.4"
     real.write_bytes(b"\x7fELF\0" + told + b"\0GLIBC_2.17\0GLIBC_2.28\0")
     (folder / "libmpi.so.40").symlink_to(real)
@@ -192,6 +193,18 @@ def test_an_mpi_library_comes_with_what_it_brings_along(tmp_path, told):
     assert (mpi.library.family, mpi.library.abi, mpi.library.version) == (MpiFamily.OPEN_MPI, (40, 30, 4), (4, 1, 4))
     assert (mpi.needs_glibc, mpi.needs_glibcxx) == ((2, 34), (3, 4, 29))
     assert [each.soname for each in mpi.libraries] == ["libucp.so.0"]
+    assert mpi.folders == (str(folder / "pmix2"), str(folder / "ucx"))
+
+
+def test_plugins_of_another_mpi_in_the_same_folder_do_not_come_along(tmp_path):
+    folder = tmp_path / "lib"
+    for name in ("openmpi", "pmix2", "ucx"):
+        (folder / name).mkdir(parents=True)
+    real = folder / "libmpich.so.12.4.1"
+    real.write_bytes(b"\x7fELF\0MPICH Version: 4.2.1\0GLIBC_2.38\0")
+    (folder / "libmpich.so.12").symlink_to(real)
+    listed = f"printf '\\tlibmpich.so.12 (libc6,x86-64) => {folder}/libmpich.so.12\\n'"
+    mpi = next(each for each in probed(tmp_path, {"ldconfig": listed}).mpi if each.library.path == str(real))
     assert mpi.folders == (str(folder / "ucx"),)
 
 
