@@ -172,6 +172,7 @@ class _Job:
             "expected_s": start_s + run_s + bring_home.p50_s + taken_s,
             "told_waits_s": in_queue.told_s,
             "deadline_s": self._deadline_s,
+            "image_actions": verdict.actions if (verdict := place.image_verdict(spec)) else (),
         }
         expected = Estimate(**told)
         extra_s = costs(ask, place, expected, evidence.failures)

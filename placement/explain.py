@@ -51,8 +51,8 @@ def decided(
 
 
 def untold(loser: Estimate) -> Estimate:
-    """An estimate that will never be scored, without what it would be scored by."""
-    return replace(loser, told_waits_s={}) if loser.told_waits_s else loser
+    """An estimate that will never be scored or run, without what it would be scored by and what would be done."""
+    return replace(loser, told_waits_s={}, image_actions=()) if loser.told_waits_s or loser.image_actions else loser
 
 
 def refusal(screening: Screening) -> str:

@@ -15,7 +15,7 @@ from placement.forecasts import Forecasts
 from placement.kept import Kept
 from placement.policy import Tariff, tariff
 from scheduler.model.images import PinnedImage
-from scheduler.model.jobs import FinishedRun, JobSpec
+from scheduler.model.jobs import FinishedRun, Job, JobSpec
 from scheduler.model.plan import Decision, Term
 from scheduler.model.runs import JobType, Resources
 from scheduler.model.snapshots import NodeKind, PartitionState, SystemSnapshot, VisibleJob
@@ -41,6 +41,17 @@ class Ask:
     """Weights of the jobs that wait for this one to end."""
     image: PinnedImage | None = None
     """What its image's name means; None where nobody has found that out."""
+
+    @classmethod
+    def of(cls, job: Job, behind_weight: float = 0.0) -> Ask:
+        return cls(
+            job_uuid=job.uuid,
+            owner=job.owner,
+            spec=job.spec,
+            waiting_since=job.created_at,
+            behind_weight=behind_weight,
+            image=job.image,
+        )
 
 
 class PlaceKey(NamedTuple):

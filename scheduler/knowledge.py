@@ -27,6 +27,7 @@ from placement.kept import Kept
 from placement.own_runs import OwnRuns
 from placement.problem import Ask, LearntWaits, PlaceKey, Problem, SystemView
 from placement.visible import look_of, queue_name, remembered
+from scheduler.judge import Judge
 from scheduler.model.jobs import FinishedRun
 from scheduler.model.plan import Term
 from scheduler.model.snapshots import Sighting, SystemSnapshot
@@ -94,6 +95,7 @@ class Knowledge:
         self._own_runs: dict[str, Kept[OwnRuns]] = defaultdict(Kept)
         self._runs: dict[str, Mapping[int, FinishedRun]] = defaultdict(dict)
         self._followed: dict[tuple[str, str], Followed] = {}
+        self._judge = Judge()
         self._recalling: set[asyncio.Task[None]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="learning")
 
@@ -102,6 +104,7 @@ class Knowledge:
         async with self._reading() as db:
             runs = await RunStore(db).recent_by_id(tenant, HISTORY, self._runs[tenant])
             asked = await PlacementFacts(db).problem(tenant, asks, now, self._looks[tenant], runs.values())
+            asked = await self._judge.judged(db, tenant, asked)
         self._runs[tenant] = runs
         self._views[tenant] = {view.system.id: view for view in asked.systems}
         self._looks[tenant] = {id_: look for id_, look in self._looks[tenant].items() if id_ in self._views[tenant]}

@@ -13,6 +13,7 @@ from images.bring import Bringer
 from images.credentials import Login
 from images.sources import Source
 from placement.problem import Ask, Problem
+from scheduler.judge import Judge
 from scheduler.knowledge import Knowledge
 from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
@@ -111,7 +112,7 @@ class Ports:
         if self.knowledge is not None:
             return await self.knowledge.problem(tenant, asks, self.clock())
         async with self.reading() as db:
-            return await PlacementFacts(db).problem(tenant, asks, self.clock())
+            return await Judge().judged(db, tenant, await PlacementFacts(db).problem(tenant, asks, self.clock()))
 
     def submissions(self) -> GroupCommit:
         """Where new jobs are added."""

@@ -9,6 +9,8 @@ from enum import StrEnum
 from math import log
 from statistics import NormalDist
 
+from scheduler.model.actions import Action
+
 _UNIT = NormalDist()
 _P90 = _UNIT.inv_cdf(0.9)
 
@@ -89,6 +91,8 @@ class Estimate:
     notes: tuple[str, ...] = ()
     told_waits_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Median and 90th percentile of the wait by estimator, with those that were not believed: to score them by."""
+    image_actions: tuple[Action, ...] = ()
+    """What must be done so that the image runs there."""
 
     @property
     def total_p50_s(self) -> float:

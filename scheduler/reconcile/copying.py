@@ -11,6 +11,7 @@ from types import MappingProxyType
 from scheduler.model.ids import marker_for
 from scheduler.model.jobs import Attempt, Job, JobSpec, Role
 from scheduler.model.macros import place_of
+from scheduler.model.plan import Estimate
 from scheduler.model.runs import Observation, RemoteState
 from scheduler.model.states import LIVE_ATTEMPTS, A, AttemptState, Event, S
 from scheduler.reconcile.runspec import awaited_image, identity_of, run_spec
@@ -89,13 +90,13 @@ def events_of(state: AttemptState, seen: Observation) -> tuple[Event, ...]:
     return ()
 
 
-def copy_of(job: Job, role: Role, side: Side, queue_name: str | None, at: datetime) -> Attempt:
+def copy_of(job: Job, role: Role, side: Side, chosen: Estimate, at: datetime) -> Attempt:
     """A further attempt of a queued job, frozen before anything remote. Raises what ``place_of`` raises."""
     number = job.last_attempt + 1
-    queue = side.system.queue(queue_name) if queue_name else None
+    queue = side.system.queue(chosen.queue) if chosen.queue else None
     place = place_of(own_directories(job.spec, number), side.system, queue, identity_of(job, side.login_user))
     there = at_copy(job, number)
-    run = replace(run_spec(there, place, side.system, side.login_user), gate_s=GATE_S)
+    run = replace(run_spec(there, place, side.system, side.login_user, chosen), gate_s=GATE_S)
     return Attempt(
         job_id=job.id,
         job_uuid=job.uuid,

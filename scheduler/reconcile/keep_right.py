@@ -79,9 +79,7 @@ class KeepRight:
             await self._think_over(tenant, jobs)
 
     async def _think_over(self, tenant: str, jobs: Sequence[Job]) -> None:
-        asks = [
-            Ask(job_uuid=j.uuid, owner=j.owner, spec=j.spec, waiting_since=j.created_at, image=j.image) for j in jobs
-        ]
+        asks = [Ask.of(job) for job in jobs]
         problem = await self._ports.problem(tenant, asks)
         async with self._ports.reading() as db:
             attempts = await JobStore(db).attempts_of(jobs)
@@ -127,7 +125,7 @@ class KeepRight:
                 job = await JobStore(db).find(seen.id)
                 if (job.state, job.attempt, job.last_attempt) != (seen.state, seen.attempt, seen.last_attempt):
                     raise StaleJob(f"job {seen.uuid} was moved meanwhile")
-                copy = copy_of(job, wanted.role, side, estimate.queue, at)
+                copy = copy_of(job, wanted.role, side, estimate, at)
                 await CopyStore(db).plan(job, copy, wanted.why, at)
         except (StaleJob, NotFound, SpecInvalid, MacroUnknown, PathRefused) as error:
             log.info("no copy", job=seen.uuid, system=estimate.system_id, why=str(error))

@@ -98,7 +98,7 @@ class Placing:
             await self._refresh(tenant)
         async with self._ports.reading() as db:
             behind = await waiting_behind(db, tenant) if len(waiting) > 1 else {}
-        asks = [_ask(held.job, behind) for held in waiting]
+        asks = [Ask.of(held.job, behind.get(held.job.uuid, 0.0)) for held in waiting]
         problem = replace(await self._ports.problem(tenant, asks), last_plan=_last_plan([h.job for h in waiting]))
         plan = await asyncio.to_thread(self._planner, problem, self._limits)
         await asyncio.gather(*(self._decide(held, problem, plan.decisions[held.job.uuid]) for held in waiting))
@@ -149,17 +149,6 @@ class Placing:
         except StaleJob as stale:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
         await held.let_go(again_s)
-
-
-def _ask(job: Job, behind: Mapping[str, float]) -> Ask:
-    return Ask(
-        job_uuid=job.uuid,
-        owner=job.owner,
-        spec=job.spec,
-        waiting_since=job.created_at,
-        behind_weight=behind.get(job.uuid, 0.0),
-        image=job.image,
-    )
 
 
 def _last_plan(waiting: Iterable[Job]) -> Mapping[str, PlaceKey]:

@@ -6,10 +6,12 @@ import posixpath
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from scheduler.model.actions import Action
 from scheduler.model.apps import ANONYMOUS_APP_ID, FileInput
 from scheduler.model.ids import Marker
 from scheduler.model.jobs import Job, Place
 from scheduler.model.macros import JobIdentity, environment_of, relative_path
+from scheduler.model.plan import Estimate
 from scheduler.model.runs import Mount, RunSpec, Runtime, StagePlan
 from scheduler.model.systems import System
 from scheduler.reconcile.image_names import known_policy
@@ -27,8 +29,11 @@ def identity_of(job: Job, login_user: str | None) -> JobIdentity:
     )
 
 
-def run_spec(job: Job, place: Place, system: System, login_user: str) -> RunSpec:
-    """Everything that a backend needs to run ``job`` at ``place``; paths are absolute on the system."""
+def run_spec(job: Job, place: Place, system: System, login_user: str, chosen: Estimate | None = None) -> RunSpec:
+    """Everything that a backend needs to run ``job`` at ``place``; paths are absolute on the system.
+
+    chosen: what was expected there; of the winner of the job's decision when None.
+    """
     spec = job.spec
     queue = system.queue(place.queue) if place.queue else None
     input_dir = absolute(system, place.input_dir)
@@ -62,6 +67,7 @@ def run_spec(job: Job, place: Place, system: System, login_user: str) -> RunSpec
         plain_http_registry=registry_of(spec.image) in system.berth_notes.get("plainHttpRegistries", ()),
         image_wait_s=_image_wait_s(job, system),
         image_is_private=job.image is not None and job.image.is_private,
+        image_actions=_image_actions(job, place, chosen),
     )
 
 
@@ -103,6 +109,14 @@ def _image_wait_s(job: Job, system: System) -> int:
     """Only what Apptainer runs is brought as a file."""
     policy = known_policy(system) if job.image is not None and job.spec.runtime is Runtime.SINGULARITY else None
     return 0 if policy is None else policy.wait_s
+
+
+def _image_actions(job: Job, place: Place, chosen: Estimate | None) -> tuple[Action, ...]:
+    """What was found to be needed where the job goes; verdicts speak of Apptainer."""
+    chosen = chosen or (job.decision.winner if job.decision else None)
+    if chosen is None or job.spec.runtime is not Runtime.SINGULARITY:
+        return ()
+    return chosen.image_actions if (chosen.system_id, chosen.queue) == (place.system_id, place.queue) else ()
 
 
 def _local_mounts(inputs: Sequence[FileInput], system: System) -> tuple[Mount, ...]:

@@ -70,8 +70,8 @@ class Snapshots:
                 return
             waiting = await JobStore(db).list(tenant, None, WAITING)
             owners = {job.owner for job in waiting}
-            targets = {s.id: await _target(CredentialStore(db), s, owners) for s in systems}
-        asks = [Ask(job_uuid=job.uuid, owner=job.owner, spec=job.spec, waiting_since=job.created_at) for job in waiting]
+            targets = {s.id: await target_for(CredentialStore(db), s, owners) for s in systems}
+        asks = [Ask.of(job) for job in waiting]
         probes: Mapping[str, Sequence[StartProbe]] = {}
         if asks:
             probes = self._prober(await self._ports.problem(tenant, asks))
@@ -106,7 +106,7 @@ class Snapshots:
         self._ports.wake()  # jobs may wait for this look
 
 
-async def _target(credentials: CredentialStore, system: System, owners: Iterable[str]) -> Target | None:
+async def target_for(credentials: CredentialStore, system: System, owners: Iterable[str]) -> Target | None:
     """As whom to look: someone whose job waits, else the system's owner; None when nobody can log in."""
     job_type = JobType.BATCH if system.can_run_batch else JobType.FORK
     for user in (*sorted(owners), system.owner):
