@@ -33,7 +33,8 @@ LIVE_HELPERS = frozenset({HelperState.INTENDED, HelperState.SUBMITTED})
 class HelperJob:
     """One helper job; its row is written before the system hears of it. ``owner``: of the login under which it runs.
 
-    message: why it failed, for people. ``version`` guards every write.
+    message: why it failed, for people. next_look_at: once it has ended, when the next of its kind may be tried.
+    ``version`` guards every write.
     """
 
     marker: Marker

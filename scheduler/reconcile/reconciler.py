@@ -15,6 +15,7 @@ from scheduler.reconcile.deliver import Deliver
 from scheduler.reconcile.fetch import WebRules
 from scheduler.reconcile.keep_right import KeepRight
 from scheduler.reconcile.loop import Bell, Crew, run_every
+from scheduler.reconcile.node_facts import NodeFacts
 from scheduler.reconcile.place import Placing
 from scheduler.reconcile.snapshot import Snapshots
 from scheduler.reconcile.submit import Submit
@@ -28,6 +29,7 @@ WATCH_TICK_S = 0.5
 SNAPSHOT_TICK_S = 5.0
 COPIES_TICK_S = 2.0
 KEEP_RIGHT_TICK_S = 15.0
+NODE_FACTS_TICK_S = 5.0
 SWEEP_TICK_S = 3600.0
 DELIVER_TICK_S = 1.0
 
@@ -53,6 +55,7 @@ class Reconciler:
         )
         self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
         self.sweep = Sweep(ports)
+        self.node_facts = NodeFacts(ports, lease_s=lease_s)
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
         self.keep_right = KeepRight(ports, rethink, Rules(submissions_per_job=settings.submissions_per_job, moves=True))
         self.copies = Copies(ports, web, lease_s=lease_s)
@@ -67,6 +70,7 @@ class Reconciler:
             self.submit.crew,
             self.watch.crew,
             self.copies.crew,
+            self.node_facts.crew,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -88,6 +92,7 @@ class Reconciler:
                 group.create_task(run_every(SNAPSHOT_TICK_S, asyncio.Event(), self.snapshots.tick, stop))
                 # What awaits an image waits behind a queue; and every tick reads all that do.
                 group.create_task(run_every(DELIVER_TICK_S, asyncio.Event(), self.deliver.tick, stop))
+                group.create_task(run_every(NODE_FACTS_TICK_S, asyncio.Event(), self.node_facts.tick, stop))
                 group.create_task(run_every(SWEEP_TICK_S, asyncio.Event(), self.sweep.tick, stop))
         finally:
             for crew in self.crews:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import structlog
 
 from scheduler.ports import Ports
+from scheduler.store.helper_jobs import HelperJobStore
 from scheduler.store.keys import RefreshStore
 from scheduler.store.learning import SIGHTINGS_KEPT, SightingStore
 from scheduler.store.requests import IdempotencyStore
@@ -15,6 +16,9 @@ log = structlog.get_logger()
 
 ANSWERS_KEPT = timedelta(hours=24)
 """How long the same Idempotency-Key gets the same answer."""
+
+HELPERS_KEPT = timedelta(days=30)
+"""How long it is known how a helper job ended."""
 
 
 class Sweep:
@@ -30,5 +34,6 @@ class Sweep:
             answers = await IdempotencyStore(db).sweep(now - ANSWERS_KEPT)
             tokens = await RefreshStore(db).sweep(now)
             sightings = await SightingStore(db).sweep(now - SIGHTINGS_KEPT)
-        if answers or tokens or sightings:
-            log.info("swept", answers=answers, refresh_tokens=tokens, sightings=sightings)
+            helpers = await HelperJobStore(db).sweep(now - HELPERS_KEPT)
+        if answers or tokens or sightings or helpers:
+            log.info("swept", answers=answers, refresh_tokens=tokens, sightings=sightings, helper_jobs=helpers)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import Select, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import StaleJob
@@ -33,11 +33,14 @@ class HelperJobStore:
         lease = {"lease_owner": process_id, "lease_until": job.intended_at + timedelta(seconds=lease_s)}
         return await insert_new(self._db, helpers, {**row, **lease})
 
+    async def is_any_due(self, at: datetime) -> bool:
+        """Whether ``claim`` would find something, which costs a reader next to nothing."""
+        return (await self._db.execute(_due(at).limit(1))).first() is not None
+
     async def claim(self, process_id: str, lease_s: float, limit: int, at: datetime) -> Sequence[HelperJob]:
         """Lease live ones that are due and free, those waiting longest first."""
-        free = or_(helpers.c.lease_until.is_(None), helpers.c.lease_until <= at)
-        due = select(helpers.c.marker).where(_live, helpers.c.next_look_at <= at, free)
-        due = due.order_by(helpers.c.next_look_at, helpers.c.marker).limit(limit).with_for_update(skip_locked=True)
+        due = _due(at).order_by(helpers.c.next_look_at, helpers.c.marker).limit(limit)
+        due = due.with_for_update(skip_locked=True)
         picked = due.cte("due")
         lease = {"lease_owner": process_id, "lease_until": at + timedelta(seconds=lease_s)}
         lease_one = update(helpers).where(helpers.c.marker.in_(select(picked.c.marker)))
@@ -74,4 +77,7 @@ class HelperJobStore:
         return changed(await self._db.execute(delete(helpers).where(helpers.c.ended_at < before)))
 
 
-_live = helpers.c.state.in_(sorted(LIVE_HELPERS))
+def _due(at: datetime) -> Select[tuple[str]]:
+    free = or_(helpers.c.lease_until.is_(None), helpers.c.lease_until <= at)
+    live = helpers.c.state.in_(sorted(LIVE_HELPERS))
+    return select(helpers.c.marker).where(live, helpers.c.next_look_at <= at, free)
