@@ -20,13 +20,10 @@ import structlog
 from images.bring import Bringer
 from images.convert import Compressor
 from images.errors import RegistryMisbehaves, TagMoved
-from images.keeper import Keeper
 from images.metered import Metered
 from images.policy import ImagePolicy
 from images.reference import parse_reference
-from images.store import StoreOf
 from scheduler.model.errors import BerthError, CredentialRefused, FileRefused, NotFound, SpecInvalid, Stale
-from scheduler.model.ids import Marker
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
 from scheduler.model.jobs import HistoryEvent
 from scheduler.model.states import LIVE_ATTEMPTS, A
@@ -34,9 +31,10 @@ from scheduler.model.systems import System
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.handing import Handing, handed, in_words
 from scheduler.reconcile.held_copy import HeldCopy
-from scheduler.reconcile.image_names import known_policy, shown
+from scheduler.reconcile.image_names import shown
+from scheduler.reconcile.image_stores import Store, StoreKey, Stores
 from scheduler.reconcile.loop import Crew
-from scheduler.reconcile.sides import Side, Sides
+from scheduler.reconcile.sides import Sides
 from scheduler.store.images import Awaiting, ImageStore
 from scheduler.store.jobs import JobStore
 from scheduler.store.node_facts import NodeFactsStore
@@ -73,24 +71,16 @@ class CopyKey(NamedTuple):
     manifest_digest: str
 
 
-class Store(NamedTuple):
-    """A login's store of images, as its owner wants it used."""
-
-    side: Side
-    policy: ImagePolicy
-    keeper: Keeper
-
-
 class Deliver:
     """The loop of images. Memory holds what is in hand, and how often it failed."""
 
     def __init__(self, ports: Ports, *, lease_s: float, at_once: int = 16) -> None:
         self._ports, self._lease_s = ports, lease_s
         self._sides = Sides(ports)
-        self._keepers: dict[tuple[str, str, StoreOf], Keeper] = {}
+        self._stores = Stores(ports)
         self._misses: Counter[int] = Counter()
         self._in_hand: set[HeldCopy] = set()
-        self._collected_at: dict[tuple[str, str, str], datetime] = {}
+        self._collect_at = ports.clock() + COLLECTED_EVERY
         self.crew = Crew(at_once)
 
     async def tick(self) -> None:
@@ -102,6 +92,12 @@ class Deliver:
         if images is None or images.bringer is None:
             return
         at = self._ports.clock()
+        if at >= self._collect_at:
+            self._collect_at = at + COLLECTED_EVERY
+            for which in await self._stores.all():
+                if self.crew.free > 0 and which not in self.crew:
+                    work = self._stores.collect(which, images.bringer.workshop)
+                    self.crew.start(which, work, system=which.system_id)
         async with self._ports.reading() as db:
             awaiting = await ImageStore(db).awaiting()
         groups = await self._groups(awaiting)
@@ -177,7 +173,7 @@ class Deliver:
         store: Store | None = None
         try:
             if held.copy.state is not CopyState.FAILED:
-                store = await self._store(held.copy, bringer)
+                store = await self._stores.open(_store_key(held.copy), bringer.workshop)
                 if held.copy.state in UNDER_WAY:
                     await self._bring(images, bringer, store, held)
         except HOPELESS as error:
@@ -194,22 +190,6 @@ class Deliver:
             await held.write(last=True, state=CopyState.WANTED, message=words, next_look_at=self._ports.clock())
 
     # -- to the store ---------------------------------------------------------------------------------------------
-
-    async def _store(self, copy: ImageCopy, bringer: Bringer) -> Store:
-        """SpecInvalid when the system keeps no images any more."""
-        side = await self._sides.of(copy.tenant, copy.system_id, copy.owner)
-        policy = known_policy(side.system)
-        if policy is None or side.system.deleted:
-            raise SpecInvalid.of("image", f"the system '{copy.system_id}' keeps no images any more", "ask its owner")
-        of = policy.store.of(copy.owner)
-        key = copy.tenant, copy.system_id, of
-        if key not in self._keepers:
-
-            async def run(program: bytes, stdin: bytes) -> bytes:
-                return await (await side.storage(self._ports)).run_beside(program, stdin)
-
-            self._keepers[key] = Keeper(of, run, chunks_of=bringer.workshop.chunks_of)
-        return Store(side, policy, self._keepers[key])
 
     async def _bring(self, images: Images, bringer: Bringer, store: Store, held: HeldCopy) -> None:
         """WANTED -> PRESENT, by what is not done yet of fetching, converting and sending."""
@@ -241,7 +221,7 @@ class Deliver:
             brought.digest,
             record={"manifest": copy.manifest_digest, "name": shown(copy.reference)},
             progress=progress,
-            live_jobs=await self._live_markers(copy),
+            live_jobs=await self._stores.live_markers(_store_key(copy)),
         )
         figures = {
             "fetched_bytes": meter.fetched_bytes,
@@ -269,13 +249,6 @@ class Deliver:
             is_pinned = (await ImageStore(db).get(copy.id)).pinned
         if is_pinned and copy.file_digest is not None:
             await store.keeper.pin(copy.file_digest, f"copy-{copy.id}")
-
-    async def _live_markers(self, copy: ImageCopy) -> Sequence[Marker]:
-        """Of all attempts under this login that may still read an image there."""
-        async with self._ports.reading() as db:
-            live = await ImageStore(db).live_markers(copy.tenant, copy.system_id)
-        system = (await self._sides.of(copy.tenant, copy.system_id, copy.owner)).system
-        return [marker for owner, marker in live if system.login_of(owner).owner == copy.owner]
 
     # -- to the jobs ----------------------------------------------------------------------------------------------
 
@@ -325,6 +298,10 @@ class Deliver:
 
 def _key(copy: ImageCopy) -> CopyKey:
     return CopyKey(copy.tenant, copy.system_id, copy.owner, copy.manifest_digest)
+
+
+def _store_key(copy: ImageCopy) -> StoreKey:
+    return StoreKey(copy.tenant, copy.system_id, copy.owner)
 
 
 def _has_work(copy: ImageCopy, groups: Mapping[CopyKey, Sequence[Awaiting]], at: datetime) -> bool:

@@ -152,6 +152,12 @@ class ImageStore:
         query = select(*COPY_COLUMNS).where(copies.c.tenant == tenant).order_by(copies.c.id)
         return [ImageCopy(**row) for row in (await self._db.execute(query)).mappings()]
 
+    async def stores(self) -> Sequence[tuple[str, str, str]]:
+        """Tenant, system and owner of every store that holds a copy."""
+        query = select(copies.c.tenant, copies.c.system_id, copies.c.owner).distinct()
+        rows = await self._db.execute(query.where(copies.c.state == CopyState.PRESENT))
+        return sorted(tuple(row) for row in rows)
+
     async def of_images(self, digests: Collection[str], at: datetime) -> Sequence[tuple[ImageCopy, bool]]:
         """Copies of these images and all that are due, each with whether nobody works on it now."""
         which = or_(copies.c.next_look_at <= at, copies.c.manifest_digest.in_(digests))

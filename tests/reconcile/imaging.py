@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -72,6 +73,27 @@ class ImageWorld(World):
     def purge(self, attempt: Attempt) -> None:
         """The site removes the file of which the job was told."""
         Path(self.told(attempt)["image"]).unlink()
+
+    def leases(self, copy: ImageCopy) -> list[str]:
+        """Who needs the image, as the store knows."""
+        return sorted(path.name for path in self._leases(copy).iterdir())
+
+    def age(self, copy: ImageCopy, seconds: float) -> None:
+        """Let all leases of the image be as old."""
+        for path in self._leases(copy).iterdir():
+            then = path.stat().st_mtime - seconds
+            os.utime(path, (then, then))
+
+    def fill(self, copy: ImageCopy) -> None:
+        """Another image fills the store up to its quota."""
+        digest = "f" * 64
+        path = self.store / "blobs" / "sha256" / digest[:2] / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(2**20))
+        (self.store / "meta" / f"{digest}.json").write_text("{}")
+
+    def _leases(self, copy: ImageCopy) -> Path:
+        return self.store / "leases" / str(copy.file_digest).removeprefix("sha256:")
 
     async def told_in_history(self, job: Job) -> list[Mapping[str, object]]:
         async with self.database.reading() as db:

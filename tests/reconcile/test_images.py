@@ -187,8 +187,7 @@ async def test_64_jobs_at_once_are_one_fetch_one_conversion_and_one_transfer(wor
     paths = {world.told((await world.attempts(job))[0])["image"] for job in jobs}
     assert len(paths) == 1
     assert copy.sent_bytes == copy.size_bytes
-    leases = world.store / "leases" / copy.file_digest.removeprefix("sha256:")
-    assert len(list(leases.iterdir())) == 64
+    assert len(world.leases(copy)) == 64
 
 
 async def test_a_second_job_brings_nothing_and_says_so(world: ImageWorld):
@@ -354,3 +353,32 @@ async def test_placement_knows_where_an_image_lies(world: ImageWorld):
     second, _ = await queued(world)
     assert second.decision.winner.staging.source == "the image lies in the store there"
     assert job.decision.winner.staging.source != second.decision.winner.staging.source
+
+
+async def test_leases_of_jobs_that_are_over_go_and_others_stay(world: ImageWorld):
+    over, first = await queued(world)
+    await delivered(world, over)
+    _, waiting = await queued(world)
+    world.system.end(first.marker)
+    await world.run_until(over, S.FINISHED)
+    [copy] = await world.copies()
+    world.age(copy, 2 * 3600)
+    world.later(16 * 60)
+    await world.run()
+    assert world.leases(copy) == [f"job-{waiting.marker}"]
+
+
+async def test_an_image_that_nobody_needs_makes_room_and_is_known_to_be_gone(database, tmp_path):
+    world = await image_world(database, tmp_path, quotaBytes=2**20)
+    job, first = await queued(world)
+    await delivered(world, job)
+    world.system.end(first.marker)
+    await world.run_until(job, S.FINISHED)
+    [copy] = await world.copies()
+    world.fill(copy)
+    world.age(copy, 2 * 3600)
+    world.later(16 * 60)
+    await world.run()
+    assert await world.copies() == []
+    again, _ = await queued(world)
+    assert world.image_of(await delivered(world, again))
