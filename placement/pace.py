@@ -72,16 +72,18 @@ class _Asks:
 
     def work_s(self, most: float, longest_s: float) -> float:
         """Core-seconds of all that ask for no more."""
-        return sum(work_s[bisect_right(asked_s, longest_s)] for cores, asked_s, work_s in self._sizes if cores <= most)
+        return sum(
+            [work_s[bisect_right(asked_s, longest_s)] for cores, asked_s, work_s in self._sizes if cores <= most]
+        )
 
     def nearest(self, count: int, cores: int, asked_s: float) -> float:
         """By what factor so many of them ask for more at most: of cores, of walltime."""
-        factors = [
-            max(its_cores / cores, its_s / asked_s)
-            for its_cores, its_asked_s, _ in self._sizes
-            for its_s in its_asked_s[:count]
-        ]
-        return sorted(factors)[min(count, len(factors)) - 1]
+        factors: list[float] = []
+        for its_cores, its_asked_s, _ in self._sizes:
+            wider = its_cores / cores
+            factors += [longer if (longer := its_s / asked_s) > wider else wider for its_s in its_asked_s[:count]]
+        factors.sort()
+        return factors[min(count, len(factors)) - 1]
 
 
 def _some(loads: Sequence[Load]) -> Sequence[Load]:
