@@ -15,6 +15,7 @@ from api.definitions import attributes_in, checked, counting, defaults, patch_bo
 from api.envelope import Changes, Envelope, Names, Truth, Url, answer
 from api.lists import Listing, listing, selected
 from api.schemas.base import Id, UserName
+from api.schemas.node_facts import NodeFactsView
 from api.schemas.placement import estimate_view
 from api.schemas.systems import (
     PATCHABLE,
@@ -33,7 +34,7 @@ from scheduler.model.probes import ProbeAsk
 from scheduler.model.systems import AuthnMethod, Credential, System
 from scheduler.model.users import Permission, Principal
 from scheduler.security.authorize import Action
-from scheduler.services import history, placement, systems
+from scheduler.services import history, node_facts, placement, systems
 from scheduler.services.credentials import GivenCredential, credential_of, one_key
 from scheduler.services.history import GivenRecord, RecordFormat
 
@@ -209,6 +210,20 @@ async def learn_past_jobs(ports: ThePorts, caller: Caller, systemId: str, body: 
     learnt = await history.learn(ports, caller, systemId, given)
     message = f"{learnt.kept_jobs} of {learnt.told_jobs} jobs are kept"
     return answer(PastJobsView.of(learnt).model_dump(), message)
+
+
+@router.get("/{systemId}/nodeFacts", operation_id="getNodeFacts", response_model=Envelope[list[NodeFactsView]])
+async def node_facts_of(ports: ThePorts, caller: Caller, systemId: str) -> Response:
+    """What the nodes of a system can do, by class, each fact with what showed it."""
+    found = await node_facts.facts(ports, caller, systemId)
+    return answer([NodeFactsView.of(nodes).model_dump() for nodes in found], f"{len(found)} classes of nodes")
+
+
+@router.post("/{systemId}/nodeFacts", operation_id="lookAtNodes", response_model=Envelope[Changes])
+async def look_at_nodes(ports: ThePorts, caller: Caller, systemId: str) -> Response:
+    """Let small jobs look at the nodes again, soon; what is known holds until then."""
+    await node_facts.look_again(ports, caller, systemId)
+    return answer({"changes": 1}, f"the nodes of system '{systemId}' are looked at again")
 
 
 @router.get("/{systemId}/isEnabled", operation_id="isEnabled", response_model=Envelope[Truth])

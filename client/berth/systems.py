@@ -87,6 +87,14 @@ class Systems:
         body = {name: value for name, value in given.items() if value is not None}
         return dict(self._session.post(f"/v3/systems/{segment(system_id)}/pastJobs", body, timeout_s=RECORD_S))
 
+    def node_facts(self, system_id: str) -> list[Raw]:
+        """What the nodes can do, by class, each fact with what showed it."""
+        return list(self._session.get(f"/v3/systems/{segment(system_id)}/nodeFacts"))
+
+    def look_at_nodes(self, system_id: str) -> None:
+        """Let small jobs look at the nodes again, soon."""
+        self._session.post(f"/v3/systems/{segment(system_id)}/nodeFacts")
+
     # -- credentials ---------------------------------------------------------------------------------------------
 
     def credential(self, system_id: str, user: str) -> Raw:

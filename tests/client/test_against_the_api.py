@@ -387,3 +387,15 @@ async def test_why_an_image_runs_or_not_is_told_with_what_showed_it(berth: Shell
     wrong = await berth.ok("images", "why", "--system", "alder", "registry.test/hello:0.1")
     assert re.search(r"alder +normal +no +.*arm64", wrong)
     assert "nodes: owner on " in wrong
+
+
+async def test_facts_of_nodes_are_shown_and_looked_for_again(berth: Shell, world: World) -> None:
+    assert await berth.ok("systems", "facts", "alder") == ""
+    notes = {"berth": {"images": {"store": "/scratch/images", "facts": {"normal": {"architecture": "arm64"}}}}}
+    await world.change("PATCH", "/v3/systems/alder", {"notes": notes})
+    table = await berth.ok("systems", "facts", "alder", "--probe")
+    assert "normal: not seen by a probe" in table
+    assert re.search(r"architecture +arm64 +owner: set by ada", table)
+    document = json.loads(await berth.ok("systems", "facts", "alder", "-o", "json"))
+    assert document["kind"] == "NodeFacts"
+    assert {"normal"} <= {each["nodeClass"] for each in document["items"]}

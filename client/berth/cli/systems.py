@@ -14,7 +14,18 @@ import typer
 from berth.cli.connect import connect
 from berth.cli.inputs import password as read_password
 from berth.cli.inputs import private_key, read_definition, read_text
-from berth.cli.render import Column, Format, Output, print_list, print_one, print_table, say
+from berth.cli.render import (
+    Column,
+    Format,
+    Output,
+    document,
+    print_document,
+    print_list,
+    print_one,
+    print_table,
+    safe,
+    say,
+)
 from berth.errors import ApiError, InvalidInput, UsageError
 from berth.units import duration
 
@@ -217,6 +228,55 @@ def learn(
         ("of other queues", learnt["otherQueueJobs"]),
     )
     print_one("LearntPastJobs", learnt, rows, system, output)
+
+
+@app.command()
+def facts(
+    system: SystemArgument,
+    probe: Annotated[bool, typer.Option("--probe", help="Let small jobs look at the nodes again, soon.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what the nodes of a system can do, and what shows it.
+
+    \b
+    Examples:
+      berth systems facts cluster
+      berth systems facts cluster -o json
+      berth systems facts cluster --probe
+    """
+    with connect() as client:
+        if probe:
+            client.systems.look_at_nodes(system)
+        found = client.systems.node_facts(system)
+    if output is Format.ID:
+        for nodes in found:
+            print(safe(nodes["nodeClass"]))
+    elif output is not Format.TABLE:
+        print_document(document("NodeFacts", items=found), output)
+    else:
+        for nodes in found:
+            print(safe(_nodes_line(nodes)))
+            told: Mapping[str, Any] = nodes.get("facts") or {}
+            why: Mapping[str, Any] = nodes.get("evidence") or {}
+            if told:
+                print_table(
+                    ("FACT", "VALUE", "SHOWN BY"), [_fact_row(name, told[name], why.get(name)) for name in told]
+                )
+        if not found:
+            say("nobody looks at its nodes; the owner may say notes.berth.images")
+
+
+def _nodes_line(nodes: Mapping[str, Any]) -> str:
+    seen = f"seen {nodes['seenAt']}" if nodes.get("seenAt") else "not seen by a probe"
+    look = nodes.get("look") or {}
+    failed = f"; the last look failed: {look.get('message')}" if look.get("state") == "FAILED" else ""
+    return f"{nodes['nodeClass']}: {seen}{failed}"
+
+
+def _fact_row(name: str, value: Any, why: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    text = value if isinstance(value, str) else json.dumps(value)
+    shown = f"{why.get('source')}: {why.get('detail')}" if why else "-"
+    return name, text if len(text) <= 60 else text[:57] + "...", shown[:60]
 
 
 # -- looking at a host -------------------------------------------------------------------------------------------
