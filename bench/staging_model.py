@@ -175,23 +175,26 @@ class _System:
     def run(self) -> Told:
         for number, use in enumerate(self._uses):
             self._expect(use.placed_at_s, Kind.PLACED, number)
-            if use.starts_at_s is None:
-                self._expect(use.ends_at_s, Kind.RELEASED, number)
-            else:
+            if use.starts_at_s is not None:
                 self._expect(use.starts_at_s, Kind.STARTED, number)
+        steps = {Kind.PLACED: self._place, Kind.STARTED: self._start, Kind.RELEASED: self._release}
         while self._events or self._link.next_at_s() < inf:
             if not self._events or self._link.next_at_s() <= self._events[0][0]:
                 self._arrived(*self._link.take())
             else:
                 now_s, kind, number = heapq.heappop(self._events)
-                {Kind.PLACED: self._want, Kind.STARTED: self._start, Kind.RELEASED: self._release}[Kind(kind)](
-                    number, now_s
-                )
+                steps[Kind(kind)](number, now_s)
         delays_s = [self._delays_s[number] for number, use in enumerate(self._uses) if use.starts_at_s is not None]
         return Told(delays_s, self._sent_bytes, self._sent, self._without_room)
 
     def _expect(self, at_s: float, kind: Kind, number: int) -> None:
         heapq.heappush(self._events, (at_s, kind, number))
+
+    def _place(self, number: int, now_s: float) -> None:
+        """What is staged for a job that runs elsewhere is let go when that begins, which may be at once."""
+        self._want(number, now_s)
+        if self._uses[number].starts_at_s is None:
+            self._expect(self._uses[number].ends_at_s, Kind.RELEASED, number)
 
     def _want(self, number: int, now_s: float) -> None:
         """Lease the image, and send it if it is not there; without room, that is tried again when there may be."""

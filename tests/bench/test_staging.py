@@ -82,6 +82,12 @@ def test_one_without_room_is_sent_as_soon_as_there_is():
     assert told.without_room == 0
 
 
+def test_a_job_that_begins_elsewhere_at_once_needs_no_room_any_more():
+    uses = [use("a", 0, None, ends=0), use("b", 20, 30, ends=40), use("c", 20, 40, ends=50)]
+    told = simulate(uses, SMALL)
+    assert (told.delays_s, told.without_room) == ([0, 0], 0)
+
+
 def test_above_the_high_share_unused_images_go_until_the_low_share():
     rules = replace(ONE, store_bytes=100.0, high_share=0.5, low_share=0.3)
     used = [use(name, 100 * n, 100 * n + 50, ends=100 * n + 60) for n, name in enumerate("abcde")]
