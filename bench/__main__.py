@@ -37,6 +37,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         ),
         "convert": Part(("--runs", "1"), "images into squashfs, and what a new version moves, beside gzip 9"),
         "staging": Part(("--quick",), "images staged behind recorded waits, beside images that come when jobs begin"),
+        "pull": Part(("--runs", "1"), "an image from a registry to one file, beside apptainer pull"),
         "scale": Part(("--jobs", "100", "--idle-s", "20", "--probes", "2"), "what many active jobs cost"),
     }
 )

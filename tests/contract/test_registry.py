@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import socket
-import subprocess
-import time
-
 import httpx
 import pytest
 
@@ -19,17 +14,10 @@ from images.registry import Registry
 from images.sources import FileSink
 from testbed.host import TestbedError, require_root
 from testbed.pytest_plugin import cannot_run
-from testbed.rootfs import ensure_rootfs
+from testbed.registry import debian_registry
 from tests.fakes.registry import INDEX, MANIFEST, FakeRegistry, FakeWeb
 
 AMD64 = Platform("linux", "amd64")
-
-_CONFIG = """
-version: 0.1
-log: {{level: error}}
-storage: {{filesystem: {{rootdirectory: {folder}}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
 
 
 class Subject:
@@ -61,40 +49,14 @@ def content() -> FakeRegistry:
 
 
 @pytest.fixture(scope="module")
-def debian_registry(tmp_path_factory):
-    """Debian's registry out of the testbed's root file system, with a storage of its own; answers its address."""
+def debian(tmp_path_factory):
+    """The address of Debian's registry."""
     try:
         require_root()
-        root = ensure_rootfs("bookworm")
+        with debian_registry(tmp_path_factory.mktemp("registry")) as host:
+            yield host
     except TestbedError as error:
         cannot_run(str(error))
-    folder = tmp_path_factory.mktemp("registry")
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
-    (folder / "config.yml").write_text(_CONFIG.format(folder=folder / "storage", port=port))
-    libraries = root / "lib" / f"{platform.machine()}-linux-gnu"
-    loader = next((root / "lib64").glob("ld-linux-*")) if (root / "lib64").exists() else None
-    command = [loader, "--library-path", libraries] if loader else []
-    process = subprocess.Popen(
-        [*command, root / "usr/bin/docker-registry", "serve", folder / "config.yml"], stderr=subprocess.DEVNULL
-    )
-    try:
-        _wait_for(port)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_for(port: int) -> None:
-    for _ in range(600):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail("the registry did not start in 30 s")
 
 
 @pytest.fixture(params=["fake", pytest.param("debian", marks=pytest.mark.testbed)])
@@ -103,7 +65,7 @@ def subject(request, content) -> Subject:
         web = FakeWeb()
         web.hosts["fake:5000"] = content
         return Subject("fake:5000", web)
-    host = request.getfixturevalue("debian_registry")
+    host = request.getfixturevalue("debian")
     _copy(content, host)
     return Subject(host, None)
 
