@@ -7,6 +7,7 @@ from typing import Any
 
 from api.schemas.base import View
 from placement.explain import rejection_sentence
+from scheduler.model.images import PinnedImage
 from scheduler.model.jobs import Attempt, Job
 from scheduler.model.plan import Decision, Estimate, Rejection, Term
 from scheduler.model.units import zulu
@@ -29,6 +30,8 @@ class WhyView(View):
     siteReasonDecidedBy: str | None = None
     copies: list[dict[str, Any]] | None = None
     """Where else the job waits; the first start takes it from the other places."""
+    image: dict[str, Any] | None = None
+    """What the image's name meant when the job came; absent where only the runtime on the system reads it."""
 
     @classmethod
     def of(cls, decision: Decision | None, job: Job | None = None, copies: Sequence[Attempt] = ()) -> WhyView:
@@ -48,7 +51,21 @@ class WhyView(View):
             siteReasonInWords=(seen.reason_words or None) if seen else None,
             siteReasonDecidedBy=(seen.decided_by or None) if seen else None,
             copies=[copy_view(copy) for copy in copies] if job else None,
+            image=pinned_view(job.image) if job and job.image else None,
         )
+
+
+def pinned_view(image: PinnedImage) -> dict[str, Any]:
+    """An image's name, and the content that it meant when it was resolved."""
+    return {
+        "name": image.name,
+        "reference": image.reference,
+        "manifestDigest": image.manifest_digest,
+        "indexDigest": image.index_digest,
+        "downloadBytes": image.download_bytes,
+        "resolvedAt": zulu(image.resolved_at),
+        "isPrivate": image.is_private,
+    }
 
 
 def copy_view(copy: Attempt) -> dict[str, Any]:

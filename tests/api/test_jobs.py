@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from scheduler.model.images import PinnedImage
 from scheduler.model.jobs import Gang, Role
 from scheduler.model.states import A
 from scheduler.store.copies import CopyStore
@@ -261,6 +262,24 @@ async def test_why_answers_before_the_job_was_placed(world: World):
     why = await world.get(f"/v3/jobs/{uuid}/why")
     assert why["winner"] is None
     assert why["state"] == "PENDING"
+
+
+async def test_why_shows_what_the_name_of_the_image_meant(world: World):
+    uuid = (await world.submit())["uuid"]
+    assert (await world.get(f"/v3/jobs/{uuid}/why"))["image"] is None
+    pinned = PinnedImage(
+        name="docker://reg.org/app:1",
+        reference="docker://reg.org/app@sha256:" + "1" * 64,
+        manifest_digest="sha256:" + "1" * 64,
+        index_digest=None,
+        download_bytes=7,
+        resolved_at=NOW,
+    )
+    async with world.ports.transaction() as db:
+        await JobStore(db).note(await world.job(uuid), {"image": pinned}, NOW)
+    shown = (await world.get(f"/v3/jobs/{uuid}/why"))["image"]
+    assert (shown["name"], shown["manifestDigest"]) == (pinned.name, pinned.manifest_digest)
+    assert (shown["downloadBytes"], shown["isPrivate"], shown["indexDigest"]) == (7, False, None)
 
 
 @pytest.mark.parametrize("hedge", [0, 4, True, "2"])
