@@ -20,6 +20,7 @@ from api.routes import (
     oauth2,
     outputs,
     placement,
+    pushes,
     registries,
     systems,
     tenants,
@@ -40,7 +41,21 @@ BROWSER_HEADERS = (
     "X-Tapis-Tracking-ID",
 )
 
-ROUTES = (health, jobs, outputs, placement, oauth2, tenants, credentials, systems, apps, registries, images, copies)
+ROUTES = (
+    health,
+    jobs,
+    outputs,
+    placement,
+    oauth2,
+    tenants,
+    credentials,
+    systems,
+    apps,
+    registries,
+    pushes,
+    images,
+    copies,
+)
 """Tried one after another for each request, so those asked most often come early; first only what would else be taken
 for the name of a job or system."""
 

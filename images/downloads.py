@@ -20,11 +20,11 @@ from images.documents import read_json
 from images.errors import ImagePrivate, ImageUnknown, ImageUnusable, RegistryMisbehaves, RegistryUnavailable
 from images.exchange import Ask, Exchange, read_at_most
 from images.manifests import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES, SIF_TYPE, Descriptor, Manifest, Platform
-from images.reference import LibraryReference, UrlReference, is_digest
+from images.reference import LibraryReference, PushedReference, UrlReference, is_digest
 from images.sources import Resolved, Sink
 from images.transfer import transfer
 
-File = TypeVar("File", UrlReference, LibraryReference)
+File = TypeVar("File", UrlReference, LibraryReference, PushedReference)
 
 DOCUMENT_TIMEOUT_S = 120.0
 _NO_CONFIG = Descriptor("application/vnd.oci.empty.v1+json", f"sha256:{hashlib.sha256(b'{}').hexdigest()}", 2)
@@ -46,7 +46,7 @@ class WebFiles:
             text = response.headers.get("content-length", "")
         if not text.isdecimal() or len(text) > 15:
             raise RegistryMisbehaves(f"{_host(reference)} does not say how long {_name(reference)} is")
-        return _resolved(reference, Descriptor(SIF_TYPE, reference.digest, int(text)))
+        return sif_file(reference, Descriptor(SIF_TYPE, reference.digest, int(text)))
 
     async def fetch(self, reference: UrlReference, blob: Descriptor, sink: Sink) -> None:
         """Bring the file into ``sink``."""
@@ -81,7 +81,7 @@ class Library:
             raise ImageUnusable(
                 str(reference), f"is there for {str(architecture)[:40]} and not for {target}", "choose another tag"
             )
-        return _resolved(replace(reference, tag=data["hash"]), Descriptor(SIF_TYPE, digest, size_bytes))
+        return sif_file(replace(reference, tag=data["hash"]), Descriptor(SIF_TYPE, digest, size_bytes))
 
     async def fetch(self, reference: LibraryReference, blob: Descriptor, sink: Sink) -> None:
         """Bring the SIF into ``sink``."""
@@ -103,7 +103,7 @@ def _library_url(reference: LibraryReference, kind: str, architecture: str = "")
     return f"https://{reference.host}/v1/{kind}/{reference.name}:{reference.tag}{query}"
 
 
-def _resolved(reference: File, file: Descriptor) -> Resolved[File]:
+def sif_file(reference: File, file: Descriptor) -> Resolved[File]:
     """One file as an artifact. It has no manifest of its own, so its content stands for it."""
     if file.size_bytes > MAX_IMAGE_BYTES:
         raise ImageUnusable(_name(reference), f"is larger than {MAX_IMAGE_BYTES >> 30} GiB", "make it smaller")
@@ -153,6 +153,6 @@ def _host(reference: UrlReference | LibraryReference) -> str:
     return reference.host if isinstance(reference, LibraryReference) else urlsplit(reference.url).netloc
 
 
-def _name(reference: UrlReference | LibraryReference) -> str:
+def _name(reference: UrlReference | LibraryReference | PushedReference) -> str:
     """How errors call the file: without the query of its URL, which may be a signature."""
     return reference.url.partition("?")[0] if isinstance(reference, UrlReference) else str(reference)

@@ -78,6 +78,14 @@ class Archive:
             left_bytes -= len(piece)
             yield piece
 
+    def has(self, name: str) -> bool:
+        """Whether there is a member of that name."""
+        try:
+            self._member(name)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _note(self, member: tarfile.TarInfo) -> None:
         name = _normal(member.name)
         if member.isreg():

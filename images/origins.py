@@ -12,14 +12,22 @@ from images.downloads import Library, WebFiles
 from images.exchange import Exchange
 from images.layouts import Layouts
 from images.manifests import Descriptor, Platform
-from images.reference import ArchiveReference, LibraryReference, Reference, RegistryReference, UrlReference
+from images.pushed import never_pushed
+from images.reference import (
+    ArchiveReference,
+    LibraryReference,
+    PushedReference,
+    Reference,
+    RegistryReference,
+    UrlReference,
+)
 from images.registry import Registry
 from images.sources import Resolved, Sink, Source
 from scheduler.model.errors import SpecInvalid
 
 
 class Origins:
-    """Registries, libraries, files on the web, and files of this host below ``folders``."""
+    """Registries, libraries, files on the web, and files of this host below ``folders``; all but what users pushed."""
 
     def __init__(self, exchange: Exchange, logins: Logins = no_logins, folders: Sequence[Path] = ()) -> None:
         self._by_kind: dict[type[Any], Source[Any]] = {
@@ -38,6 +46,8 @@ class Origins:
         await self._of(reference).fetch(reference, blob, sink)
 
     def _of(self, reference: Reference) -> Source[Any]:
+        if isinstance(reference, PushedReference):
+            raise never_pushed(reference)
         source = self._by_kind.get(type(reference))
         if source is None:
             raise SpecInvalid.of(

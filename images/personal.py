@@ -9,7 +9,7 @@ from typing import Any
 
 from images.credentials import Login, Logins, first_of
 from images.manifests import Descriptor, Platform
-from images.reference import Reference
+from images.reference import PushedReference, Reference
 from images.sources import Resolved, Sink, Source
 
 MOST_KEPT = 64
@@ -20,20 +20,31 @@ OwnLogins = Callable[[str, str], Awaitable[Mapping[str, Login]]]
 
 
 class Personal:
-    """Sources by user. Who has no login of their own shares ``shared``, which shows the operator's."""
+    """Sources by user. Who has no login of their own shares ``shared``, which shows the operator's.
+
+    pushed: the files that a user of a tenant pushed; None where nobody may.
+    """
 
     def __init__(
-        self, shared: Source[Any], own: OwnLogins, operators: Logins, open_as: Callable[[Logins], Source[Any]]
+        self,
+        shared: Source[Any],
+        own: OwnLogins,
+        operators: Logins,
+        open_as: Callable[[Logins], Source[Any]],
+        pushed: Callable[[str, str], Source[Any]] | None = None,
     ) -> None:
         self._shared, self._own, self._operators, self._open_as = shared, own, operators, open_as
+        self._pushed = pushed
         self._kept: OrderedDict[tuple[str, str], tuple[Mapping[str, Login], Source[Any]]] = OrderedDict()
 
     def of(self, tenant: str, user: str) -> Source[Any]:
         """Images as this user may read them at the moment of each question."""
         return _View(self, tenant, user)
 
-    async def now(self, tenant: str, user: str) -> Source[Any]:
-        """The source for the logins that the user has now: with other logins it is another one."""
+    async def now(self, reference: Reference, tenant: str, user: str) -> Source[Any]:
+        """Where the user reads it now, with the logins of this moment; what a user pushed is read without any."""
+        if self._pushed is not None and isinstance(reference, PushedReference):
+            return self._pushed(tenant, user)
         own = await self._own(tenant, user)
         if not own:
             self._kept.pop((tenant, user), None)
@@ -57,12 +68,12 @@ class _View:
     user: str
 
     async def resolve(self, reference: Reference, target: Platform) -> Resolved[Reference]:
-        source = await self.personal.now(self.tenant, self.user)
+        source = await self.personal.now(reference, self.tenant, self.user)
         resolved: Resolved[Reference] = await source.resolve(reference, target)
         return resolved
 
     async def fetch(self, reference: Reference, blob: Descriptor, sink: Sink) -> None:
-        source = await self.personal.now(self.tenant, self.user)
+        source = await self.personal.now(reference, self.tenant, self.user)
         await source.fetch(reference, blob, sink)
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from scheduler.model.errors import SpecInvalid
+from scheduler.model.images import PUSHED
 
 DOCKER_HUB = "docker.io"
 HUB_SERVER = "registry-1.docker.io"
@@ -119,7 +120,17 @@ class PathReference:
         return self.path
 
 
-Reference = RegistryReference | ArchiveReference | LibraryReference | UrlReference | PathReference
+@dataclass(frozen=True, slots=True)
+class PushedReference:
+    """A file that a user pushed to Berth, by the digest of its bytes; nobody else reads it."""
+
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{PUSHED}{self.digest}"
+
+
+Reference = RegistryReference | ArchiveReference | LibraryReference | UrlReference | PathReference | PushedReference
 
 
 def parse_reference(text: str, field: str = "image") -> Reference:
@@ -234,6 +245,13 @@ def _path(text: str) -> str:
     return text
 
 
+def _pushed(text: str) -> PushedReference:
+    digest = text.removeprefix(PUSHED)
+    if not is_digest(digest):
+        _refuse("is no file that was pushed", "write berth://sha256: and 64 digits, as berth images push prints it")
+    return PushedReference(digest)
+
+
 def _library(text: str) -> LibraryReference:
     parts = text.removeprefix("library://").lstrip("/").split("/")
     has_host = len(parts) > 1 and ("." in parts[0] or ":" in parts[0] or parts[0] == "localhost")
@@ -277,6 +295,7 @@ _READERS: Mapping[str, Callable[[str], Reference]] = MappingProxyType(
         "docker": lambda text: _in_registry(Scheme.DOCKER, text.removeprefix("docker://")),
         "oras": lambda text: _in_registry(Scheme.ORAS, text.removeprefix("oras://")),
         "library": _library,
+        "berth": _pushed,
         "https": _web,
         "http": lambda _: _refuse("would come over plain http, where anyone may change it", "write https://"),
     }

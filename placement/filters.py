@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 
 from placement.constraints import parse
 from placement.gist import QUOTED, Gist, restated
-from placement.policy import allowed_images, image_allowed, outbound_network, price_usd, storage_mib
+from placement.policy import (
+    allowed_images,
+    image_allowed,
+    is_pushed,
+    keeps_images,
+    outbound_network,
+    price_usd,
+    storage_mib,
+)
 from placement.problem import Ask, Breaker, PlaceOption, Problem, SystemView, holds
 from placement.rejections import of_place, of_system, reached
 from placement.seen import (
@@ -187,6 +195,12 @@ def image_permitted(ask: Ask, view: SystemView) -> Rejection | None:
     return of_system(view, Reason.POLICY, ask.spec.image, ", ".join(allowed_images(view.system)))
 
 
+def image_comes(ask: Ask, view: SystemView) -> Rejection | None:
+    if ask.spec.runtime is Runtime.NONE or not is_pushed(ask.spec.image) or keeps_images(view.system):
+        return None
+    return of_system(view, Reason.IMAGE, ask.spec.image, "it is a pushed file, and no store for images is there")
+
+
 def storage_suffices(ask: Ask, view: SystemView) -> Rejection | None:
     asked = ask.spec.storage_mib
     room = storage_mib(view.system) if asked else None
@@ -273,6 +287,7 @@ SYSTEM_FILTERS: tuple[SystemFilter, ...] = (
     runs_this_job_type,
     runtime_present,
     image_permitted,
+    image_comes,
     network_open,
     storage_suffices,
     queue_exists,

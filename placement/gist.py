@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable, Iterable
 from dataclasses import replace
 from functools import cached_property
 
-from placement.policy import allowed_images
+from placement.policy import allowed_images, is_pushed
 from placement.problem import PlaceOption, SystemView, holds
 from placement.seen import written_memory
 from placement.words import duration
@@ -54,7 +54,7 @@ class Gist:
         asked = spec.resources
         if spec.scheduler_options or spec.max_price_usd is not None or self._counts_core_hours:
             return question(spec)
-        image = spec.image if self._tells_images_apart else None
+        image = spec.image if self._tells_images_apart or is_pushed(spec.image) else None
         above_mib, above_s = (
             bisect_left(self._memory_mib, asked.memory_mib),
             bisect_left(self._walltimes_s, asked.walltime_s),

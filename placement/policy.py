@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from scheduler.model.images import PUSHED
 from scheduler.model.jobs import JobSpec
 from scheduler.model.systems import System
 
@@ -60,6 +61,16 @@ def image_allowed(image: str, system: System) -> bool:
     """Whether the owner lets this image run there; ``allowedImages`` are patterns as of file names."""
     patterns = allowed_images(system)
     return not patterns or any(fnmatchcase(image, pattern) for pattern in patterns)
+
+
+def is_pushed(image: str) -> bool:
+    """Whether an image is a file that its owner gave to Berth, so that no runtime can fetch it."""
+    return image.startswith(PUSHED)
+
+
+def keeps_images(system: System) -> bool:
+    """Whether Berth brings images there; ``images`` are the owner's words on that."""
+    return isinstance(system.berth_notes.get("images"), Mapping)
 
 
 def allowed_images(system: System) -> tuple[str, ...]:

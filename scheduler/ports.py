@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from backends.base import Backend, Storage
 from images.bring import Bringer
 from images.credentials import Login
+from images.pushed import Pushes
 from images.sources import Source
 from placement.problem import Ask, Problem
 from scheduler.judge import Judge
@@ -60,7 +61,7 @@ class Images:
 
     source: as the operator's logins let them be read. public: as they are read without any login; None where nobody
     has one. sources: as a user of a tenant may read them; None where all read them alike. try_login: shows a login to
-    a registry, as ``images.access.try_login`` does.
+    a registry, as ``images.access.try_login`` does. pushes: the files that users pushed; None where nobody may.
     """
 
     source: Source[Any]
@@ -69,6 +70,7 @@ class Images:
     public: Source[Any] | None = None
     sources: Callable[[str, str], Source[Any]] | None = None
     try_login: Callable[[str, Login], Awaitable[bool]] | None = None
+    pushes: Pushes | None = None
 
     def source_for(self, tenant: str, user: str) -> Source[Any]:
         """Images as this user may read them: with the user's own logins, then the operator's."""

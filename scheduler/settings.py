@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     image_unpack_limit_mib: int = Field(default=0, ge=0)
     """How large an image may be, unpacked, that users have looked into on this host; 0 looks into none."""
 
+    image_push_limit_mib: int = Field(default=0, ge=0)
+    """How much each user may push to this server in images; 0 lets nobody."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 

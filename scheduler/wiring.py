@@ -32,12 +32,14 @@ from images.credentials import Login, Logins, docker_config, no_logins
 from images.exchange import Exchange, Rules
 from images.origins import Origins
 from images.personal import Personal
+from images.pushed import Pushed, Pushes
 from images.streams import Limits
 from images.workshop import Workshop
 from scheduler.addresses import GuardedTransport
 from scheduler.knowledge import Knowledge
 from scheduler.model.errors import CredentialRefused, NotAuthorised, NotFound
 from scheduler.model.ids import LoginKey
+from scheduler.model.images import PushedKind
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import BackendKind, Credential, System
@@ -47,6 +49,7 @@ from scheduler.settings import Network, Settings, SettingsInvalid
 from scheduler.store.database import Database
 from scheduler.store.definitions import Definitions
 from scheduler.store.group_commit import GroupCommit
+from scheduler.store.pushed import PushedStore
 from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -311,7 +314,15 @@ def images(settings: Settings, reading: Reading) -> Images:
     )
     exchange = Exchange(http, Rules(mirrors=settings.registry_mirrors, plain_http=plain_http))
     logins = docker_config(settings.docker_config) if settings.docker_config else None
-    read = personal_images(exchange, logins, settings.image_folders, reading, http.aclose)
+    pushes = Pushes(settings.home / "pushed", settings.image_push_limit_mib * 2**20)
+    read = personal_images(
+        exchange,
+        logins,
+        settings.image_folders,
+        reading,
+        http.aclose,
+        pushes if settings.image_push_limit_mib else None,
+    )
     limit_bytes = settings.image_unpack_limit_mib * 2**20
     if not limit_bytes:
         return read
@@ -326,6 +337,7 @@ def personal_images(
     folders: Sequence[Path],
     reading: Reading,
     aclose: Callable[[], Awaitable[None]],
+    pushes: Pushes | None = None,
 ) -> Images:
     """Images for all users over one transport: each with the logins that they have in the store."""
 
@@ -337,12 +349,22 @@ def personal_images(
     def open_as(logins: Logins) -> Origins:
         return Origins(exchange, logins, folders)
 
+    def pushed(tenant: str, user: str) -> Pushed:
+        async def kind_of(digest: str) -> tuple[PushedKind, int] | None:
+            async with reading() as db:
+                found = await PushedStore(db).find(tenant, user, digest)
+            return None if found is None else (found.kind, found.size_bytes)
+
+        assert pushes is not None
+        return Pushed(pushes, kind_of)
+
     public = open_as(no_logins)
     shared = open_as(operators) if operators else public
     return Images(
         shared,
         aclose=aclose,
         public=public,
-        sources=Personal(shared, own, operators or no_logins, open_as).of,
+        sources=Personal(shared, own, operators or no_logins, open_as, pushed if pushes else None).of,
         try_login=partial(try_login, exchange),
+        pushes=pushes,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from berth.errors import TimedOut
+from berth.errors import InvalidInput, NotFound, TimedOut
 from berth.paging import pages
 from berth.records import Raw
 from berth.session import Session, segment
@@ -14,6 +17,8 @@ READ_S = 120.0
 
 UNPACK_S = 1800.0
 """How long an answer may take for which the server fetches and unpacks an image."""
+
+PIECE_BYTES = 2**20
 
 LOOK_S = 1.0
 """Between two looks at an image that is waited for."""
@@ -110,6 +115,45 @@ class Images:
     def collect(self, system_id: str) -> Raw:
         """Make room in the user's store on a system."""
         return dict(self._session.post("/v3/images/gc", {"systemId": system_id}, timeout_s=READ_S))
+
+    # -- files of the user ---------------------------------------------------------------------------------------
+
+    def push(
+        self, file: Path, *, name: str | None = None, on_bytes: Callable[[int, int], None] = lambda done, total: None
+    ) -> Raw:
+        """Give a SIF, an OCI archive or an archive of docker save to the server; ``reference`` is its name for jobs.
+
+        What is there already is not sent again. on_bytes is told how many bytes have gone, and of how many.
+        InvalidInput when the file cannot be read.
+        """
+        try:
+            with file.open("rb") as content:
+                digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
+                size_bytes = content.tell()
+            path = f"/v3/images/files/{segment(digest)}"
+            with contextlib.suppress(NotFound):
+                return dict(self._session.get(path))
+
+            def pieces() -> Iterator[bytes]:
+                done = 0
+                with file.open("rb") as content:
+                    while piece := content.read(PIECE_BYTES):
+                        yield piece
+                        done += len(piece)
+                        on_bytes(done, size_bytes)
+
+            params = {"name": name or file.name}
+            return dict(self._session.upload(path, pieces, size_bytes, params=params, timeout_s=READ_S))
+        except OSError as error:
+            raise InvalidInput(f"cannot read {file}: {error.strerror}") from None
+
+    def pushed(self) -> Sequence[Raw]:
+        """The files that the user pushed."""
+        return [*self._session.get("/v3/images/files")]
+
+    def remove_pushed(self, digest: str) -> None:
+        """Forget a file that the user pushed."""
+        self._session.call("DELETE", f"/v3/images/files/{segment(digest)}")
 
     # -- registries ----------------------------------------------------------------------------------------------
 

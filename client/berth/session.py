@@ -122,6 +122,33 @@ class Session:
         request = {"params": _given(params), "json": body, "timeout": self._timeout(timeout_s)}
         return _envelope(self._sent(method, path, headers, public=public, **request))
 
+    def upload(
+        self,
+        path: str,
+        pieces: Callable[[], Iterator[bytes]],
+        size_bytes: int,
+        *,
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """``result`` of a PUT of bytes, which come anew from ``pieces`` when the token was renewed meanwhile.
+
+        timeout_s: how long the server may take to answer once it has them; None takes the session's.
+        """
+        for again in (False, True):
+            pair = self._token()
+            headers = {
+                "X-Tapis-Token": pair.access,
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(size_bytes),
+            }
+            request = {"params": _given(params), "content": pieces(), "timeout": self._timeout(timeout_s)}
+            with self._network():
+                response = self._http.put(path, headers=headers, **request)
+            if again or response.status_code != 401 or self._renewed(pair) is None:
+                break
+        return _envelope(response)["result"]
+
     @contextmanager
     def stream(
         self, path: str, *, headers: Mapping[str, str] | None = None, timeout_s: float | None = None, **params: Any

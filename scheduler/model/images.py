@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+PUSHED = "berth://"
+"""Before the digest of a file that a user pushed, in the place of a transport."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedImage:
@@ -23,6 +26,27 @@ class PinnedImage:
     download_bytes: int
     resolved_at: datetime
     is_private: bool = False
+
+
+class PushedKind(StrEnum):
+    """What a file is that a user pushed. SIF: also a bare squashfs, which runtimes mount likewise."""
+
+    SIF = "sif"
+    OCI_ARCHIVE = "oci-archive"
+    DOCKER_ARCHIVE = "docker-archive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushedImage:
+    """A file that a user gave to Berth so that jobs can name it; only that user's jobs read it. name: for people."""
+
+    tenant: str
+    user: str
+    digest: str
+    kind: PushedKind
+    size_bytes: int
+    name: str
+    created_at: datetime
 
 
 class CopyState(StrEnum):

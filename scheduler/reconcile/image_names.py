@@ -9,7 +9,14 @@ from typing import Any
 import structlog
 
 from images.policy import ImagePolicy, policy_of
-from images.reference import LibraryReference, Reference, RegistryReference, UrlReference, parse_reference
+from images.reference import (
+    LibraryReference,
+    PushedReference,
+    Reference,
+    RegistryReference,
+    UrlReference,
+    parse_reference,
+)
 from images.sources import Resolved
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import Job, JobSpec
@@ -37,7 +44,7 @@ def readable(spec: JobSpec) -> Reference | None:
         return None
     if isinstance(reference, UrlReference):
         return reference if reference.digest else None
-    return reference if isinstance(reference, RegistryReference | LibraryReference) else None
+    return reference if isinstance(reference, RegistryReference | LibraryReference | PushedReference) else None
 
 
 def kept_by(systems: Iterable[System]) -> Mapping[str, ImagePolicy]:

@@ -16,6 +16,7 @@ from scheduler.security.authorize import demand_admin
 from scheduler.security.tokens import Issued, Tokens
 from scheduler.services.idempotency import Names, Repeatable, once
 from scheduler.store.keys import RefreshStore
+from scheduler.store.pushed import PushedStore
 from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.requests import AuditStore
 from scheduler.store.tenants import TenantStore
@@ -125,6 +126,7 @@ async def delete_user(ports: Ports, caller: Principal, username: str) -> None:
         await UserStore(db).delete(caller.tenant, username)
         await RefreshStore(db).revoke_user(caller.tenant, username, ports.clock())
         await RegistryLoginStore(db).remove_all(caller.tenant, username)
+        await PushedStore(db).remove_all(caller.tenant, username)
         await AuditStore(db).add(caller.tenant, caller.username, "user.delete", username, {}, ports.clock())
 
 

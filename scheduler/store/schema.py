@@ -21,7 +21,7 @@ from images.host import HostFacts
 from images.needs import Needs
 from scheduler.model.apps import App
 from scheduler.model.helper_jobs import HelperPurpose, HelperState
-from scheduler.model.images import CopyState, PinnedImage
+from scheduler.model.images import CopyState, PinnedImage, PushedKind
 from scheduler.model.jobs import FinishedRun, JobSpec, Place, Role
 from scheduler.model.plan import Decision
 from scheduler.model.runs import JobType, Observation, RunSpec
@@ -368,6 +368,19 @@ image_records = Table(
     _at("created_at", null=False),
 )
 """What images need, of all tenants: it follows from the content alone."""
+
+pushed_images = Table(
+    "pushed_images",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("user", primary_key=True),
+    Column("digest", Words, primary_key=True, index=True),
+    Column("kind", choice(PushedKind), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    _words("name"),
+    _at("created_at", null=False),
+)
+"""Files that users pushed; one of the same bytes lies on the disk once."""
 
 image_copies = Table(
     "image_copies",

@@ -22,6 +22,7 @@ from scheduler.model.images import CopyState
 from scheduler.services import copies
 from scheduler.store.images import ImageStore
 from tests.api.test_images import may_unpack
+from tests.api.test_pushed_images import may_push
 from tests.api.world import PASSWORD, World, open_world
 
 ROOT = Path(__file__).parents[2]
@@ -399,3 +400,27 @@ async def test_facts_of_nodes_are_shown_and_looked_for_again(berth: Shell, world
     document = json.loads(await berth.ok("systems", "facts", "alder", "-o", "json"))
     assert document["kind"] == "NodeFacts"
     assert {"normal"} <= {each["nodeClass"] for each in document["items"]}
+
+
+async def test_a_file_is_pushed_once_named_by_jobs_and_removed(berth: Shell, world: World, tmp_path: Path) -> None:
+    (berth.home / "solver.sif").write_bytes(b"hsqs" + bytes(3 * 2**20))
+    refused = await berth("images", "push", "solver.sif")
+    assert (refused.code, "BERTH_IMAGE_PUSH_LIMIT_MIB" in refused.err) == (5, True)
+    may_push(world, tmp_path / "pushed")
+    name = (await berth.ok("images", "push", "-o", "id", "solver.sif")).strip()
+    kept = tmp_path / "pushed" / name.removeprefix("berth://sha256:")
+    assert kept.read_bytes() == (berth.home / "solver.sif").read_bytes()
+    written_at = kept.stat().st_mtime_ns
+    assert (await berth.ok("images", "push", "-o", "id", "solver.sif")).strip() == name
+    assert kept.stat().st_mtime_ns == written_at
+    assert "solver.sif" in await berth.ok("images", "pushed")
+    nowhere = await berth("submit", "-o", "id", "-", given=f"image: {name}\n")
+    assert (nowhere.code, "no store for images is there" in nowhere.err) == (5, True)
+    notes = {"berth": {"images": {"store": str(tmp_path / "store")}}}
+    await world.change("PATCH", "/v3/systems/alder", {"notes": notes})
+    uuid = (await berth.ok("submit", "-o", "id", "-", given=f"image: {name}\n")).strip()
+    assert (await world.job(uuid)).spec.image == name
+    assert (await berth("images", "rm", name)).code == 0
+    assert not kept.exists()
+    assert (await berth("images", "rm", name)).code == 3
+    assert (await berth("images", "push", "none.sif")).code == 5

@@ -233,6 +233,14 @@ REJECTED = [
         "docker://quay.example.org/*, /apps/*.sif",
     ),
     (
+        "a pushed file where no images are kept",
+        {"image": "berth://sha256:0"},
+        view(),
+        Reason.IMAGE,
+        "berth://sha256:0",
+        "it is a pushed file, and no store for images is there",
+    ),
+    (
         "more room than the quota",
         {"storage_mib": 2048},
         view(cluster(notes={"berth": {"storageQuotaMB": 1024}})),

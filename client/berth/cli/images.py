@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from berth.cli import image_copies, image_logins, image_why
+from berth.cli import image_copies, image_files, image_logins, image_why
 from berth.cli.connect import connect
 from berth.cli.render import Format, Output, print_one, print_table
 from berth.records import Raw
@@ -29,6 +29,9 @@ for command in (
     image_copies.pin,
     image_copies.unpin,
     image_copies.gc,
+    image_files.push,
+    image_files.pushed,
+    image_files.rm,
     image_logins.login,
     image_logins.logout,
     image_logins.logins,

@@ -1,0 +1,88 @@
+"""Images that users give to Berth as files, so that their jobs can name them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from images.pushed import Pushes, too_large
+from images.reference import is_digest
+from scheduler.model.errors import NotFound, SpecInvalid
+from scheduler.model.images import PushedImage
+from scheduler.model.users import Principal
+from scheduler.ports import Ports
+from scheduler.store.pushed import PushedStore
+from scheduler.store.requests import AuditStore
+
+
+async def push(
+    ports: Ports, caller: Principal, digest: str, name: str, pieces: AsyncIterator[bytes], said_bytes: int | None
+) -> PushedImage:
+    """Keep a file that comes in pieces; pushing it again has no second effect.
+
+    said_bytes: how long the caller says it is. SpecInvalid when nobody may push, when it is larger than the caller's
+    room, or not an image of that digest.
+    """
+    pushes, digest = _pushes(ports), _digest(digest)
+    async with ports.reading() as db:
+        others = [image for image in await PushedStore(db).of(caller.tenant, caller.username) if image.digest != digest]
+    room_bytes = pushes.limit_bytes - sum(image.size_bytes for image in others)
+    if (said_bytes or 0) > room_bytes:
+        raise too_large(room_bytes)
+    kind, size_bytes = await pushes.take(digest, pieces, room_bytes)
+    now = ports.clock()
+    image = PushedImage(
+        tenant=caller.tenant,
+        user=caller.username,
+        digest=digest,
+        kind=kind,
+        size_bytes=size_bytes,
+        name=name,
+        created_at=now,
+    )
+    async with ports.transaction() as db:
+        await PushedStore(db).put(image)
+        detail = {"bytes": size_bytes, "name": name}
+        await AuditStore(db).add(caller.tenant, caller.username, "image.push", digest, detail, now)
+    return image
+
+
+async def get(ports: Ports, caller: Principal, digest: str) -> PushedImage:
+    """A file that the caller pushed."""
+    pushes = _pushes(ports)
+    async with ports.reading() as db:
+        found = await PushedStore(db).find(caller.tenant, caller.username, _digest(digest))
+    if found is None or not pushes.file(digest).exists():
+        raise NotFound("pushed image", digest)
+    return found
+
+
+async def list_pushed(ports: Ports, caller: Principal) -> Sequence[PushedImage]:
+    """The files that the caller pushed, oldest first."""
+    async with ports.reading() as db:
+        return await PushedStore(db).of(caller.tenant, caller.username)
+
+
+async def remove(ports: Ports, caller: Principal, digest: str) -> None:
+    """Forget a file; copies that were made of it on systems stay as long as they are needed there."""
+    async with ports.transaction() as db:
+        store = PushedStore(db)
+        await store.remove(caller.tenant, caller.username, _digest(digest))
+        await AuditStore(db).add(caller.tenant, caller.username, "image.remove", digest, {}, ports.clock())
+        if not await store.is_used(digest) and ports.images is not None and ports.images.pushes is not None:
+            ports.images.pushes.remove(digest)
+
+
+def _pushes(ports: Ports) -> Pushes:
+    if ports.images is None or ports.images.pushes is None:
+        raise SpecInvalid.of(
+            "file",
+            "cannot be pushed: this server keeps no files of users",
+            "name an image in a registry, or ask the operator for BERTH_IMAGE_PUSH_LIMIT_MIB",
+        )
+    return ports.images.pushes
+
+
+def _digest(digest: str) -> str:
+    if not is_digest(digest):
+        raise SpecInvalid.of("digest", "is no digest", "write sha256: and 64 hexadecimal digits in lower case")
+    return digest

@@ -1,0 +1,77 @@
+"""A job whose image is a file that its owner pushed: Berth brings it, and no runtime ever fetches it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from images.bring import Bringer
+from images.pushed import Pushes
+from images.workshop import Workshop
+from scheduler.model.images import PushedImage
+from scheduler.model.states import S
+from scheduler.ports import nothing_to_close
+from scheduler.store.database import Database
+from scheduler.store.pushed import PushedStore
+from scheduler.wiring import personal_images
+from tests.reconcile.imaging import ImageWorld, image_world
+from tests.reconcile.world import World, database_in
+
+SQUASHFS = b"hsqs" + bytes(range(256)) * 3000
+DIGEST = f"sha256:{hashlib.sha256(SQUASHFS).hexdigest()}"
+PUSHED = f"berth://{DIGEST}"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with database_in(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> ImageWorld:
+    world = await image_world(database, tmp_path)
+    pushes = Pushes(tmp_path / "pushed", 2**30)
+    exchange = world.tenant.access.exchange
+    images = personal_images(exchange, None, (), database.reading, nothing_to_close, pushes)
+    world.images = replace(images, bringer=Bringer(Workshop(tmp_path / "workshop")))
+    World.restart(world)
+    return world
+
+
+async def pushed(world: ImageWorld, user: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield SQUASHFS
+
+    kind, size_bytes = await world.images.pushes.take(DIGEST, pieces(), 2**30)
+    image = PushedImage(
+        tenant="dev", user=user, digest=DIGEST, kind=kind, size_bytes=size_bytes, name="", created_at=world.clock()
+    )
+    async with world.database.transaction() as db:
+        await PushedStore(db).put(image)
+
+
+async def test_it_comes_to_the_store_and_the_job_as_it_was_pushed(world: ImageWorld):
+    [job] = await world.submit(image=PUSHED)
+    await pushed(world, job.owner)
+    job = await world.run_until(job, S.QUEUED)
+    for _ in range(10):
+        [attempt] = await world.attempts(job)
+        if attempt.awaits_image is None:
+            break
+        await world.run()
+    assert world.image_of(attempt) == SQUASHFS
+    assert (job.image.reference, job.image.is_private, attempt.run.image_is_private) == (PUSHED, True, True)
+    assert not world.tenant.web.asked
+
+
+async def test_a_job_of_another_user_fails_and_is_told_what_to_do(world: ImageWorld):
+    [job] = await world.submit(image=PUSHED)
+    await pushed(world, "somebody")
+    job = await world.run_until(job, S.FAILED)
+    assert "you pushed no such file; berth images push FILE" in job.last_message
+    assert await world.copies() == []
