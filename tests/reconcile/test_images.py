@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.images import CopyState
-from scheduler.model.runs import ArraySpec, JobType, Runtime
+from scheduler.model.runs import ArraySpec, JobType, Resources, Runtime
 from scheduler.model.states import S
 from scheduler.store.database import Database
 from scheduler.store.images import ImageStore
@@ -382,3 +383,31 @@ async def test_an_image_that_nobody_needs_makes_room_and_is_known_to_be_gone(dat
     assert await world.copies() == []
     again, _ = await queued(world)
     assert world.image_of(await delivered(world, again))
+
+
+async def test_where_nodes_shall_have_copies_the_job_carries_the_relay_and_falls_back_to_the_store(database, tmp_path):
+    world = await image_world(database, tmp_path, delivery="local", localDir="/local")
+    job, _ = await queued(world, resources=Resources(nodes=2))
+    attempt = await delivered(world, job)
+    [copy] = await world.copies()
+    folder = f"/work/.berth/markers/{attempt.marker}"
+    carried = {name: world.system.files.nodes[f"{folder}/image/{name}"] for name in ("relay.json", "index", "token")}
+    told = json.loads(carried["relay.json"])
+    hexadecimal = copy.file_digest.removeprefix("sha256:")
+    assert told["destination"] == f"/local/berth-images-alice/{hexadecimal}"
+    assert told["source"] == world.told(attempt)["image"], "no scheduler here: the broadcast fails"
+    assert sum(int(line.split()[0]) for line in carried["index"].splitlines()) == copy.size_bytes
+    assert b"srun" in world.system.files.nodes[f"{folder}/image.sh"]
+
+    async with world.database.transaction() as db:
+        await JobStore(db).note_attempt(attempt, {"awaits_image": copy.manifest_digest})
+    await delivered(world, job)
+    assert world.system.files.nodes[f"{folder}/image/token"] == carried["token"], "it may be in use"
+
+
+async def test_tasks_of_an_array_read_the_stores_file_wherever_copies_are_wanted(database, tmp_path):
+    world = await image_world(database, tmp_path, delivery="local")
+    job, _ = await queued(world, array=ArraySpec((1, 2)))
+    attempt = await delivered(world, job)
+    assert b"srun" not in world.system.files.nodes[f"/work/.berth/markers/{attempt.marker}/image.sh"]
+    assert world.image_of(attempt)
