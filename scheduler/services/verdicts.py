@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +14,10 @@ from images.host import HostFacts
 from images.manifests import Platform
 from images.matcher import evidence_of, match
 from images.needs import Needs
-from images.policy import USUAL_PLATFORM, ImagePolicy, policy_of
-from images.probe_report import edited
+from images.policy import USUAL_PLATFORM, ImagePolicy
 from images.reference import PathReference, Reference, parse_reference
 from images.sources import Resolved, Source
+from scheduler.judge import nodes_of, policy_there
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.systems import System
 from scheduler.model.users import Principal
@@ -80,13 +80,9 @@ class Known:
 
     def facts(self) -> Mapping[str, HostFacts]:
         """By class of nodes; what the owner says stands above what a probe found."""
-        said = self.policy.facts if self.policy else {}
-        found = {name: known.facts for name, known in self.probed.items()}
-        for name, facts in said.items():
-            at = self.system.updated_at
-            assert at is not None
-            found[name] = edited(found.get(name, HostFacts(node_class=name)), _said(facts), self.system.owner, at)
-        return dict(sorted(found.items()))
+        if self.policy is None:
+            return {name: known.facts for name, known in self.probed.items()}
+        return {name: nodes.facts for name, nodes in nodes_of(self.system, self.policy, self.probed).items()}
 
 
 async def why(ports: Ports, caller: Principal, reference: str, system_id: str | None, wants: MatchPolicy) -> Judged:
@@ -102,7 +98,7 @@ async def why(ports: Ports, caller: Principal, reference: str, system_id: str | 
     async with ports.reading() as db:
         systems = await executable(db, caller) if system_id is None else [await _named(db, caller, system_id)]
         probed = await NodeFactsStore(db).of_tenant(caller.tenant, system_id)
-    known = [Known(system, _policy(system), probed.get(system.id, {})) for system in systems if system.can_exec]
+    known = [Known(system, policy_there(system), probed.get(system.id, {})) for system in systems if system.can_exec]
     source = ports.images.source_for(caller.tenant, caller.username)
     found = await _resolved(source, parsed, {each.platform for each in known} or {USUAL_PLATFORM})
     there = [each for each in found.values() if isinstance(each, Resolved)]
@@ -161,17 +157,3 @@ def _on_nodes(
 
 async def _named(db: Any, caller: Principal, system_id: str) -> System:
     return await readable(db, caller, system_id, Action.EXECUTE)
-
-
-def _policy(system: System) -> ImagePolicy | None:
-    """What an older version stored and this one cannot read is as if it were not said."""
-    try:
-        return policy_of(system)
-    except SpecInvalid:
-        return None
-
-
-def _said(facts: HostFacts) -> Mapping[str, Any]:
-    bare = HostFacts(node_class=facts.node_class)
-    names = [each.name for each in fields(HostFacts) if each.name not in ("node_class", "evidence")]
-    return {name: getattr(facts, name) for name in names if getattr(facts, name) != getattr(bare, name)}
