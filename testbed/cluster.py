@@ -146,7 +146,7 @@ class Cluster:
     def push_demo_image(self) -> str:
         """Make the demo image, push it as ``demo/busybox:1`` and return its digest."""
         with tempfile.TemporaryDirectory(dir=self.state) as folder:
-            write_demo_image(Path(folder) / "layout", self._rootfs / "usr/bin/busybox")
+            write_demo_image(Path(folder) / "layout", self.rootfs / "usr/bin/busybox")
             return self.push_image(Path(folder) / "layout", DEMO_REFERENCE)
 
     # Parts
@@ -165,7 +165,7 @@ class Cluster:
                 name=name,
                 disk=self.state / "machines" / name,
                 shared=self.state / "shared",
-                layers=(self.state / "common", self._rootfs),
+                layers=(self.state / "common", self.rootfs),
                 gpus=self.spec.gpus if name != "login" else 0,
                 cgroup_mode=self._setup["cgroup"],
             )
@@ -173,7 +173,8 @@ class Cluster:
         }
 
     @property
-    def _rootfs(self) -> Path:
+    def rootfs(self) -> Path:
+        """What all machines stand on; never written to."""
         return Path(self._setup["rootfs"])
 
     @property

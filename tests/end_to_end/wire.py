@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,14 @@ class Wire:
         assert answer.is_success, f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}"
         return answer.json()["result"]
 
-    def register(self, cluster: Mapping[str, Any], system_id: str, user: str = "alice", **more: Any) -> None:
+    def register(
+        self,
+        cluster: Mapping[str, Any],
+        system_id: str,
+        user: str = "alice",
+        plain_http: Sequence[str] = ("login:5000",),
+        **more: Any,
+    ) -> None:
         """Probe a testbed's cluster, create it as a system, and store the user's key."""
         ssh = cluster["ssh"]
         key = Path(ssh["users"][user]["key"]).read_text()
@@ -44,7 +51,7 @@ class Wire:
             {"host": ssh["host"], "port": ssh["port"], "loginUser": user, "privateKey": key, "systemId": system_id},
         )
         definition = {**found["definition"], "id": system_id, **more}
-        berth = {**definition.get("notes", {}).get("berth", {}), "plainHttpRegistries": ["login:5000"]}
+        berth = {**definition.get("notes", {}).get("berth", {}), "plainHttpRegistries": [*plain_http]}
         definition["notes"] = {**definition.get("notes", {}), "berth": berth}
         self.post("/v3/systems", definition)
         self.post(f"/v3/systems/credential/{system_id}/user/admin", {"loginUser": user, "privateKey": key})
