@@ -99,14 +99,14 @@ def of_mixed(facts: HostFacts) -> HostFacts:
     return replace(facts, **forgotten, evidence=kept)
 
 
-def nodes_of(system: System, policy: ImagePolicy, probed: Mapping[str, KnownNodes]) -> Mapping[str, Nodes]:
+def nodes_of(system: System, policy: ImagePolicy | None, probed: Mapping[str, KnownNodes]) -> Mapping[str, Nodes]:
     """By class: what probes found, and above it what the owner says."""
-    found = {}
-    for name in sorted({*probed, *policy.facts}):
+    found, said = {}, policy.facts if policy else {}
+    for name in sorted({*probed, *said}):
         known = probed.get(name)
         facts = known.facts if known else HostFacts(node_class=name)
-        if name in policy.facts:
-            facts = edited(facts, _said(policy.facts[name]), system.owner, system.updated_at or datetime.now(UTC))
+        if name in said:
+            facts = edited(facts, _said(said[name]), system.owner, system.updated_at or datetime.now(UTC))
         found[name] = Nodes(facts, (system.tenant, system.id, name, system.version, known and known.seen_at))
     return found
 

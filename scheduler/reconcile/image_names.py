@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from images.policy import ImagePolicy, policy_of
+from images.policy import ImagePolicy
 from images.reference import (
     LibraryReference,
     PushedReference,
@@ -18,6 +18,7 @@ from images.reference import (
     parse_reference,
 )
 from images.sources import Resolved
+from scheduler.judge import policy_there
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import Job, JobSpec
 from scheduler.model.runs import Runtime
@@ -49,17 +50,8 @@ def readable(spec: JobSpec) -> Reference | None:
 
 def kept_by(systems: Iterable[System]) -> Mapping[str, ImagePolicy]:
     """What is said of images on those systems that keep them, by id."""
-    found = ((system.id, known_policy(system)) for system in systems)
+    found = ((system.id, policy_there(system)) for system in systems)
     return {system_id: policy for system_id, policy in found if policy is not None}
-
-
-def known_policy(system: System) -> ImagePolicy | None:
-    """What is said of images there; what an older version stored and this one cannot read is as if it were not said."""
-    try:
-        return policy_of(system)
-    except SpecInvalid as error:
-        log.warning("notes on images are not understood", system=system.id, why=str(error))
-        return None
 
 
 def as_runtimes_read(resolved: Resolved[Any]) -> str:

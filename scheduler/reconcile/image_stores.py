@@ -11,10 +11,10 @@ from images.keeper import Keeper
 from images.policy import ImagePolicy
 from images.store import StoreOf
 from images.workshop import Workshop
+from scheduler.judge import policy_there
 from scheduler.model.errors import BerthError, SpecInvalid
 from scheduler.model.ids import Marker
 from scheduler.ports import Ports
-from scheduler.reconcile.image_names import known_policy
 from scheduler.reconcile.sides import Side, Sides
 from scheduler.store.images import ImageStore
 
@@ -47,7 +47,7 @@ class Stores:
     async def open(self, which: StoreKey, workshop: Workshop) -> Store:
         """The store, asked by its login. SpecInvalid when the system keeps no images any more."""
         side = await self._sides.of(*which)
-        policy = known_policy(side.system)
+        policy = policy_there(side.system)
         if policy is None or side.system.deleted:
             raise SpecInvalid.of("image", f"the system '{which.system_id}' keeps no images any more", "ask its owner")
         of = policy.store.of(which.owner)

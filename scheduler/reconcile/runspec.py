@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from scheduler.judge import policy_there
 from scheduler.model.actions import Action
 from scheduler.model.apps import ANONYMOUS_APP_ID, FileInput
 from scheduler.model.ids import Marker
@@ -14,7 +15,6 @@ from scheduler.model.macros import JobIdentity, environment_of, relative_path
 from scheduler.model.plan import Estimate
 from scheduler.model.runs import Mount, RunSpec, Runtime, StagePlan
 from scheduler.model.systems import System
-from scheduler.reconcile.image_names import known_policy
 
 CONTAINER_EXEC_DIR = "/TapisExec"
 CONTAINER_INPUT_DIR = "/TapisInput"
@@ -107,7 +107,7 @@ def registry_of(image: str) -> str:
 
 def _image_wait_s(job: Job, system: System) -> int:
     """Only what Apptainer runs is brought as a file."""
-    policy = known_policy(system) if job.image is not None and job.spec.runtime is Runtime.SINGULARITY else None
+    policy = policy_there(system) if job.image is not None and job.spec.runtime is Runtime.SINGULARITY else None
     return 0 if policy is None else policy.wait_s
 
 

@@ -36,8 +36,7 @@ async def facts(ports: Ports, caller: Principal, system_id: str) -> Sequence[Nod
         probed = await NodeFactsStore(db).of_system(caller.tenant, system_id)
         looks = await HelperJobStore(db).newest(caller.tenant, HelperPurpose.NODE_FACTS)
     policy = policy_there(system)
-    nodes = nodes_of(system, policy, probed) if policy is not None else {}
-    known = {name: each.facts for name, each in probed.items()} | {name: each.facts for name, each in nodes.items()}
+    known = {name: nodes.facts for name, nodes in nodes_of(system, policy, probed).items()}
     names = sorted({*class_names(system), *known}) if policy is not None else sorted(known)
     return [
         NodesSeen(

@@ -80,8 +80,6 @@ class Known:
 
     def facts(self) -> Mapping[str, HostFacts]:
         """By class of nodes; what the owner says stands above what a probe found."""
-        if self.policy is None:
-            return {name: known.facts for name, known in self.probed.items()}
         return {name: nodes.facts for name, nodes in nodes_of(self.system, self.policy, self.probed).items()}
 
 
