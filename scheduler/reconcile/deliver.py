@@ -23,6 +23,7 @@ from images.errors import RegistryMisbehaves, TagMoved
 from images.metered import Metered
 from images.policy import ImagePolicy
 from images.reference import parse_reference
+from scheduler.judge import nodes_of
 from scheduler.model.errors import BerthError, CredentialRefused, FileRefused, NotFound, SpecInvalid, Stale
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
 from scheduler.model.jobs import HistoryEvent
@@ -321,7 +322,7 @@ def _fetched(meter: Metered, total_bytes: int) -> dict[str, Any]:
 async def _mountable(ports: Ports, system: System, policy: ImagePolicy) -> frozenset[Compressor]:
     """What every class of nodes there mounts, as far as it is known; nothing where nobody has looked."""
     async with ports.reading() as db:
-        seen = await NodeFactsStore(db).of_system(system.tenant, system.id)
-    facts = {name: known.facts for name, known in seen.items()} | dict(policy.facts)
-    tried = [runtime.compressors for each in facts.values() for runtime in each.runtimes or () if runtime.compressors]
+        probed = await NodeFactsStore(db).of_system(system.tenant, system.id)
+    runtimes = [one for nodes in nodes_of(system, policy, probed).values() for one in nodes.facts.runtimes or ()]
+    tried = [runtime.compressors for runtime in runtimes if runtime.compressors]
     return frozenset(word for word in Compressor if tried and all(word in compressors for compressors in tried))

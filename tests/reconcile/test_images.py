@@ -260,6 +260,17 @@ async def test_an_image_for_which_the_store_has_no_room_is_fetched_by_the_runtim
     assert "quota" in told["why"]
 
 
+@pytest.mark.parametrize(
+    ("compressors", "number"), [(["gzip", "zstd"], 6), (["gzip"], 1), (None, 1)], ids=["zstd", "gzip", "not known"]
+)
+async def test_a_file_is_packed_as_the_nodes_are_known_to_mount_it(database, tmp_path, compressors, number):
+    runtimes = [{"name": "apptainer", "compressors": compressors}]
+    world = await image_world(database, tmp_path, facts={"fake": {"runtimes": runtimes}})
+    job, _ = await queued(world)
+    data = world.image_of(await delivered(world, job))
+    assert int.from_bytes(data[20:22], "little") == number, "of the compressor, in a squashfs's superblock"
+
+
 # -- who gets it -----------------------------------------------------------------------------------------------------
 
 
