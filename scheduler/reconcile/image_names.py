@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
 from images.policy import ImagePolicy
 from images.reference import (
     LibraryReference,
@@ -23,8 +21,6 @@ from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import Job, JobSpec
 from scheduler.model.runs import Runtime
 from scheduler.model.systems import System
-
-log = structlog.get_logger()
 
 
 def is_readable(job: Job) -> bool:
