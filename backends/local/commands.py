@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.base import REMOTE_OUTPUT_BYTES
 from scheduler.model.errors import BackendUnavailable, NotAuthorised, UnexpectedReply
+
+KILLED_S = 10.0
+"""How long the end of a command is waited for after it was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +83,34 @@ class LocalCommands:
                 )
             except OSError as error:
                 raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error
+        reading = [asyncio.create_task(_bounded(stream, argv)) for stream in (process.stdout, process.stderr)]
         try:
             async with asyncio.timeout(timeout_s):
-                stdout, stderr = await asyncio.gather(_bounded(process.stdout, argv), _bounded(process.stderr, argv))
+                stdout, stderr = await asyncio.gather(*reading)
                 await process.wait()
         except TimeoutError:
             raise BackendUnavailable(f"{argv[0]} did not end within {timeout_s:.0f} s") from None
         finally:
             if process.returncode is None:
-                process.kill()
-                await process.wait()
+                await _end(process, reading)
         return Completed(process.returncode or 0, stdout, stderr)
+
+
+async def _end(process: asyncio.subprocess.Process, reading: Sequence[asyncio.Task[bytes]]) -> None:
+    """Kill a command with all that it started. What it still wrote is read: its end is told behind that."""
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):  # something may have left its group, and hold a pipe
+        async with asyncio.timeout(KILLED_S):
+            await asyncio.gather(_drop(process.stdout), _drop(process.stderr), process.wait())
+
+
+async def _drop(stream: asyncio.StreamReader | None) -> None:
+    while stream is not None and await stream.read(64 * 1024):
+        pass
 
 
 async def _bounded(stream: asyncio.StreamReader | None, argv: Sequence[str]) -> bytes:

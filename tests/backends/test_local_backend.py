@@ -1,5 +1,6 @@
 """This machine as a system, beyond the contract: slots, runtimes, images, and a Berth that is killed."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -11,10 +12,10 @@ import pytest_asyncio
 
 from backends.local import backend as local_backend
 from backends.local.backend import LocalBackend, launcher_here
-from backends.local.commands import account_for
+from backends.local.commands import LocalCommands, account_for
 from backends.local.queue import Slots
 from backends.local.storage import LocalStorage
-from scheduler.model.errors import FileRefused, NotAuthorised, SpecInvalid, SubmitError, SubmitRejected
+from scheduler.model.errors import FileRefused, NotAuthorised, SpecInvalid, SubmitError, SubmitRejected, UnexpectedReply
 from scheduler.model.ids import Marker, marker_for, new_job_uuid
 from scheduler.model.runs import Ending, RemoteState, Resources, Runtime
 from scheduler.model.snapshots import StartProbe
@@ -186,3 +187,13 @@ async def test_a_container_runs_in_bubblewrap_with_its_own_root_and_the_tapis_di
     assert (subject.work / "jobs" / marker / "output" / "made").exists()
     assert not (subject.work / "images" / "etc" / "no").exists()
     assert seen.exit_code == 1  # the image itself is read-only
+
+
+async def test_a_command_that_writes_without_end_is_ended_with_all_that_it_started(tmp_path):
+    beside = tmp_path / "beside"
+    script = f"sh -c 'sleep 600; :' {beside} & exec yes"
+    for _ in range(10):  # how much of it was read when it ends is chance
+        with pytest.raises(UnexpectedReply, match="8 MiB"):
+            await asyncio.wait_for(LocalCommands().run(["sh", "-c", script]), 60)
+    left = await LocalCommands().run(["ps", "-eo", "args"])
+    assert str(beside).encode() not in left.stdout
