@@ -1,5 +1,9 @@
 """Fixtures that suites share, and how property tests run: a slow machine is no finding."""
 
+import os
+import sys
+from pathlib import Path
+
 import structlog
 from hypothesis import settings
 
@@ -7,6 +11,9 @@ from testbed.pytest_plugin import cluster, rough_cluster
 from tests.tapipy import tapipy_python
 
 __all__ = ["cluster", "rough_cluster", "tapipy_python"]
+
+# Programs of Berth's start as ``python3``: this interpreter, and not a wrapper that takes half a second to find one.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 settings.register_profile("berth", deadline=None, print_blob=True)
 settings.load_profile("berth")
