@@ -73,8 +73,9 @@ def needs_of(resolved: Resolved[Any], survey: Survey | None = None, unpacked_byt
 class Bringer:
     """Brings images to this host, into ``workshop``. One for the process: it holds the locks.
 
-    keeps_blobs: for the next image that has them; else they go as soon as they were unpacked. Whose source reads an
-    image is each caller's: whoever resolved it there may have what was made of it.
+    keeps_bytes: of blobs and files that may stay for the next image that shares them, None without a limit; with 0
+    blobs go as soon as they were unpacked. Whose source reads an image is each caller's: whoever resolved it there may
+    have what was made of it.
     """
 
     def __init__(
@@ -83,12 +84,12 @@ class Bringer:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         share: Share = Share(),  # noqa: B008 - frozen
-        keeps_blobs: bool = True,
+        keeps_bytes: int | None = None,
     ) -> None:
         self._workshop = workshop
         self._limits, self._share = limits, share
         self._locks, self._turn = Locks(), asyncio.Semaphore(1)
-        self._keeps_blobs, self._users = keeps_blobs, Counter[str]()
+        self._keeps_bytes, self._users = keeps_bytes, Counter[str]()
 
     @property
     def workshop(self) -> Workshop:
@@ -114,17 +115,14 @@ class Bringer:
         The errors of ``learn``; ConversionFailed, or SpecInvalid when this host has no mksquashfs that serves.
         """
         if resolved.config is None:
-            return await self._bring_sif(resolved, source)
+            return self._collected(await self._bring_sif(resolved, source))
         key = converter_key(await installed_version(), mountable)
         name = hashlib.sha256(f"{resolved.manifest_digest};{key}".encode()).hexdigest()
         async with self._locks.of(name):
             made = self._made(name) or await self._make(name, resolved, resolved.config, key, source)
-        return Brought(
-            path=self._workshop.file(made.digest),
-            digest=made.digest,
-            size_bytes=made.size_bytes,
-            needs=await self.learn(resolved, source),
-        )
+        needs = await self.learn(resolved, source)
+        path = self._workshop.used(self._workshop.file(made.digest))
+        return self._collected(Brought(path=path, digest=made.digest, size_bytes=made.size_bytes, needs=needs))
 
     async def _bring_sif(self, resolved: Resolved[Any], source: Source[Any]) -> Brought:
         sif = resolved.manifest.sif
@@ -134,6 +132,12 @@ class Bringer:
         return Brought(path=path, digest=sif.digest, size_bytes=sif.size_bytes, needs=needs_of(resolved))
 
     # -- files -------------------------------------------------------------------------------------------------------
+
+    def _collected(self, brought: Brought) -> Brought:
+        """Where there is too much, what nobody used for longest goes; what was just brought stays."""
+        if self._keeps_bytes:
+            self._workshop.collect(self._keeps_bytes)
+        return brought
 
     def _made(self, name: str) -> Made | None:
         """What an earlier conversion gave, if all of its file is still there."""
@@ -190,7 +194,7 @@ class Bringer:
             yield
         finally:
             self._users.subtract(digests)
-            for digest in () if self._keeps_blobs else digests:
+            for digest in digests if self._keeps_bytes == 0 else ():
                 if not self._users[digest]:
                     self._workshop.remove_blob(digest)
             self._users = +self._users
@@ -216,7 +220,7 @@ class Bringer:
             if not path.exists():
                 with FileSink(path) as sink:
                     await source.fetch(resolved.reference, blob, sink)
-        return path
+            return self._workshop.used(path)
 
     def _unpack(
         self,

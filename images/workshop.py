@@ -13,8 +13,9 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeVar
@@ -25,6 +26,9 @@ from images.records import dump, load
 from scheduler.model.errors import FileRefused, SpecInvalid
 
 Record = TypeVar("Record")
+
+IN_USE_S = 3600.0
+"""After its last use begins, a file may be read for so long: by a conversion, or on its way to a system."""
 
 
 class Locks:
@@ -66,6 +70,27 @@ class Workshop:
         """Whether a finished file is there, all of it."""
         path = self.file(digest)
         return path.exists() and path.stat().st_size == size_bytes
+
+    def used(self, path: Path) -> Path:
+        """Say that a blob or file is used now, and may be for IN_USE_S."""
+        os.utime(path)
+        return path
+
+    def collect(self, most_bytes: int) -> None:
+        """Let go of blobs and files, least recently used first, until those that stay have at most so many bytes.
+
+        What was used within IN_USE_S stays in any case.
+        """
+        now, left_bytes = time.time(), 0
+        for path, found in sorted(self._kept(), key=lambda kept: -kept[1].st_mtime):
+            left_bytes += found.st_size
+            if left_bytes > most_bytes and now - found.st_mtime > IN_USE_S:
+                path.unlink(missing_ok=True)
+
+    def _kept(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in (*self._home.glob("blobs/*"), *self._home.glob("files/*")):
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
     def note(self, kind: str, name: str, record: object) -> None:
         """Keep a record for good: all of it or nothing."""

@@ -109,8 +109,10 @@ class Settings(BaseSettings):
     """A Docker or Podman ``config.json`` whose logins for registries serve all tenants."""
     image_folders: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders of this host from which users may name images as ``oci:`` or archives; none when not said."""
-    image_unpack_limit_mib: int = Field(default=0, ge=0)
-    """How large an image may be, unpacked, that users have looked into on this host; 0 looks into none."""
+    image_unpack_limit_mib: int = Field(default=65_536, ge=0)
+    """How large an image may be, unpacked, that is looked into and converted on this host; 0: none is."""
+    image_cache_limit_mib: int = Field(default=20_480, ge=0)
+    """How much of images stays on this host for those that share layers with them; 0: as little as can be."""
 
     image_push_limit_mib: int = Field(default=0, ge=0)
     """How much each user may push to this server in images; 0 lets nobody."""

@@ -328,7 +328,7 @@ def images(settings: Settings, reading: Reading) -> Images:
         return read
     workshop = Workshop(settings.home / "images")
     limits = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes)
-    return replace(read, bringer=Bringer(workshop, limits=limits, keeps_blobs=False))
+    return replace(read, bringer=Bringer(workshop, limits=limits, keeps_bytes=settings.image_cache_limit_mib * 2**20))
 
 
 def personal_images(

@@ -38,7 +38,7 @@ def may_unpack(world: World, home: Path, limit_bytes: int = 2**20) -> None:
     images = world.ports.images
     assert images is not None
     limits = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes)
-    bringer = Bringer(Workshop(home), limits=limits, keeps_blobs=False)
+    bringer = Bringer(Workshop(home), limits=limits, keeps_bytes=0)
     world.ports = replace(world.ports, images=replace(images, bringer=bringer))
     world.app.state.edge = replace(world.app.state.edge, ports=world.ports)
 
@@ -175,7 +175,8 @@ def no_store() -> Any:
 
 async def test_the_settings_say_what_may_be_reached(looked_up: Callable[[str, str], None], tmp_path: Path):
     looked_up("inside.org", "10.0.0.1")
-    images = wiring.images(Settings(home=tmp_path, plain_http_registries=("inside.org:5000",)), no_store)
+    settings = Settings(home=tmp_path, plain_http_registries=("inside.org:5000",), image_unpack_limit_mib=0)
+    images = wiring.images(settings, no_store)
     assert images.bringer is None
     with pytest.raises(FileRefused, match="not a public address"):
         await images.source.resolve(parse_reference("inside.org/app"), AMD64)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import subprocess
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +19,7 @@ from images.needs import Source
 from images.origins import Origins
 from images.reference import parse_reference
 from images.streams import Limits
-from images.workshop import Workshop
+from images.workshop import IN_USE_S, Workshop
 from scheduler.model.errors import SpecInvalid
 from tests.fakes.images import file, oci_image
 from tests.fakes.registry import always, content, digest_of
@@ -216,3 +218,18 @@ async def test_a_sif_on_the_web_is_kept_as_it_came(world):
 async def test_a_file_on_a_system_is_not_for_this_host_to_read(world):
     with pytest.raises(SpecInvalid, match="lies on a system"):
         await world.origins.resolve(parse_reference("/apps/tool.sif"), AMD64)
+
+
+def test_what_nobody_used_for_longest_goes_first_and_what_is_in_use_stays(tmp_path):
+    shop, digests = Workshop(tmp_path), [f"sha256:{number:064x}" for number in range(4)]
+    old_s = time.time() - 2 * IN_USE_S
+    for number, digest in enumerate(digests):
+        path = shop.blob(digest) if number % 2 else shop.file(digest)
+        path.write_bytes(bytes(10))
+        os.utime(path, (old_s + number, old_s + number))
+    shop.used(shop.file(digests[0]))
+    shop.collect(most_bytes=20)
+    there = [shop.blob(digest).exists() or shop.file(digest).exists() for digest in digests]
+    assert there == [True, False, False, True]
+    shop.collect(most_bytes=0)
+    assert shop.file(digests[0]).exists()
