@@ -320,9 +320,12 @@ def _fetched(meter: Metered, total_bytes: int) -> dict[str, Any]:
 
 
 async def _mountable(ports: Ports, system: System, policy: ImagePolicy) -> frozenset[Compressor]:
-    """What every class of nodes there mounts, as far as it is known; nothing where nobody has looked."""
+    """What every class of nodes there mounts, as far as it is known; all where nobody has looked.
+
+    What is packed before the first look and after it would otherwise share no bytes.
+    """
     async with ports.reading() as db:
         probed = await NodeFactsStore(db).of_system(system.tenant, system.id)
     runtimes = [one for nodes in nodes_of(system, policy, probed).values() for one in nodes.facts.runtimes or ()]
     tried = [runtime.compressors for runtime in runtimes if runtime.compressors]
-    return frozenset(word for word in Compressor if tried and all(word in compressors for compressors in tried))
+    return frozenset(word for word in Compressor if all(word in compressors for compressors in tried))
