@@ -22,7 +22,8 @@ def write(folder: Path) -> Path:
     """Write an OCI layout with the shell, a few programs and the libraries they need; returns ``folder``."""
     shutil.rmtree(folder, ignore_errors=True)
     programs = [Path(found) for name in PROGRAMS if (found := shutil.which(name))]
-    write_layout(folder, _layer(programs, {library for program in programs for library in _libraries(program)}), CONFIG)
+    layer = _layer(programs, {library for program in programs for library in _libraries(program)})
+    write_layout(folder, [layer], CONFIG)
     return folder
 
 

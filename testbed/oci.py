@@ -6,10 +6,12 @@ import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 DEMO_REFERENCE = "demo/busybox:1"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 # Passes on to any command, so that both of an image's ways to say what to run (entrypoint and command) are exercised.
 _ENTRYPOINT = """#!/bin/sh
@@ -32,7 +34,7 @@ _EPOCH = "1970-01-01T00:00:00Z"
 def write_demo_image(folder: Path, busybox: Path) -> str:
     """Write the image's OCI layout into ``folder`` (created) and return the digest of its manifest."""
     applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True, timeout=10).stdout.split()
-    return write_layout(folder, layer_tar(busybox.read_bytes(), applets), _CONFIG)
+    return write_layout(folder, [layer_tar(busybox.read_bytes(), applets)], _CONFIG)
 
 
 def layer_tar(busybox: bytes, applets: list[str]) -> bytes:
@@ -53,8 +55,8 @@ def layer_tar(busybox: bytes, applets: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-def write_layout(folder: Path, layer: bytes, config: dict[str, Any]) -> str:
-    """Write a one-layer image as an OCI layout and return its manifest's digest."""
+def write_layout(folder: Path, layers: Sequence[bytes], config: dict[str, Any], level: int = 9) -> str:
+    """Write an image of these tars as an OCI layout and return its manifest's digest. level: of gzip."""
     blobs = folder / "blobs/sha256"
     blobs.mkdir(parents=True)
 
@@ -68,7 +70,7 @@ def write_layout(folder: Path, layer: bytes, config: dict[str, Any]) -> str:
         "architecture": "amd64",
         "os": "linux",
         "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]},
         "history": [{"created": _EPOCH, "created_by": "berth testbed"}],
     }
     manifest: dict[str, Any] = {
@@ -76,7 +78,7 @@ def write_layout(folder: Path, layer: bytes, config: dict[str, Any]) -> str:
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": blob(_json(described), "application/vnd.oci.image.config.v1+json"),
         # mtime=0: gzip would otherwise write the time of day into its header.
-        "layers": [blob(gzip.compress(layer, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip")],
+        "layers": [blob(gzip.compress(layer, level, mtime=0), LAYER_TYPE) for layer in layers],
     }
     entry = blob(_json(manifest), manifest["mediaType"])
     (folder / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))

@@ -38,7 +38,7 @@ def write_mpi_image(
         for name in ("dev", "etc", "home", "proc", "root", "sys", "tmp"):
             tar.addfile(_folder(name))
     config: dict[str, Any] = {"Env": ["PATH=/usr/bin"], "Cmd": [program], "Labels": labels or {}}
-    return write_layout(folder, buffer.getvalue(), config)
+    return write_layout(folder, [buffer.getvalue()], config)
 
 
 def _loaded(root: Path, program: str) -> list[str]:

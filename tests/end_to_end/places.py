@@ -153,7 +153,7 @@ def push_large_image(cluster: Cluster, folder: Path) -> None:
         ballast = tarfile.TarInfo("ballast")
         ballast.size = BALLAST_BYTES
         tar.addfile(ballast, io.BytesIO(random.Random(cluster.spec.name).randbytes(BALLAST_BYTES)))
-    write_layout(folder, buffer.getvalue(), {"Env": ["PATH=/bin"], "Cmd": ["sh"]})
+    write_layout(folder, [buffer.getvalue()], {"Env": ["PATH=/bin"], "Cmd": ["sh"]})
     cluster.push_image(folder, LARGE_IMAGE)
 
 

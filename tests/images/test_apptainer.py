@@ -86,7 +86,7 @@ def outcome(done):
 @pytest.mark.parametrize("name", CONFIGS)
 async def test_an_image_behaves_as_after_apptainer_build(name, busybox, place, ssh):
     config = CONFIGS[name]
-    write_layout(place / f"{name}.oci", busybox, config)
+    write_layout(place / f"{name}.oci", [busybox], config)
     await our_files(busybox, config, place, name)
     built = ssh(f"apptainer -q build {name}.theirs.sif oci:{name}.oci")
     assert built.returncode == 0, built.stderr

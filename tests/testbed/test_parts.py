@@ -79,7 +79,7 @@ def test_every_daemon_that_a_machine_starts_is_in_the_table():
 
 
 def test_the_demo_image_is_the_same_bytes_each_time(tmp_path):
-    digests = {write_layout(tmp_path / name, layer_tar(b"busybox", ["sh", "ls"]), {"Cmd": ["sh"]}) for name in "ab"}
+    digests = {write_layout(tmp_path / name, [layer_tar(b"busybox", ["sh", "ls"])], {"Cmd": ["sh"]}) for name in "ab"}
     assert len(digests) == 1
     files = [
         sorted((p.relative_to(tmp_path / n), p.read_bytes()) for p in (tmp_path / n).rglob("*") if p.is_file())
@@ -89,7 +89,7 @@ def test_the_demo_image_is_the_same_bytes_each_time(tmp_path):
 
 
 def test_the_demo_image_names_its_blobs_by_their_content(tmp_path):
-    write_layout(tmp_path / "image", layer_tar(b"busybox", ["sh"]), {})
+    write_layout(tmp_path / "image", [layer_tar(b"busybox", ["sh"])], {})
     blobs = list((tmp_path / "image/blobs/sha256").iterdir())
     assert len(blobs) == 3
     assert all(hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name for blob in blobs)
