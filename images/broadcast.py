@@ -10,16 +10,18 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from images.staging import RelayPlan, SbcastPlan, sbcast_argv, sbcast_block_bytes, sbcast_rounds
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import StagedFile
 
 PROGRAM = Path(__file__).with_name("programs") / "relay.py"
+REPORT_NAME = "report"
 FALLBACK_FANOUT_NODES = 2
 LEAST_SHARE = 0.1
 """Of a link's rate: below that a parent is slow, and passed over."""
@@ -45,6 +47,16 @@ class Errand:
     @property
     def meeting(self) -> str:
         return posixpath.join(self.folder, "meeting")
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Those that must be there when the job begins."""
+        return self.folder, self.meeting
+
+    @property
+    def report(self) -> str:
+        """What came of it, node by node."""
+        return posixpath.join(self.folder, REPORT_NAME)
 
     def __post_init__(self) -> None:
         for field in ("folder", "source", "destination"):
@@ -78,6 +90,56 @@ def errand_files(plan: RelayPlan, errand: Errand, token: str) -> tuple[StagedFil
         StagedFile(_in(errand, "index"), index, 0o600),
         StagedFile(_in(errand, "token"), token.encode("ascii"), 0o600),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What nodes reported of a broadcast. read_from: ``copies`` or ``store``, what they read in the end; else unknown.
+
+    nodes: with a copy by the relay. ready_s: until the last of them had it; None where some had none. moved_bytes:
+    between nodes, and from the store to the first. troubles: why a node had none, by its name.
+    """
+
+    read_from: str
+    nodes: int
+    ready_s: float | None
+    moved_bytes: int
+    troubles: Mapping[str, str]
+
+
+def outcome_of(report: str) -> Outcome:
+    """Read a report; the last word of each node counts, and lines of other programs are passed over."""
+    read_from, last = "", {}
+    for line in report.splitlines():
+        said = _object(line)
+        if isinstance(node := said.get("node"), str):
+            last[node] = said
+        read_from = said.get("read_from", read_from)
+    ready_s = [said["ready_s"] for said in last.values() if isinstance(said.get("ready_s"), int | float)]
+    arrivals = [said.get("bytes_in") for said in last.values()]
+    moved = [count for each in arrivals if isinstance(each, dict) for count in each.values() if isinstance(count, int)]
+    return Outcome(
+        read_from=read_from if read_from in ("copies", "store") else "",
+        nodes=len(ready_s),
+        ready_s=max(ready_s) if ready_s and len(ready_s) == len(last) else None,
+        moved_bytes=sum(moved),
+        troubles={
+            node: f"{said.get('outcome')}: {said.get('why', '')}"[:200]
+            for node, said in last.items()
+            if said.get("outcome") != "ok"
+        },
+    )
+
+
+def _object(line: str) -> dict[str, Any]:
+    """The JSON object that a line is; empty for any other line."""
+    if not line.startswith("{"):
+        return {}
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def preamble(plan: RelayPlan | SbcastPlan, errand: Errand) -> str:

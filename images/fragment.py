@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from shlex import quote
 
+COPIES, STORE = '{"read_from": "copies"}', '{"read_from": "store"}'
+"""Last lines of a report: what the nodes read in the end."""
+
 MOST_WORDS = 500
 """Most characters of a reason that a job prints."""
 
 
-def at(path: str, size_bytes: int, broadcast: str = "", copy: str = "") -> bytes:
+def at(path: str, size_bytes: int, broadcast: str = "", copy: str = "", report: str = "") -> bytes:
     """The image lies in the store at ``path``.
 
     broadcast: lines that end well once each node has it at ``copy``; where they fail, the store's own file is read.
+    What they say goes to the file ``report``, which ends with which of the two it was.
     """
     lines = [
         "# Where the image of this job lies. Written by Berth.",
@@ -25,7 +29,8 @@ def at(path: str, size_bytes: int, broadcast: str = "", copy: str = "") -> bytes
         "    image=",
     ]
     if broadcast:
-        lines += [f"elif ( {broadcast.rstrip()} ); then", f"    image={quote(copy)}", "else"]
+        lines += [f"elif ( {broadcast.rstrip()} ) > {quote(report)} 2>&1; then", f"    image={quote(copy)}"]
+        lines += [f"    echo {quote(COPIES)} >> {quote(report)}", "else", f"    echo {quote(STORE)} >> {quote(report)}"]
         lines += ['    echo "tapisjob: nodes get no copies of their own; they read $image" >&2']
     return "\n".join([*lines, "fi", ""]).encode()
 

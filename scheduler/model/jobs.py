@@ -222,7 +222,8 @@ class Fact:
     """Something that happened to a job, with what it changes in the job's row.
 
     ``changes`` holds fields of Job by name. ``attempt`` holds fields of the leading Attempt by name.
-    ``attempt_event`` is the event for the attempt's own table when it differs; ``message`` is for people.
+    ``attempt_event`` is the event for the attempt's own table when it differs; ``message`` is for people. ``told`` is a
+    line of history that stands before it.
     """
 
     event: Event
@@ -230,6 +231,7 @@ class Fact:
     attempt: Mapping[str, Any] = field(default_factory=dict)
     attempt_event: Event | None = None
     message: str = ""
+    told: HistoryEvent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

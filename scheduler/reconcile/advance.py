@@ -133,7 +133,7 @@ class Advance:
         if isinstance(outcome, Attempt):
             await held.intend(outcome, *before)
         else:
-            await held.record(*before, outcome, last=outcome.event in LAST)
+            await held.record(*before, outcome, event=outcome.told, last=outcome.event in LAST)
 
     async def _wait(self, held: Held, error: Exception) -> float:
         """Say what is waited for; before submission a job is BLOCKED when it happens again."""

@@ -13,6 +13,7 @@ from scheduler.model.errors import FileMissing
 from scheduler.model.jobs import ArchiveMode, Fact, Job
 from scheduler.model.runs import CONDITIONS, Ending, Observation
 from scheduler.model.states import Condition, Event
+from scheduler.reconcile.on_nodes import image_on_nodes
 from scheduler.reconcile.sides import archive_side, exec_side, place_of_job
 from scheduler.reconcile.steps import Hands
 from scheduler.reconcile.transfer import Progress, copy_tree
@@ -26,14 +27,15 @@ async def archive(job: Job, hands: Hands) -> Fact:
     kept = "outputs were not archived, as asked"
     if keeps_outputs(job):
         kept = await _keep_outputs(job, hands)
+    told = await image_on_nodes(job, hands)
     if ended_well(job):
         outcome = {"condition": Condition.NORMAL_COMPLETION, "remote_outcome": "FINISHED"}
-        return Fact(Event.ARCHIVED, outcome, message=f"the job ended well; {kept}")
+        return Fact(Event.ARCHIVED, outcome, message=f"the job ended well; {kept}", told=told)
     outcome = {
         "condition": CONDITIONS[_ending(job)],
         "remote_outcome": "FAILED" if keeps_outputs(job) else "FAILED_SKIP_ARCHIVE",
     }
-    return Fact(Event.FAILED, outcome, message=f"{ending_in_words(job.observation)}; {kept}")
+    return Fact(Event.FAILED, outcome, message=f"{ending_in_words(job.observation)}; {kept}", told=told)
 
 
 def ended_well(job: Job) -> bool:

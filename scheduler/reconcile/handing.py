@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,9 +63,10 @@ class Handing:
         elif not await self._is_handed(marker):
             index = await keeper.index(self.copy.file_digest) if isinstance(plan, RelayPlan) else None
             errand = self._errand(marker, policy, held, index)
-            lines = fragment.at(held.path, held.size_bytes, preamble(plan, errand), errand.destination)
+            broadcast = preamble(plan, errand)
+            lines = fragment.at(held.path, held.size_bytes, broadcast, errand.destination, errand.report)
             files = errand_files(plan, errand, secrets.token_hex(32)) if isinstance(plan, RelayPlan) else ()
-            await self._stage(attempt, lines, *files)
+            await self._stage(attempt, lines, files, errand.directories)
         return True
 
     async def give_up(self, marker: Marker) -> None:
@@ -75,10 +77,10 @@ class Handing:
         async with self.ports.reading() as db:
             return await CopyStore(db).get(marker)
 
-    async def _stage(self, attempt: Attempt, lines: bytes, *files: StagedFile) -> None:
-        folder = self._folder(attempt.marker)
-        told = StagedFile(posixpath.join(folder, IMAGE_NAME), lines, 0o600)
-        directories = (posixpath.join(folder, FOLDER),) if files else ()
+    async def _stage(
+        self, attempt: Attempt, lines: bytes, files: Sequence[StagedFile] = (), directories: tuple[str, ...] = ()
+    ) -> None:
+        told = StagedFile(posixpath.join(self._folder(attempt.marker), IMAGE_NAME), lines, 0o600)
         backend = await self.side.backend(self.ports, attempt.run.job_type)
         await backend.stage(StagePlan(marker=attempt.marker, directories=directories, files=(*files, told)))
 
@@ -93,18 +95,28 @@ class Handing:
         return True
 
     def _folder(self, marker: Marker) -> str:
-        return posixpath.join(marker_root(self.side.system, self.side.login_user), checked_marker(marker))
+        return folder_of(self.side, marker)
 
     def _errand(self, marker: Marker, policy: ImagePolicy, held: Held, index: Index | None) -> Errand:
         name = posixpath.basename(held.path)
         chunks = index.chunks if index is not None else ()
         return Errand(
-            folder=posixpath.join(self._folder(marker), FOLDER),
+            folder=broadcast_folder(self.side, marker),
             source=held.path,
             destination=posixpath.join(policy.local_dir, f"berth-images-{self.side.login_user}", name),
             index="".join(f"{chunk.length_bytes} {chunk.sha256}\n" for chunk in chunks),
             link_bytes_per_s=policy.link_bytes_per_s,
         )
+
+
+def folder_of(side: Side, marker: Marker) -> str:
+    """The marker directory of an attempt; absolute, on the system."""
+    return posixpath.join(marker_root(side.system, side.login_user), checked_marker(marker))
+
+
+def broadcast_folder(side: Side, marker: Marker) -> str:
+    """Where an attempt's broadcast finds what it needs, and leaves its report."""
+    return posixpath.join(folder_of(side, marker), FOLDER)
 
 
 def plan_for(

@@ -380,14 +380,19 @@ def test_an_image_that_is_gone_from_the_store_or_not_whole_is_not_run(host):
 
 
 @pytest.mark.parametrize(
-    ("lines", "runs", "said"),
-    [("cd / &&\ntrue\n", "/local/copy", b""), ("exit 3\n", "/store's image", b"nodes get no copies of their own")],
+    ("lines", "runs", "read", "said"),
+    [
+        ("cd / &&\ntrue\n", "/local/copy", "copies", b""),
+        ("echo no; exit 3\n", "/store's image", "store", b"nodes get no copies of their own"),
+    ],
     ids=["ends well", "fails"],
 )
-def test_each_node_runs_its_own_copy_or_the_stores_file_where_the_broadcast_failed(host, lines, runs, said):
-    tell(host, fragment.at(str(an_image(host)), 8, lines, "/local/copy"))
+def test_each_node_runs_its_own_copy_or_the_stores_file_where_the_broadcast_failed(host, lines, runs, read, said):
+    report = host.root / "the report"
+    tell(host, fragment.at(str(an_image(host)), 8, lines, "/local/copy", str(report)))
     done = awaiting_its_image(host)
     assert done.returncode == 0
+    assert report.read_text().endswith(f'{{"read_from": "{read}"}}\n')
     assert host.argv()[-2].endswith(runs.replace("/store", "/the store"))
     assert said in done.stderr
 

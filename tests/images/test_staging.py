@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.broadcast import Errand, errand_files, preamble
+from images.broadcast import Errand, Outcome, errand_files, outcome_of, preamble
 from images.pools import NodePool, PrePull, ToMachines, pool_plans, region_plan
 from images.programs import relay
 from images.staging import (
@@ -327,3 +327,31 @@ def test_an_image_crosses_into_a_region_once(nodes, way):
     assert (first.copy_bytes, again.copy_bytes) == (GB, 0)
     assert first.delivery is again.delivery is way
     assert first.key == "blobs/sha256/" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("report", "outcome"),
+    [
+        (
+            'srun: job 7 queued\n{"node": "n1", "outcome": "ok", "ready_s": 2.5, "bytes_in": {"source": 9}}\n'
+            '{"node": "n2", "outcome": "ok", "ready_s": 4.0, "bytes_in": {"n1": 9}}\n{"read_from": "copies"}\n',
+            Outcome(read_from="copies", nodes=2, ready_s=4.0, moved_bytes=18, troubles={}),
+        ),
+        (
+            '{"node": "n1", "outcome": "ok", "ready_s": 2.5, "bytes_in": {}}\n'
+            '{"node": "n2", "outcome": "no_space", "why": "full"}\n{"read_from": "store"}\n',
+            Outcome(read_from="store", nodes=1, ready_s=None, moved_bytes=0, troubles={"n2": "no_space: full"}),
+        ),
+        (
+            '{"node": "n1", "outcome": "cannot_write"}\n{"node": "n1", "outcome": "ok", "ready_s": 1}\n',
+            Outcome(read_from="", nodes=1, ready_s=1, moved_bytes=0, troubles={}),
+        ),
+        (
+            '{"read_from": 5}\n[]\n{"node": 1}\n{"a"\n',
+            Outcome(read_from="", nodes=0, ready_s=None, moved_bytes=0, troubles={}),
+        ),
+    ],
+    ids=["all have copies", "a node has none", "a second try", "no report"],
+)
+def test_a_report_tells_what_came_of_a_broadcast(report, outcome):
+    assert outcome_of(report) == outcome
