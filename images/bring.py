@@ -74,8 +74,8 @@ class Bringer:
     """Brings images to this host, into ``workshop``. One for the process: it holds the locks.
 
     keeps_bytes: of blobs and files that may stay for the next image that shares them, None without a limit; with 0
-    blobs go as soon as they were unpacked. Whose source reads an image is each caller's: whoever resolved it there may
-    have what was made of it.
+    blobs go as soon as they were unpacked. turn: who unpacks and converts, one at a time. Whose source reads an image
+    is each caller's: whoever names a digest that is in the workshop has it.
     """
 
     def __init__(
@@ -85,10 +85,11 @@ class Bringer:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         share: Share = Share(),  # noqa: B008 - frozen
         keeps_bytes: int | None = None,
+        turn: asyncio.Semaphore | None = None,
     ) -> None:
         self._workshop = workshop
         self._limits, self._share = limits, share
-        self._locks, self._turn = Locks(), asyncio.Semaphore(1)
+        self._locks, self._turn = Locks(), turn or asyncio.Semaphore(1)
         self._keeps_bytes, self._users = keeps_bytes, Counter[str]()
 
     @property

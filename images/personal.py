@@ -41,6 +41,10 @@ class Personal:
         """Images as this user may read them at the moment of each question."""
         return _View(self, tenant, user)
 
+    async def reads_alone(self, reference: Reference, tenant: str, user: str) -> bool:
+        """Whether what this user reads there may be hidden from others: a file of the user's, or read by own logins."""
+        return isinstance(reference, PushedReference) or bool(await self._own(tenant, user))
+
     async def now(self, reference: Reference, tenant: str, user: str) -> Source[Any]:
         """Where the user reads it now, with the logins of this moment; what a user pushed is read without any."""
         if self._pushed is not None and isinstance(reference, PushedReference):

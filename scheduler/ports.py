@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from backends.base import Backend, Storage
 from images.bring import Bringer
+from images.bringers import Bringers, ReadsAlone, all_read_alike
 from images.credentials import Login
 from images.pushed import Pushes
+from images.reference import Reference
 from images.sources import Source
 from placement.problem import Ask, Problem
 from scheduler.judge import Judge
@@ -57,11 +59,12 @@ async def nothing_to_close() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Where images are read from. ``bringer`` looks into their files; None where that is not allowed.
+    """Where images are read from. ``bringer`` looks into files that all may read; None where that is not allowed.
 
     source: as the operator's logins let them be read. public: as they are read without any login; None where nobody
     has one. sources: as a user of a tenant may read them; None where all read them alike. try_login: shows a login to
     a registry, as ``images.access.try_login`` does. pushes: the files that users pushed; None where nobody may.
+    reads_alone: whether a user may read there what others may not. bringers: who brings for whom; None: one for all.
     """
 
     source: Source[Any]
@@ -71,6 +74,12 @@ class Images:
     sources: Callable[[str, str], Source[Any]] | None = None
     try_login: Callable[[str, Login], Awaitable[bool]] | None = None
     pushes: Pushes | None = None
+    reads_alone: ReadsAlone = all_read_alike
+    bringers: Bringers | None = None
+
+    async def bringer_for(self, reference: Reference, tenant: str, user: str) -> Bringer | None:
+        """Who brings an image for this user; None where no files are looked into."""
+        return self.bringer if self.bringers is None else await self.bringers.of(reference, tenant, user)
 
     def source_for(self, tenant: str, user: str) -> Source[Any]:
         """Images as this user may read them: with the user's own logins, then the operator's."""

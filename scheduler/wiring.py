@@ -28,6 +28,7 @@ from backends.ssh.connection import SshConnection, verify
 from backends.ssh.storage import SftpStorage
 from images.access import try_login
 from images.bring import Bringer
+from images.bringers import Bringers
 from images.credentials import Login, Logins, docker_config, no_logins
 from images.exchange import Exchange, Rules
 from images.origins import Origins
@@ -326,9 +327,13 @@ def images(settings: Settings, reading: Reading) -> Images:
     limit_bytes = settings.image_unpack_limit_mib * 2**20
     if not limit_bytes:
         return read
-    workshop = Workshop(settings.home / "images")
-    limits = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes)
-    return replace(read, bringer=Bringer(workshop, limits=limits, keeps_bytes=settings.image_cache_limit_mib * 2**20))
+    limits, turn = Limits(unpacked_bytes=limit_bytes, file_bytes=limit_bytes), asyncio.Semaphore(1)
+
+    def open_at(home: Path) -> Bringer:
+        return Bringer(Workshop(home), limits=limits, keeps_bytes=settings.image_cache_limit_mib * 2**20, turn=turn)
+
+    bringers = Bringers(settings.home / "images", open_at, read.reads_alone)
+    return replace(read, bringer=bringers.shared, bringers=bringers)
 
 
 def personal_images(
@@ -360,11 +365,13 @@ def personal_images(
 
     public = open_as(no_logins)
     shared = open_as(operators) if operators else public
+    personal = Personal(shared, own, operators or no_logins, open_as, pushed if pushes else None)
     return Images(
         shared,
         aclose=aclose,
         public=public,
-        sources=Personal(shared, own, operators or no_logins, open_as, pushed if pushes else None).of,
+        sources=personal.of,
         try_login=partial(try_login, exchange),
         pushes=pushes,
+        reads_alone=personal.reads_alone,
     )

@@ -196,12 +196,14 @@ class Deliver:
         """WANTED -> PRESENT, by what is not done yet of fetching, converting and sending."""
         copy, began_s = held.copy, time.monotonic()
         meter = Metered(images.source_for(copy.tenant, copy.asked_by))
-        resolved = await meter.resolve(parse_reference(copy.reference), store.policy.platform)
+        reference = parse_reference(copy.reference)
+        resolved = await meter.resolve(reference, store.policy.platform)
         if resolved.manifest_digest != copy.manifest_digest:
             raise TagMoved(f"{shown(copy.reference)} means another image now than when it was resolved; submit again")
         await held.write(state=CopyState.FETCHING, total_bytes=resolved.manifest.size_bytes, done_bytes=0, message="")
         held.follow = lambda: _fetched(meter, resolved.manifest.size_bytes)
         mountable = await _mountable(self._ports, store.side.system, store.policy)
+        bringer = await images.bringer_for(reference, copy.tenant, copy.asked_by) or bringer
         brought = await bringer.bring(resolved, mountable, meter)
         made_s = time.monotonic()
         async with self._ports.transaction() as db:

@@ -44,8 +44,9 @@ async def inspect(ports: Ports, caller: Principal, reference: str, platform: str
         )
     source = ports.images.source_for(caller.tenant, caller.username)
     resolved = await source.resolve(parsed, target)
-    if deep and ports.images.bringer is not None:
-        return Inspected(resolved, await ports.images.bringer.learn(resolved, source))
+    bringer = await ports.images.bringer_for(parsed, caller.tenant, caller.username) if deep else None
+    if bringer is not None:
+        return Inspected(resolved, await bringer.learn(resolved, source))
     return Inspected(resolved, needs_of(resolved))
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from images.bring import Bringer
+from images.bringers import Bringers
 from images.convert import Compressor
 from images.errors import BlobCorrupt, ImageUnusable
 from images.needs import Source
@@ -233,3 +234,22 @@ def test_what_nobody_used_for_longest_goes_first_and_what_is_in_use_stays(tmp_pa
     assert there == [True, False, False, True]
     shop.collect(most_bytes=0)
     assert shop.file(digests[0]).exists()
+
+
+async def test_what_one_user_alone_may_read_does_not_lie_where_others_images_are_made(world, tmp_path):
+    async def alone(reference, tenant, user):
+        return user == "alice"
+
+    bringers = Bringers(tmp_path / "all", lambda home: Bringer(Workshop(home)), alone)
+    found = await world.origins.resolve(parse_reference("reg.org/app:1"), AMD64)
+    alices, again, elsewhere, bobs = [
+        await bringers.of(found.reference, tenant, user)
+        for tenant, user in (("dev", "alice"), ("dev", "alice"), ("other", "alice"), ("dev", "bob"))
+    ]
+    assert alices is again
+    assert len({alices, elsewhere, bobs}) == 3
+    assert bobs is bringers.shared
+    brought = await alices.bring(found, ZSTD, world.origins)
+    for other in (elsewhere, bobs):
+        digests = [brought.digest, *(blob.digest for blob in found.manifest.layers)]
+        assert not any(other.workshop.file(each).exists() or other.workshop.blob(each).exists() for each in digests)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.bring import Bringer
+from images.bringers import Bringers
 from images.pushed import Pushes
 from images.workshop import Workshop
 from scheduler.model.images import PushedImage
@@ -38,7 +39,8 @@ async def world(database: Database, tmp_path: Path) -> ImageWorld:
     pushes = Pushes(tmp_path / "pushed", 2**30)
     exchange = world.tenant.access.exchange
     images = personal_images(exchange, None, (), database.reading, nothing_to_close, pushes)
-    world.images = replace(images, bringer=Bringer(Workshop(tmp_path / "workshop")))
+    bringers = Bringers(tmp_path / "workshop", lambda home: Bringer(Workshop(home)), images.reads_alone)
+    world.images = replace(images, bringer=bringers.shared, bringers=bringers)
     World.restart(world)
     return world
 
@@ -65,6 +67,7 @@ async def test_it_comes_to_the_store_and_the_job_as_it_was_pushed(world: ImageWo
             break
         await world.run()
     assert world.image_of(attempt) == SQUASHFS
+    assert not world.images.bringer.workshop.blob(DIGEST).exists(), "where others' images are made"
     assert (job.image.reference, job.image.is_private, attempt.run.image_is_private) == (PUSHED, True, True)
     assert not world.tenant.web.asked
 
