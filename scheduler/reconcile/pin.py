@@ -1,7 +1,8 @@
 """PENDING: what a job's image name means is found out once, before the job is placed; from then on it is that content.
 
 Only where it matters: where a system that the job may go to keeps images. Of all other jobs the runtime on the system
-reads the name, as it does of names that Berth cannot read.
+reads the name, as it does of names that Berth cannot read. Where MPI or GPUs are asked for, which an image runs with on
+some nodes and not on others, its files are looked into as well, for a while: they come to this host in any case.
 """
 
 from __future__ import annotations
@@ -19,22 +20,27 @@ from images.manifests import Platform
 from images.policy import USUAL_PLATFORM, ImagePolicy
 from images.reference import parse_reference
 from images.sources import Resolved, Source
-from scheduler.model.errors import CredentialRefused, NotFound, NothingLearnt, SpecInvalid, Stale, StaleJob
+from scheduler.model.errors import BerthError, CredentialRefused, NotFound, NothingLearnt, SpecInvalid, Stale, StaleJob
 from scheduler.model.images import PinnedImage
 from scheduler.model.jobs import Fact, HistoryEvent, Job, JobSpec
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.states import Condition, Event
 from scheduler.model.units import format_size
+from scheduler.model.verdicts import ImageAsk
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.held import Held
 from scheduler.reconcile.image_names import as_runtimes_read, is_readable, kept_by, shown
 from scheduler.reconcile.loop import Crew
+from scheduler.store.images import ImageStore
 from scheduler.store.systems import SystemStore
 
 log = structlog.get_logger()
 
 AGAIN_S, LONGEST_WAIT_S = 5.0, 300.0
 """Until a registry that did not answer is asked again: at first, and at most."""
+
+LEARN_S = 900.0
+"""How long a job waits at most for what its image needs; then it is placed without."""
 
 SOON_S = 1.0
 """Until those look again who came while their image was being looked up."""
@@ -95,7 +101,10 @@ class Pins:
 
     async def _resolve(self, images: Images, wanted: Wanted, group: Sequence[Held]) -> None:
         try:
-            pinned = await self._pinned(images, wanted)
+            resolved = await self._resolved(images, wanted)
+            pinned = await self._pinned(images, wanted, resolved)
+            if any(_is_particular(held.job.spec) for held in group):
+                await self._learn(images, wanted, resolved, group)
         except HOPELESS as error:
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION}
             await self._write_all(group, Fact(Event.FAILED, outcome, message=f"its image cannot be used: {error}"))
@@ -107,9 +116,35 @@ class Pins:
         finally:
             self._in_hand.difference_update(group)
 
-    async def _pinned(self, images: Images, wanted: Wanted) -> PinnedImage:
-        reference, source = parse_reference(wanted.image), images.source_for(wanted.tenant, wanted.user)
-        resolved = await source.resolve(reference, wanted.platform)
+    async def _resolved(self, images: Images, wanted: Wanted) -> Resolved[Any]:
+        source = images.source_for(wanted.tenant, wanted.user)
+        return await source.resolve(parse_reference(wanted.image), wanted.platform)
+
+    async def _learn(self, images: Images, wanted: Wanted, resolved: Resolved[Any], group: Sequence[Held]) -> None:
+        """Find out what the image needs, unless that is known; what goes wrong is told when the image is brought."""
+        async with self._ports.reading() as db:
+            if await ImageStore(db).needs_of([resolved.manifest_digest]):
+                return
+        bringer = await images.bringer_for(resolved.reference, wanted.tenant, wanted.user)
+        if bringer is None:
+            return
+        size = format_size(resolved.manifest.size_bytes)
+        await self._tell(group, f"looking into its image ({size} to fetch), to see where it runs")
+        try:
+            async with asyncio.timeout(LEARN_S):
+                needs = await bringer.learn(resolved, images.source_for(wanted.tenant, wanted.user))
+        except (BerthError, TimeoutError) as error:
+            log.warning("image not looked into", image=shown(wanted.image), why=str(error) or "it takes too long")
+            return
+        async with self._ports.transaction() as db:
+            await ImageStore(db).put_needs(resolved.manifest_digest, needs, self._ports.clock())
+
+    async def _tell(self, group: Sequence[Held], words: str) -> None:
+        for held in group:
+            with contextlib.suppress(StaleJob):  # the write with the answer learns of it
+                await held.say(words)
+
+    async def _pinned(self, images: Images, wanted: Wanted, resolved: Resolved[Any]) -> PinnedImage:
         return PinnedImage(
             name=wanted.image,
             reference=as_runtimes_read(resolved),
@@ -159,6 +194,12 @@ class Pins:
             description=words + (", private" if pinned.is_private else ""),
             at=self._ports.clock(),
         )
+
+
+def _is_particular(spec: JobSpec) -> bool:
+    """Whether more than the processor decides on which nodes its image runs."""
+    ask = ImageAsk.of(spec)
+    return ask is not None and (ask.mpi or ask.gpus)
 
 
 def _policies(spec: JobSpec, keepers: Mapping[str, ImagePolicy]) -> Sequence[ImagePolicy]:

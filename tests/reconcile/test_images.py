@@ -78,6 +78,33 @@ async def test_a_name_is_resolved_once_before_the_job_is_placed(world: ImageWorl
     assert history.index("IMAGE_RESOLVED") < history.index("PLACEMENT")
 
 
+async def needs_known(world: ImageWorld) -> bool:
+    digest = world.tenant.registry.tags["app", "1"]
+    async with world.database.reading() as db:
+        return digest in await ImageStore(db).needs_of([digest])
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_known"),
+    [({"is_mpi": True}, True), ({"resources": Resources(gpus_per_node=1)}, True), ({}, False)],
+    ids=["MPI", "GPUs", "neither"],
+)
+async def test_where_an_image_runs_matters_its_files_are_seen_before_the_job_is_placed(world, asked, is_known):
+    [job] = await world.submit(image=IMAGE, **asked)
+    while (await world.job(job)).image is None:
+        await world.run()
+    assert (await world.job(job)).state is S.PENDING
+    assert await needs_known(world) is is_known
+
+
+async def test_a_job_whose_image_cannot_be_looked_into_is_placed_all_the_same(world: ImageWorld):
+    world.tenant.registry.faults.append(no_layers(world))
+    [job] = await world.submit(image=IMAGE, is_mpi=True)
+    job = await world.run_until(job, S.QUEUED)
+    assert job.image is not None
+    assert not await needs_known(world)
+
+
 async def test_jobs_that_come_together_are_resolved_together(world: ImageWorld):
     jobs = await world.submit(20, image=IMAGE)
     await world.run(3)
