@@ -1,8 +1,9 @@
 """PENDING: what a job's image name means is found out once, before the job is placed; from then on it is that content.
 
 Only where it matters: where a system that the job may go to keeps images. Of all other jobs the runtime on the system
-reads the name, as it does of names that Berth cannot read. Where MPI or GPUs are asked for, which an image runs with on
-some nodes and not on others, its files are looked into as well, for a while: they come to this host in any case.
+reads the name, as it does of names that Berth cannot read, and of registries that only the site reaches. Where MPI or
+GPUs are asked for, which an image runs with on some nodes and not on others, its files are looked into as well, for a
+while: they come to this host in any case.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import structlog
@@ -18,9 +20,19 @@ import structlog
 from images.errors import ImagePrivate, ImageUnknown, RegistryUnavailable, TagMoved
 from images.manifests import Platform
 from images.policy import USUAL_PLATFORM, ImagePolicy
-from images.reference import parse_reference
+from images.reference import PushedReference, parse_reference
 from images.sources import Resolved, Source
-from scheduler.model.errors import BerthError, CredentialRefused, NotFound, NothingLearnt, SpecInvalid, Stale, StaleJob
+from scheduler.model.errors import (
+    BackendUnavailable,
+    BerthError,
+    CredentialRefused,
+    FileRefused,
+    NotFound,
+    NothingLearnt,
+    SpecInvalid,
+    Stale,
+    StaleJob,
+)
 from scheduler.model.images import PinnedImage
 from scheduler.model.jobs import Fact, HistoryEvent, Job, JobSpec
 from scheduler.model.pages import WHOLE_LIST
@@ -45,6 +57,9 @@ LEARN_S = 900.0
 SOON_S = 1.0
 """Until those look again who came while their image was being looked up."""
 
+BEYOND_FOR = timedelta(minutes=10)
+"""How long a registry that Berth may not or cannot reach is left to the runtimes, before it is asked again."""
+
 HOPELESS = (CredentialRefused, NotFound, SpecInvalid, Stale)
 """What the registry says for good: private, unknown, unusable, gone."""
 
@@ -64,6 +79,7 @@ class Pins:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._misses: Counter[Wanted] = Counter()
+        self._beyond: dict[Wanted, datetime] = {}
         self._in_hand: set[Held] = set()
         self.crew = Crew(16)
 
@@ -83,8 +99,8 @@ class Pins:
         groups: dict[Wanted, list[Held]] = defaultdict(list)
         for held in unpinned:
             policies = _policies(held.job.spec, keepers[held.job.tenant])
-            if policies:
-                groups[_wanted(held.job, policies)].append(held)
+            if policies and not self._is_beyond(wanted := _wanted(held.job, policies)):
+                groups[wanted].append(held)
         taken = {held for group in groups.values() for held in group}
         for wanted, group in groups.items():
             if wanted in self.crew or self.crew.free <= 0:
@@ -108,8 +124,14 @@ class Pins:
         except HOPELESS as error:
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION}
             await self._write_all(group, Fact(Event.FAILED, outcome, message=f"its image cannot be used: {error}"))
-        except NothingLearnt as error:
-            await self._wait_all(group, error, self._wait_s(wanted, error))
+        except (FileRefused, NothingLearnt) as error:
+            if _is_out_of_reach(wanted, error):
+                self._beyond[wanted] = self._ports.clock()
+                words = f"Berth does not read its image ({error}); the runtime on the system does"
+                await self._wait_all(group, words, 0.0)
+            else:
+                words = f"its image cannot be looked up: {error}; being tried again"
+                await self._wait_all(group, words, self._wait_s(wanted, error))
         else:
             self._misses.pop(wanted, None)
             await self._write_all(group, pinned)
@@ -155,7 +177,13 @@ class Pins:
             is_private=await _is_private(images.public, resolved, wanted.platform),
         )
 
-    def _wait_s(self, wanted: Wanted, error: NothingLearnt) -> float:
+    def _is_beyond(self, wanted: Wanted) -> bool:
+        """Whether it was found out of reach lately; what was found longer ago is forgotten."""
+        since = self._ports.clock() - BEYOND_FOR
+        self._beyond = {each: found_at for each, found_at in self._beyond.items() if found_at > since}
+        return wanted in self._beyond
+
+    def _wait_s(self, wanted: Wanted, error: BerthError) -> float:
         self._misses[wanted] += 1
         asked_s = error.retry_after_s if isinstance(error, RegistryUnavailable) and error.retry_after_s else 0.0
         return min(LONGEST_WAIT_S, max(asked_s, AGAIN_S * 2.0 ** min(self._misses[wanted] - 1, 10)))
@@ -176,9 +204,8 @@ class Pins:
             log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
             await held.let_go()
 
-    async def _wait_all(self, group: Sequence[Held], error: NothingLearnt, again_s: float) -> None:
-        log.warning("image not resolved", image=shown(group[0].job.spec.image), why=str(error), again_s=again_s)
-        words = f"its image cannot be looked up: {error}; being tried again"
+    async def _wait_all(self, group: Sequence[Held], words: str, again_s: float) -> None:
+        log.warning("image not resolved", image=shown(group[0].job.spec.image), why=words, again_s=again_s)
         for held in group:
             try:
                 await held.note({"last_message": words} if words != held.job.last_message else {}, after_s=again_s)
@@ -194,6 +221,15 @@ class Pins:
             description=words + (", private" if pinned.is_private else ""),
             at=self._ports.clock(),
         )
+
+
+def _is_out_of_reach(wanted: Wanted, error: BerthError) -> bool:
+    """Whether Berth may not connect there, or knows no such host; one that is down or busy answers again."""
+    if isinstance(parse_reference(wanted.image), PushedReference):
+        return False
+    if isinstance(error, BackendUnavailable):
+        return not isinstance(error, RegistryUnavailable)
+    return isinstance(error, FileRefused)
 
 
 def _is_particular(spec: JobSpec) -> bool:

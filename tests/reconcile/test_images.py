@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.model.errors import BackendUnavailable
+from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.model.images import CopyState
 from scheduler.model.runs import ArraySpec, JobType, Resources, Runtime
 from scheduler.model.states import S
@@ -161,6 +161,28 @@ async def test_a_registry_that_does_not_answer_is_waited_for_and_said(world: Ima
     assert len(world.tenant.web.asked) == asked, "it is asked again after a while, and not all the time"
     world.tenant.registry.faults.remove(fault)
     assert (await world.run_until(job, S.QUEUED)).image is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileRefused("reg.org: 10.0.0.1 is not a public address"), BackendUnavailable("reg.org: no such host")],
+    ids=["private address", "unknown host"],
+)
+async def test_an_image_of_a_registry_that_only_the_site_reaches_is_left_to_its_runtime(world: ImageWorld, error):
+    def out_of_reach(request):
+        raise error
+
+    world.tenant.registry.faults.append(out_of_reach)
+    [job] = await world.submit(image=IMAGE)
+    await world.run()
+    assert str(error) in (await world.job(job)).last_message
+    job = await world.run_until(job, S.QUEUED)
+    [attempt] = await world.attempts(job)
+    assert (job.image, attempt.run.image, attempt.run.image_wait_s) == (None, IMAGE, 0)
+    asked = len(world.tenant.web.asked)
+    [other] = await world.submit(image=IMAGE)
+    await world.run_until(other, S.QUEUED)
+    assert len(world.tenant.web.asked) == asked, "what was out of reach just now is not asked for each job"
 
 
 async def test_a_job_that_is_cancelled_while_its_registry_does_not_answer_ends(world: ImageWorld):
