@@ -70,6 +70,7 @@ class Reconciler:
             self.submit.crew,
             self.watch.crew,
             self.copies.crew,
+            self.deliver.crew,
             self.node_facts.crew,
         )
 

@@ -64,3 +64,10 @@ async def test_a_running_process_sweeps(world: World, tmp_path: Path):
     finally:
         stop.set()
         await running
+
+
+def test_all_that_runs_beside_a_loop_ends_with_the_process(world: World, tmp_path: Path):
+    reconciler = Reconciler(world.ports(), Settings(home=tmp_path), Bell())
+    beside = {name for name, loop in vars(reconciler).items() if getattr(loop, "crew", None) is not None}
+    ended = {name for name in beside if getattr(reconciler, name).crew in reconciler.crews}
+    assert ended == beside >= {"deliver", "copies", "submit"}
