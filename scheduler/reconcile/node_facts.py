@@ -137,6 +137,8 @@ class NodeFacts:
         try:
             backend = await self._ports.connections.backend(target.login, target.job_type)
             await self._submit(backend, job)
+        except FileRefused as error:  # before anything was submitted
+            await self._failed(job, str(error), BACK_OFF)
         except NothingLearnt as error:
             await self._later(job, 10, str(error))
 
@@ -163,8 +165,11 @@ class NodeFacts:
                 await self._find(backend, job)
             else:
                 await self._watch(backend, job)
-        except NothingLearnt as error:
-            await self._later(job, 60, str(error))
+        except (FileMissing, FileRefused, NothingLearnt) as error:
+            if self._is_given_up(job):
+                await self._failed(job, str(error), BACK_OFF)
+            else:
+                await self._later(job, 60, str(error))
 
     async def _find(self, backend: Backend, job: HelperJob) -> None:
         """Whether the system ever heard of it; None is proof that it did not, and never will."""
@@ -180,12 +185,15 @@ class NodeFacts:
         if seen is not None and seen.state is RemoteState.ENDED:
             await self._ended(backend, job, seen)
             return
-        waited = self._ports.clock() - job.intended_at
-        if waited < GIVEN_UP_AFTER:
-            await self._later(job, min(300.0, max(2.0, waited.total_seconds() / 10)), "")
+        if not self._is_given_up(job):
+            waited_s = (self._ports.clock() - job.intended_at).total_seconds()
+            await self._later(job, min(300.0, max(2.0, waited_s / 10)), "")
             return
         await backend.cancel(job.remote_id, job.marker)
         await self._failed(job, f"it did not end within {GIVEN_UP_AFTER.days} day", BACK_OFF)
+
+    def _is_given_up(self, job: HelperJob) -> bool:
+        return self._ports.clock() - job.intended_at >= GIVEN_UP_AFTER
 
     async def _ended(self, backend: Backend, job: HelperJob, seen: Observation) -> None:
         assert job.remote_id is not None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from images.host import HostFacts
+from scheduler.model.errors import FileRefused
 from scheduler.model.helper_jobs import HelperJob, HelperPurpose, HelperState
 from scheduler.model.runs import Runtime
 from scheduler.model.snapshots import NodeKind, SystemSnapshot
@@ -228,6 +229,36 @@ async def test_a_system_that_does_not_answer_is_asked_again(world, looks, method
             if job.ended_at is None:
                 world.system.end(job.marker, output=printed(KERNEL))
     assert set(await known(world)) == {"fake"}
+
+
+class FullDisk:
+    """A backend that has no room for files."""
+
+    async def stage(self, plan):
+        raise FileRefused("/home/alice: Disk quota exceeded")
+
+
+async def test_where_its_files_cannot_be_put_a_look_fails_with_the_reason_and_waits(world, looks, monkeypatch):
+    async def backend(login, job_type):
+        return FullDisk()
+
+    monkeypatch.setattr(world.connections, "backend", backend)
+    await tick(looks, world, times=3)
+    failed = await newest(world)
+    assert (failed.state, failed.message) == (HelperState.FAILED, "/home/alice: Disk quota exceeded")
+    assert failed.next_look_at == failed.ended_at + BACK_OFF
+    assert not world.system.jobs
+
+
+async def test_a_system_that_does_not_answer_for_a_day_is_not_asked_on(world, looks):
+    await tick(looks, world)
+    world.system.fail("observe", Fault.UNAVAILABLE, times=2)
+    await tick(looks, world)
+    assert (await newest(world)).state is HelperState.SUBMITTED
+    world.later(GIVEN_UP_AFTER.total_seconds())
+    await tick(looks, world)
+    failed = await newest(world)
+    assert (failed.state, failed.message) == (HelperState.FAILED, "fake: no route to host")
 
 
 async def test_a_look_that_waits_for_long_is_given_up(world, looks):
