@@ -54,11 +54,13 @@ AGAIN_S, LONGEST_WAIT_S = 5.0, 300.0
 LEARN_S = 900.0
 """How long a job waits at most for what its image needs; then it is placed without."""
 
-SOON_S = 1.0
-"""Until those look again who came while their image was being looked up."""
+SOON_S, NOT_SO_SOON_S = 1.0, 15.0
+"""Until those look again who came while their image was looked up: as long as that takes already, within these."""
 
 BEYOND_FOR = timedelta(minutes=10)
 """How long a registry that Berth may not or cannot reach is left to the runtimes, before it is asked again."""
+
+IN_TURN = "its image is being looked up for jobs that came before, or waits for its turn"
 
 HOPELESS = (CredentialRefused, NotFound, SpecInvalid, Stale)
 """What the registry says for good: private, unknown, unusable, gone."""
@@ -80,6 +82,7 @@ class Pins:
         self._ports = ports
         self._misses: Counter[Wanted] = Counter()
         self._beyond: dict[Wanted, datetime] = {}
+        self._since: dict[Wanted, datetime] = {}
         self._in_hand: set[Held] = set()
         self.crew = Crew(16)
 
@@ -104,9 +107,10 @@ class Pins:
         taken = {held for group in groups.values() for held in group}
         for wanted, group in groups.items():
             if wanted in self.crew or self.crew.free <= 0:
-                await asyncio.gather(*(held.let_go(SOON_S) for held in group))
+                await self._wait_all(group, IN_TURN, self._turn_s(wanted))
                 continue
             self._in_hand.update(group)
+            self._since[wanted] = self._ports.clock()
             self.crew.start(wanted, self._resolve(images, wanted, group), image=shown(wanted.image))
         return [held for held in waiting if held not in taken]
 
@@ -122,21 +126,25 @@ class Pins:
             if any(_is_particular(held.job.spec) for held in group):
                 await self._learn(images, wanted, resolved, group)
         except HOPELESS as error:
+            self._misses.pop(wanted, None)
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION}
             await self._write_all(group, Fact(Event.FAILED, outcome, message=f"its image cannot be used: {error}"))
         except (FileRefused, NothingLearnt) as error:
             if _is_out_of_reach(wanted, error):
                 self._beyond[wanted] = self._ports.clock()
                 words = f"Berth does not read its image ({error}); the runtime on the system does"
-                await self._wait_all(group, words, 0.0)
+                again_s = 0.0
             else:
                 words = f"its image cannot be looked up: {error}; being tried again"
-                await self._wait_all(group, words, self._wait_s(wanted, error))
+                again_s = self._wait_s(wanted, error)
+            log.warning("image not resolved", image=shown(wanted.image), why=words, again_s=again_s)
+            await self._wait_all(group, words, again_s)
         else:
             self._misses.pop(wanted, None)
             await self._write_all(group, pinned)
         finally:
             self._in_hand.difference_update(group)
+            self._since.pop(wanted, None)
 
     async def _resolved(self, images: Images, wanted: Wanted) -> Resolved[Any]:
         source = images.source_for(wanted.tenant, wanted.user)
@@ -183,6 +191,11 @@ class Pins:
         self._beyond = {each: found_at for each, found_at in self._beyond.items() if found_at > since}
         return wanted in self._beyond
 
+    def _turn_s(self, wanted: Wanted) -> float:
+        """Until those who came later look again; thousands that did so each second would keep all others waiting."""
+        at = self._ports.clock()
+        return min(NOT_SO_SOON_S, max(SOON_S, (at - self._since.get(wanted, at)).total_seconds()))
+
     def _wait_s(self, wanted: Wanted, error: BerthError) -> float:
         self._misses[wanted] += 1
         asked_s = error.retry_after_s if isinstance(error, RegistryUnavailable) and error.retry_after_s else 0.0
@@ -205,13 +218,14 @@ class Pins:
             await held.let_go()
 
     async def _wait_all(self, group: Sequence[Held], words: str, again_s: float) -> None:
-        log.warning("image not resolved", image=shown(group[0].job.spec.image), why=words, again_s=again_s)
-        for held in group:
-            try:
-                await held.note({"last_message": words} if words != held.job.last_message else {}, after_s=again_s)
-            except StaleJob as stale:
-                log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
-                await held.let_go()
+        await asyncio.gather(*(self._wait(held, words, again_s) for held in group))
+
+    async def _wait(self, held: Held, words: str, again_s: float) -> None:
+        try:
+            await held.note({"last_message": words} if words != held.job.last_message else {}, after_s=again_s)
+        except StaleJob as stale:
+            log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
+            await held.let_go()
 
     def _event(self, pinned: PinnedImage) -> HistoryEvent:
         words = f"{shown(pinned.name)} means {pinned.manifest_digest}, {format_size(pinned.download_bytes)} to fetch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from tests.fakes.tenant import busy
 from tests.images.tarballs import entry, tar
 from tests.reconcile.hedging import HEDGED
 from tests.reconcile.imaging import IMAGE, LAYERS, ImageWorld, image_world
-from tests.reconcile.world import CLUSTER, database_in, prepared
+from tests.reconcile.world import CLUSTER, Process, database_in, prepared
 
 
 @pytest.fixture
@@ -110,6 +111,41 @@ async def test_jobs_that_come_together_are_resolved_together(world: ImageWorld):
     await world.run(3)
     assert {(await world.job(job)).image.manifest_digest for job in jobs} == {world.tenant.registry.tags["app", "1"]}
     assert len(world.tenant.web.paths("HEAD", "/manifests/")) <= 2
+
+
+class SlowSource:
+    """A source that answers once it is let go."""
+
+    def __init__(self, source) -> None:
+        self._source, self.let_go = source, asyncio.Event()
+
+    async def resolve(self, reference, target):
+        await self.let_go.wait()
+        return await self._source.resolve(reference, target)
+
+
+async def test_jobs_that_come_while_their_image_is_looked_up_say_so_and_look_again_ever_less_often(world: ImageWorld):
+    source = SlowSource(world.images.source)
+    placing = Process(world.ports(images=replace(world.images, source=source))).place
+    [first] = await world.submit(image=IMAGE)
+    await placing.tick()
+    [second] = await world.submit(image=IMAGE)
+    looked_at, fence = [], second.fence
+    for second_s in range(60):
+        await placing.tick()
+        waiting = await world.job(second)
+        assert "jobs that came before" in waiting.last_message
+        if waiting.fence != fence:
+            looked_at.append(second_s)
+        fence = waiting.fence
+        world.later(1)
+    assert looked_at == [0, 1, 2, 4, 8, 16, 31, 46]
+    source.let_go.set()
+    await placing.pins.crew.settle()
+    world.later(15)
+    await placing.tick()
+    await placing.pins.crew.settle()
+    assert (await world.job(second)).image.manifest_digest == (await world.job(first)).image.manifest_digest
 
 
 @pytest.mark.parametrize(
