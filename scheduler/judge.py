@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -194,5 +195,5 @@ def _said(facts: HostFacts) -> Mapping[str, Any]:
 def _keep(kept: dict[Any, Any], more: Mapping[Any, Any]) -> None:
     """Remember; the oldest go when there are too many."""
     kept |= more
-    for key in list(kept)[: max(0, len(kept) - MOST_KEPT)]:
+    for key in list(islice(kept, max(0, len(kept) - MOST_KEPT))):
         del kept[key]
