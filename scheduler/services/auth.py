@@ -14,9 +14,9 @@ from scheduler.ports import Ports
 from scheduler.security import passwords
 from scheduler.security.authorize import demand_admin
 from scheduler.security.tokens import Issued, Tokens
+from scheduler.services import pushes
 from scheduler.services.idempotency import Names, Repeatable, once
 from scheduler.store.keys import RefreshStore
-from scheduler.store.pushed import PushedStore
 from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.requests import AuditStore
 from scheduler.store.tenants import TenantStore
@@ -126,7 +126,7 @@ async def delete_user(ports: Ports, caller: Principal, username: str) -> None:
         await UserStore(db).delete(caller.tenant, username)
         await RefreshStore(db).revoke_user(caller.tenant, username, ports.clock())
         await RegistryLoginStore(db).remove_all(caller.tenant, username)
-        await PushedStore(db).remove_all(caller.tenant, username)
+        await pushes.remove_all(db, ports, caller.tenant, username)
         await AuditStore(db).add(caller.tenant, caller.username, "user.delete", username, {}, ports.clock())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from images.pushed import Pushes, too_large
 from images.reference import is_digest
@@ -24,8 +25,7 @@ async def push(
     """
     pushes, digest = _pushes(ports), _digest(digest)
     async with ports.reading() as db:
-        others = [image for image in await PushedStore(db).of(caller.tenant, caller.username) if image.digest != digest]
-    room_bytes = pushes.limit_bytes - sum(image.size_bytes for image in others)
+        room_bytes = await _room_bytes(db, pushes, caller, digest)
     if (said_bytes or 0) > room_bytes:
         raise too_large(room_bytes)
     kind, size_bytes = await pushes.take(digest, pieces, room_bytes)
@@ -40,9 +40,15 @@ async def push(
         created_at=now,
     )
     async with ports.transaction() as db:
-        await PushedStore(db).put(image)
-        detail = {"bytes": size_bytes, "name": name}
-        await AuditStore(db).add(caller.tenant, caller.username, "image.push", digest, detail, now)
+        room_bytes = await _room_bytes(db, pushes, caller, digest)  # others may have come since this one began
+        if size_bytes <= room_bytes:
+            await PushedStore(db).put(image)
+            detail = {"bytes": size_bytes, "name": name}
+            await AuditStore(db).add(caller.tenant, caller.username, "image.push", digest, detail, now)
+        else:
+            await _let_go(db, ports, digest)
+    if size_bytes > room_bytes:
+        raise too_large(room_bytes)
     return image
 
 
@@ -68,8 +74,28 @@ async def remove(ports: Ports, caller: Principal, digest: str) -> None:
         store = PushedStore(db)
         await store.remove(caller.tenant, caller.username, _digest(digest))
         await AuditStore(db).add(caller.tenant, caller.username, "image.remove", digest, {}, ports.clock())
-        if not await store.is_used(digest) and ports.images is not None and ports.images.pushes is not None:
-            ports.images.pushes.remove(digest)
+        await _let_go(db, ports, digest)
+
+
+async def remove_all(db: Any, ports: Ports, tenant: str, user: str) -> None:
+    """The user is gone: so is all that nobody else pushed, and whoever gets the name next has pushed nothing."""
+    store = PushedStore(db)
+    images = await store.of(tenant, user)
+    await store.remove_all(tenant, user)
+    for image in images:
+        await _let_go(db, ports, image.digest)
+
+
+async def _let_go(db: Any, ports: Ports, digest: str) -> None:
+    """The file goes with the last who pushed it."""
+    if not await PushedStore(db).is_used(digest) and ports.images is not None and ports.images.pushes is not None:
+        ports.images.pushes.remove(digest)
+
+
+async def _room_bytes(db: Any, pushes: Pushes, caller: Principal, digest: str) -> int:
+    """How large a file of this digest may be beside all else that the caller pushed."""
+    images = await PushedStore(db).of(caller.tenant, caller.username)
+    return pushes.limit_bytes - sum(image.size_bytes for image in images if image.digest != digest)
 
 
 def _pushes(ports: Ports) -> Pushes:

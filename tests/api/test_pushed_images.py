@@ -180,6 +180,28 @@ async def test_all_that_a_user_pushed_counts_and_an_unsaid_length_does_not_help(
     assert (await pushed(pushing, half))["size"] == len(half)
 
 
+async def test_files_that_are_pushed_at_once_count_together(pushing: World, tmp_path: Path):
+    whole = b"hsqs" + bytes(LIMIT_BYTES * 2 // 3)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield whole[:1000]
+        await pushed(pushing, whole + b"another")
+        yield whole[1000:]
+
+    answer = await pushing.call("PUT", f"{FILES}/{digest_of(whole)}", content=pieces())
+    assert (answer.status_code, "you may still push" in answer.json()["message"]) == (400, True)
+    assert [image["digest"] for image in await pushing.get(FILES)] == [digest_of(whole + b"another")]
+    assert len(list((tmp_path / "pushed").iterdir())) == 1
+
+
+async def test_the_files_of_a_user_who_is_gone_go_unless_others_pushed_them(pushing: World, tmp_path: Path):
+    await pushed(pushing, SQUASHFS, "bob")
+    await pushed(pushing, SQUASHFS + b"own", "bob")
+    await pushed(pushing, SQUASHFS, "ada")
+    await pushing.change("DELETE", "/v3/oauth2/profiles/bob", user="admin")
+    assert [path.name for path in (tmp_path / "pushed").iterdir()] == [digest_of(SQUASHFS).removeprefix("sha256:")]
+
+
 async def test_where_the_operator_allows_nothing_the_way_out_is_named(world: World):
     answer = await put(world, SQUASHFS)
     assert (answer.status_code, "BERTH_IMAGE_PUSH_LIMIT_MIB" in answer.json()["message"]) == (400, True)
