@@ -36,7 +36,7 @@ from scheduler.reconcile.image_names import shown
 from scheduler.reconcile.image_stores import Store, StoreKey, Stores
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Sides
-from scheduler.store.images import Awaiting, ImageStore
+from scheduler.store.images import Awaited, Awaiting, ImageStore
 from scheduler.store.jobs import JobStore
 from scheduler.store.node_facts import NodeFactsStore
 
@@ -100,23 +100,23 @@ class Deliver:
                     work = self._stores.collect(which, images.bringer.workshop)
                     self.crew.start(which, work, system=which.system_id)
         async with self._ports.reading() as db:
-            awaiting = await ImageStore(db).awaiting()
-        groups = await self._groups(awaiting)
-        async with self._ports.reading() as db:
-            known = await ImageStore(db).of_images({key.manifest_digest for key in groups}, at)
+            awaited = await ImageStore(db).awaited()
+            known = await ImageStore(db).of_interest(at)
+        groups = await self._groups(awaited)
         for key in groups.keys() - {_key(copy) for copy, _ in known}:
             await self._want(key, groups[key][0], at)
         for copy, is_free in known:
             if is_free and self.crew.free > 0 and copy.id not in self.crew and _has_work(copy, groups, at):
                 await self._start(images, images.bringer, copy, at)
 
-    async def _groups(self, awaiting: Sequence[Awaiting]) -> Mapping[CopyKey, Sequence[Awaiting]]:
+    async def _groups(self, awaited: Sequence[Awaited]) -> Mapping[CopyKey, Sequence[Awaited]]:
         """Who awaits which copy. What is over awaits nothing any more."""
-        groups: dict[CopyKey, list[Awaiting]] = {}
-        for waiting in awaiting:
-            if waiting.state not in LIVE_ATTEMPTS:
-                await self._settle(waiting, None)
-                continue
+        groups: dict[CopyKey, list[Awaited]] = {}
+        live = [waiting for waiting in awaited if waiting.state in LIVE_ATTEMPTS]
+        if len(live) < len(awaited):
+            async with self._ports.transaction() as db:
+                await ImageStore(db).settle_ended()
+        for waiting in live:
             try:
                 side = await self._sides.of(waiting.tenant, waiting.system_id, waiting.owner)
             except NotFound:
@@ -125,13 +125,13 @@ class Deliver:
             groups.setdefault(key, []).append(waiting)
         return groups
 
-    async def _want(self, key: CopyKey, first: Awaiting, at: datetime) -> None:
+    async def _want(self, key: CopyKey, first: Awaited, at: datetime) -> None:
         async with self._ports.transaction() as db:
             job = await JobStore(db).find(first.job_id)
             if job.image is not None and job.image.manifest_digest == key.manifest_digest:
                 await ImageStore(db).want(*key, reference=job.image.reference, asked_by=job.owner, at=at)
             else:
-                log.error("an attempt awaits an image that is not its job's", marker=first.marker)
+                log.error("an attempt awaits an image that is not its job's", job=job.uuid)
 
     async def _start(self, images: Images, bringer: Bringer, copy: ImageCopy, at: datetime) -> None:
         async with self._ports.transaction() as db:
@@ -293,7 +293,7 @@ class Deliver:
         await self._settle(waiting, HistoryEvent(event="JOB_USER_EVENT", detail="IMAGE", description=words, at=at))
         return True
 
-    async def _settle(self, waiting: Awaiting, event: HistoryEvent | None) -> None:
+    async def _settle(self, waiting: Awaiting, event: HistoryEvent) -> None:
         async with self._ports.transaction() as db:
             await ImageStore(db).settle(waiting, event)
         self._ports.wake()
@@ -307,7 +307,7 @@ def _store_key(copy: ImageCopy) -> StoreKey:
     return StoreKey(copy.tenant, copy.system_id, copy.owner)
 
 
-def _has_work(copy: ImageCopy, groups: Mapping[CopyKey, Sequence[Awaiting]], at: datetime) -> bool:
+def _has_work(copy: ImageCopy, groups: Mapping[CopyKey, Sequence[Awaited]], at: datetime) -> bool:
     """Whether it is due, and on its way or awaited by an attempt that can be told."""
     if copy.next_look_at is not None and copy.next_look_at > at:
         return False

@@ -16,7 +16,7 @@ from scheduler.model.ids import Marker
 from scheduler.model.images import CopyState, ImageCopy, PinnedImage
 from scheduler.model.jobs import HistoryEvent
 from scheduler.model.pages import Page
-from scheduler.model.states import AttemptState
+from scheduler.model.states import LIVE_ATTEMPTS, AttemptState
 from scheduler.store import schema
 from scheduler.store.changes import write_history
 from scheduler.store.paging import Fields, narrowed, windowed
@@ -52,6 +52,18 @@ class Awaiting:
     state: AttemptState
     intended_at: datetime
     awaits_image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """Attempts of one user, in one state on one system, that await the same image. job_id: of the first of them."""
+
+    tenant: str
+    owner: str
+    system_id: str
+    state: AttemptState
+    awaits_image: str
+    job_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +170,10 @@ class ImageStore:
         rows = await self._db.execute(query.where(copies.c.state == CopyState.PRESENT))
         return sorted(tuple(row) for row in rows)
 
-    async def of_images(self, digests: Collection[str], at: datetime) -> Sequence[tuple[ImageCopy, bool]]:
-        """Copies of these images and all that are due, each with whether nobody works on it now."""
-        which = or_(copies.c.next_look_at <= at, copies.c.manifest_digest.in_(digests))
+    async def of_interest(self, at: datetime) -> Sequence[tuple[ImageCopy, bool]]:
+        """Copies of images that attempts await and all that are due, each with whether nobody works on it now."""
+        wanted = select(attempts.c.awaits_image).where(attempts.c.awaits_image.is_not(None))
+        which = or_(copies.c.next_look_at <= at, copies.c.manifest_digest.in_(wanted))
         query = select(*COPY_COLUMNS, _free(at).label("is_free")).where(which).order_by(copies.c.id)
         rows = [dict(row) for row in (await self._db.execute(query)).mappings()]
         return [(ImageCopy(**row), is_free) for row in rows for is_free in (bool(row.pop("is_free")),)]
@@ -208,6 +221,18 @@ class ImageStore:
         if manifest_digest is not None:
             query = query.where(attempts.c.awaits_image == manifest_digest)
         return [Awaiting(**row) for row in (await self._db.execute(query)).mappings()]
+
+    async def awaited(self) -> Sequence[Awaited]:
+        """What attempts await in any tenant, in few rows however many do."""
+        key = attempts.c.tenant, attempts.c.owner, attempts.c.system_id, attempts.c.state, attempts.c.awaits_image
+        first = func.min(attempts.c.job_id).label("job_id")
+        query = select(*key, first).where(attempts.c.awaits_image.is_not(None)).group_by(*key).order_by(first)
+        return [Awaited(**row) for row in (await self._db.execute(query)).mappings()]
+
+    async def settle_ended(self) -> int:
+        """Attempts that are over await nothing any more; how many there were."""
+        over = and_(attempts.c.awaits_image.is_not(None), attempts.c.state.not_in(sorted(LIVE_ATTEMPTS)))
+        return changed(await self._db.execute(update(attempts).where(over).values(awaits_image=None)))
 
     async def settle(self, waiting: Awaiting, event: HistoryEvent | None) -> bool:
         """The attempt awaits its image no longer; False, with nothing written, when somebody said so before."""

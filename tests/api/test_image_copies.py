@@ -81,7 +81,7 @@ async def test_what_failed_is_tried_again(stored: World):
     again = await staged(stored)
     assert (again["id"], again["state"], again["message"]) == (copy["id"], "WANTED", "")
     async with stored.ports.reading() as db:
-        assert [due.id for due, _ in await ImageStore(db).of_images([], stored.clock())] == [copy["id"]]
+        assert [due.id for due, _ in await ImageStore(db).of_interest(stored.clock())] == [copy["id"]]
 
 
 @pytest.mark.parametrize(

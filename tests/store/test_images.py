@@ -10,7 +10,7 @@ from images.needs import Needs
 from scheduler.model.errors import NotFound, Stale
 from scheduler.model.images import CopyState, PinnedImage
 from scheduler.model.jobs import HistoryEvent
-from scheduler.model.states import E
+from scheduler.model.states import A, E
 from scheduler.store.images import ImageStore
 from scheduler.store.jobs import JobStore
 from tests.store.things import NOW, added, an_attempt, recorded, submitting
@@ -86,13 +86,30 @@ async def test_what_is_due_or_awaited_is_looked_at(database):
     idle = await noted(database, due, state=CopyState.PRESENT, next_look_at=None)
     await noted(database, other, next_look_at=LATER)
     async with database.reading() as db:
-        store = ImageStore(db)
-        assert await store.of_images([], NOW) == []
-        assert [copy.id for copy, _ in await store.of_images([], LATER)] == [other.id]
-        assert await store.of_images([DIGEST], NOW) == [(idle, True)]
+        assert await ImageStore(db).of_interest(NOW) == []
+        assert [copy.id for copy, _ in await ImageStore(db).of_interest(LATER)] == [other.id]
+    await with_image(database)
+    async with database.reading() as db:
+        assert await ImageStore(db).of_interest(NOW) == [(idle, True)]
     held = await claimed(database, idle)
     async with database.reading() as db:
-        assert await ImageStore(db).of_images([DIGEST], NOW) == [(held, False)]
+        assert await ImageStore(db).of_interest(NOW) == [(held, False)]
+
+
+async def test_attempts_that_await_the_same_count_as_one(database):
+    first, _ = await with_image(database), await with_image(database)
+    async with database.reading() as db:
+        [awaited] = await ImageStore(db).awaited()
+    assert (awaited.job_id, awaited.owner, awaited.state, awaited.awaits_image) == (first.id, "ann", A.INTENDED, DIGEST)
+
+
+async def test_an_attempt_that_is_over_awaits_nothing_and_others_do(database):
+    over, live = await with_image(database), await with_image(database)
+    await recorded(database, over, E.REFUSED)
+    async with database.transaction() as db:
+        assert await ImageStore(db).settle_ended() == 1
+        assert await ImageStore(db).settle_ended() == 0
+    assert [waiting.job_id for waiting in await awaiting(database)] == [live.id]
 
 
 async def test_an_attempt_awaits_its_image_until_it_is_told_once(database):
