@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -58,6 +58,9 @@ HANDED_AT_ONCE = 8
 
 HOPELESS = (CredentialRefused, NotFound, SpecInvalid, Stale, FileRefused)
 """What trying again soon does not mend: an image that is private, gone or unusable, a store that is full."""
+
+UNREAD = (CredentialRefused, NotFound)
+"""What is so for one user: others may read the image. Its copy says then that nobody knows how large it is."""
 
 READY = LIVE_ATTEMPTS - {A.PLANNED, A.INTENDED}
 """States in which the system has the attempt, and with it the directory where it looks for its image."""
@@ -169,26 +172,50 @@ class Deliver:
             await held.write(last=True, next_look_at=self._ports.clock() + timedelta(seconds=wait_s), **changes)
 
     async def _work(self, images: Images, bringer: Bringer, held: HeldCopy) -> None:
-        if held.copy.state is CopyState.FAILED and self._ports.clock() - held.copy.updated_at >= FAILED_FOR:
-            await held.write(state=CopyState.WANTED, message="")
-        store: Store | None = None
-        try:
-            if held.copy.state is not CopyState.FAILED:
-                store = await self._stores.open(_store_key(held.copy), bringer.workshop)
-                if held.copy.state in UNDER_WAY:
-                    await self._bring(images, bringer, store, held)
-        except HOPELESS as error:
-            if isinstance(error, Stale) and not isinstance(error, TagMoved):
-                raise
-            log.warning("image cannot be brought", copy=held.copy.id, system=held.copy.system_id, why=str(error))
-            await held.write(state=CopyState.FAILED, message=str(error), next_look_at=None)
-            store = None
+        if held.copy.state is CopyState.FAILED and (asks := await self._who_tries_again(held.copy)) is not None:
+            await held.write(state=CopyState.WANTED, message="", asked_by=asks)
+        store = await self._brought(images, bringer, held)
         is_there = await self._hand_out(held, store)
         if is_there:
             await held.write(last=True, next_look_at=None)
         else:
             words = "it was gone from the store, and is brought again"
             await held.write(last=True, state=CopyState.WANTED, message=words, next_look_at=self._ports.clock())
+
+    async def _brought(self, images: Images, bringer: Bringer, held: HeldCopy) -> Store | None:
+        """The store that has it now; None where it does not come, for whoever awaits it, as its row says then."""
+        in_vain: set[str] = set()
+        while held.copy.state is not CopyState.FAILED:
+            try:
+                store = await self._stores.open(_store_key(held.copy), bringer.workshop)
+                if held.copy.state in UNDER_WAY:
+                    await self._bring(images, bringer, store, held)
+                return store
+            except HOPELESS as error:
+                if isinstance(error, Stale) and not isinstance(error, TagMoved):
+                    raise
+                in_vain.add(held.copy.asked_by)
+                await self._in_vain(held, error, in_vain)
+        return None
+
+    async def _in_vain(self, held: HeldCopy, error: BerthError, asked: Collection[str]) -> None:
+        """What one user may not read, the next who awaits it may; it failed when all of them ``asked`` in vain."""
+        log.warning("image cannot be brought", copy=held.copy.id, system=held.copy.system_id, why=str(error))
+        others = [each.owner for each in await self._awaiting(held.copy) if each.owner not in asked]
+        if isinstance(error, UNREAD) and others:
+            await held.write(state=CopyState.WANTED, asked_by=others[0], total_bytes=None)
+            return
+        unread: dict[str, Any] = {"total_bytes": None} if isinstance(error, UNREAD) else {}
+        await held.write(state=CopyState.FAILED, message=str(error), next_look_at=None, **unread)
+
+    async def _who_tries_again(self, copy: ImageCopy) -> str | None:
+        """By whose logins an image that failed is read now: those of somebody who awaits it. None: not yet."""
+        users = [waiting.owner for waiting in await self._awaiting(copy)]
+        others = [user for user in users if user != copy.asked_by]
+        if copy.total_bytes is None and others:
+            return others[0]
+        is_over = self._ports.clock() - copy.updated_at >= FAILED_FOR
+        return (users or [copy.asked_by])[0] if is_over else None
 
     # -- to the store ---------------------------------------------------------------------------------------------
 
@@ -258,9 +285,7 @@ class Deliver:
     async def _hand_out(self, held: HeldCopy, store: Store | None) -> bool:
         """Tell everyone who awaits the copy where it is, or that it will not come; False: it is not there after all."""
         copy = held.copy
-        async with self._ports.reading() as db:
-            awaiting = await ImageStore(db).awaiting(copy.manifest_digest)
-        mine = [waiting for waiting in awaiting if waiting.state in READY and await self._awaits(waiting, copy)]
+        mine = await self._awaiting(copy)
         turn = asyncio.Semaphore(HANDED_AT_ONCE)
 
         async def hand(waiting: Awaiting) -> bool:
@@ -274,6 +299,12 @@ class Deliver:
         if mine and store is not None:
             await held.write(used_at=self._ports.clock())
         return all(answers)
+
+    async def _awaiting(self, copy: ImageCopy) -> Sequence[Awaiting]:
+        """Who awaits the copy and can be told."""
+        async with self._ports.reading() as db:
+            awaiting = await ImageStore(db).awaiting(copy.manifest_digest)
+        return [waiting for waiting in awaiting if waiting.state in READY and await self._awaits(waiting, copy)]
 
     async def _awaits(self, waiting: Awaiting, copy: ImageCopy) -> bool:
         if (waiting.tenant, waiting.system_id) != (copy.tenant, copy.system_id):
