@@ -45,6 +45,9 @@ EXITS = {
     "cannot_write": 8,
 }
 
+KEPT_S = 7 * 86400  # so long after its last use a finished image stays for the next job
+IN_USE_S = 3600  # from a relay that finds or brings an image to the job that opens it, at most
+
 REQUIRED = object()
 FIELDS = {
     "digest": REQUIRED,  # of the image: sha256:<64 hex>
@@ -227,6 +230,8 @@ class Copy:
         """Find the finished file, else open the unfinished one."""
         self._own_the_folder()
         if self._is_proven():
+            os.utime(self.base + ".proof")
+            self._clear(0)
             self.file = open(self.path, "rb", buffering=0)
             self._add(range(len(self.chunks)))
             self.ready = True
@@ -234,9 +239,9 @@ class Copy:
         self.file = self._open_part()
         self.is_unfinished = True
         self.map = os.open(self.part + ".map", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        space = os.statvfs(self.folder)
-        held = os.fstat(self.file.fileno()).st_blocks * 512
-        if space.f_bavail * space.f_frsize < self.size - held:
+        lacking = self.size - os.fstat(self.file.fileno()).st_blocks * 512
+        self._clear(lacking)
+        if self._room() < lacking:
             self.discard()
             raise Trouble("no_space", "destination: %s has no room for %d bytes" % (self.folder, self.size))
         os.ftruncate(self.file.fileno(), self.size)
@@ -315,6 +320,31 @@ class Copy:
             raise Trouble(
                 "bad_destination", "destination: others may write to %s; use a directory of your own" % self.folder
             )
+
+    def _room(self):
+        space = os.statvfs(self.folder)
+        return space.f_bavail * space.f_frsize
+
+    def _clear(self, lacking):
+        """Remove other finished images: what nobody used for long, then the longest unused until there is room.
+
+        One that a job has open stays readable for it.
+        """
+        now = time.time()
+        for used_at, name in sorted(self._others()):
+            if now - used_at < IN_USE_S or (now - used_at < KEPT_S and self._room() >= lacking):
+                break
+            for path in (name, ".%s.proof" % name):  # without its proof a file is only read again
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.folder, path))
+
+    def _others(self):
+        """When each other finished image here was last used, and its name."""
+        for entry in os.listdir(self.folder):
+            name = entry[1 : -len(".proof")]
+            if entry == "." + name + ".proof" and name != os.path.basename(self.path):
+                with contextlib.suppress(FileNotFoundError):
+                    yield os.lstat(os.path.join(self.folder, entry)).st_mtime, name
 
     def _is_proven(self):
         """Whether the file is there and was proven since the node started; proves it now where only that is unknown."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from images.programs.relay import EXITS, FIELDS, Pace
+from images.programs.relay import EXITS, FIELDS, IN_USE_S, KEPT_S, Copy, Pace
 from tests.fakes.relays import PROGRAM, TREE_OF_7, Fleet, chain
 
 
@@ -87,6 +90,46 @@ def test_a_proof_from_before_the_node_was_restarted_counts_no_more(fleet):
     nodes.start(0)
     assert nodes.outcome(0)["bytes_in"] == {"source": len(nodes.content)}
     assert nodes.has_image(0)
+
+
+def other_image(disk: Path, name: str, unused_s: float) -> tuple[Path, Path]:
+    """A finished image that another relay left on a node, and its proof."""
+    image, proof = disk / name, disk / f".{name}.proof"
+    image.write_bytes(b"another")
+    proof.write_text("{}")
+    os.utime(proof, (time.time() - unused_s, time.time() - unused_s))
+    return image, proof
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "there already"])
+def test_images_that_nobody_used_for_long_make_room(fleet, is_there):
+    nodes = fleet(chain(1))
+    nodes.disk(0).mkdir(mode=0o700)
+    if is_there:
+        nodes.image(0).write_bytes(nodes.content)
+    old, recent = other_image(nodes.disk(0), "old", KEPT_S + 60), other_image(nodes.disk(0), "recent", KEPT_S - 60)
+    strange = nodes.disk(0) / "strange"
+    strange.write_bytes(b"of somebody")
+    os.utime(strange, (0, 0))
+    nodes.start(0)
+    assert nodes.outcome(0)["outcome"] == "ok"
+    assert [path.exists() for path in (*old, *recent, strange)] == [False, False, True, True, True]
+    assert time.time() - (nodes.disk(0) / ".image.sqfs.proof").stat().st_mtime < IN_USE_S
+
+
+def test_where_room_is_scarce_the_longest_unused_go_first_and_what_may_be_in_use_stays(tmp_path, monkeypatch):
+    told = SimpleNamespace(chunks=[], digest="", size_bytes=0, mode=0o600, destination=str(tmp_path / "image"))
+    copy = Copy(told)
+    images = {hours: other_image(tmp_path, f"unused {hours} h", hours * 3600)[0] for hours in (0.5, 2, 3, 5)}
+
+    def there() -> list[float]:
+        return [hours for hours, image in images.items() if image.exists()]
+
+    monkeypatch.setattr(copy, "_room", lambda: 10 * (4 - len(there())))
+    copy._clear(15)
+    assert there() == [0.5, 2]
+    copy._clear(1000)
+    assert there() == [0.5]
 
 
 def test_nodes_stand_in_the_order_of_the_topology_and_unnamed_ones_last(fleet):
