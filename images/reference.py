@@ -133,6 +133,11 @@ class PushedReference:
 Reference = RegistryReference | ArchiveReference | LibraryReference | UrlReference | PathReference | PushedReference
 
 
+def shown(image: str) -> str:
+    """An image for people and logs: without the query of a URL, which may be a signature."""
+    return image.partition("?")[0][:300]
+
+
 def parse_reference(text: str, field: str = "image") -> Reference:
     """The image that ``text`` names; SpecInvalid names ``field``, what is wrong with the text and how to write it."""
     try:

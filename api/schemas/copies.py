@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from api.schemas.base import Body, Id, Line, View, showing
 from images.keeper import Collected
-from images.reference import MOST_CHARACTERS
+from images.reference import MOST_CHARACTERS, shown
 from scheduler.model.images import ImageCopy
 from scheduler.model.units import zulu
 
@@ -106,7 +106,7 @@ class CopyView(View):
     ) -> CopyView:
         return cls(
             id=copy.id,
-            reference=copy.reference,
+            reference=shown(copy.reference),
             digest=copy.manifest_digest,
             systemId=copy.system_id,
             owner=copy.owner,

@@ -22,7 +22,7 @@ from images.convert import Compressor
 from images.errors import RegistryMisbehaves, TagMoved
 from images.metered import Metered
 from images.policy import ImagePolicy
-from images.reference import parse_reference
+from images.reference import parse_reference, shown
 from scheduler.judge import nodes_of
 from scheduler.model.errors import BerthError, CredentialRefused, FileRefused, NotFound, SpecInvalid, Stale
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
@@ -32,7 +32,6 @@ from scheduler.model.systems import System
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.handing import Handing, handed, in_words
 from scheduler.reconcile.held_copy import HeldCopy
-from scheduler.reconcile.image_names import shown
 from scheduler.reconcile.image_stores import Store, StoreKey, Stores
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Sides

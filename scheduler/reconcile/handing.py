@@ -21,6 +21,7 @@ from images.chunks import Index
 from images.host import Area
 from images.keeper import Held, Keeper
 from images.policy import ImagePolicy
+from images.reference import shown
 from images.staging import Policy, RelayPlan, SbcastPlan, SiteFacts, Use, delivery
 from scheduler.model.errors import FileMissing
 from scheduler.model.ids import Marker, checked_marker
@@ -30,7 +31,6 @@ from scheduler.model.runs import JobType, StagedFile, StagePlan
 from scheduler.model.systems import BackendKind
 from scheduler.model.units import format_size
 from scheduler.ports import Ports
-from scheduler.reconcile.image_names import shown
 from scheduler.reconcile.sides import Side
 from scheduler.store.copies import CopyStore
 

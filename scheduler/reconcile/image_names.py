@@ -56,8 +56,3 @@ def as_runtimes_read(resolved: Resolved[Any]) -> str:
     if isinstance(reference, RegistryReference):
         return str(replace(reference, tag="", digest=resolved.manifest_digest))
     return str(reference)
-
-
-def shown(image: str) -> str:
-    """An image for people and logs: without the query of a URL, which may be a signature."""
-    return image.partition("?")[0][:300]

@@ -20,7 +20,7 @@ import structlog
 from images.errors import ImagePrivate, ImageUnknown, RegistryUnavailable, TagMoved
 from images.manifests import Platform
 from images.policy import USUAL_PLATFORM, ImagePolicy
-from images.reference import PushedReference, parse_reference
+from images.reference import PushedReference, parse_reference, shown
 from images.sources import Resolved, Source
 from scheduler.model.errors import (
     BackendUnavailable,
@@ -41,7 +41,7 @@ from scheduler.model.units import format_size
 from scheduler.model.verdicts import ImageAsk
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.held import Held
-from scheduler.reconcile.image_names import as_runtimes_read, is_readable, kept_by, shown
+from scheduler.reconcile.image_names import as_runtimes_read, is_readable, kept_by
 from scheduler.reconcile.loop import Crew
 from scheduler.store.images import ImageStore
 from scheduler.store.systems import SystemStore

@@ -9,7 +9,7 @@ from typing import Any
 from images.keeper import Collected, Keeper
 from images.manifests import Platform
 from images.policy import ImagePolicy, policy_of
-from images.reference import PathReference, parse_reference
+from images.reference import PathReference, parse_reference, shown
 from images.sources import Resolved
 from scheduler.model.errors import NotFound, SpecInvalid
 from scheduler.model.images import CopyState, ImageCopy
@@ -108,7 +108,7 @@ async def _want(db: Any, ports: Ports, caller: Principal, system: System, resolv
     if copy.state is CopyState.FAILED:
         again: dict[str, Any] = {"state": CopyState.WANTED, "message": "", "asked_by": caller.username}
         copy = await store.note(copy, now, **again, next_look_at=now)
-    detail = {"reference": reference}
+    detail = {"reference": shown(reference)}
     await AuditStore(db).add(caller.tenant, caller.username, "image.stage", system.id, detail, now)
     return copy
 

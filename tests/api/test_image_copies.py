@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from api.schemas.copies import CopyView
 from images.keeper import Keeper
 from images.store import StorePolicy
 from scheduler.model.ids import LoginKey
-from scheduler.model.images import CopyState, PinnedImage
+from scheduler.model.images import CopyState, ImageCopy, PinnedImage
 from scheduler.store.images import ImageStore
 from scheduler.store.schema import attempts, jobs
 from tests.api.test_images import may_unpack
@@ -231,3 +233,21 @@ async def test_room_is_made_in_the_caller_s_own_store_only(stored: World, tmp_pa
     assert await keeper.have(DIGEST)
     refused = await stored.call("POST", GC, {"systemId": "birch"})
     assert (refused.status_code, "has no store for images" in refused.json()["message"]) == (400, True)
+
+
+def test_the_query_of_a_url_which_may_be_a_signature_is_shown_to_nobody():
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    digest = "sha256:" + "a" * 64
+    copy = ImageCopy(
+        id=1,
+        tenant="dev",
+        system_id="alder",
+        owner="lab",
+        manifest_digest=digest,
+        reference=f"https://data.org/app.sif?sig=secret#{digest}",
+        asked_by="ada",
+        state=CopyState.WANTED,
+        created_at=at,
+        updated_at=at,
+    )
+    assert CopyView.of(copy).reference == "https://data.org/app.sif"
