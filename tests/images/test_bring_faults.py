@@ -25,6 +25,7 @@ from scheduler.model.errors import FileRefused
 from tests.fakes.registry import Body, Endless, FakeRegistry, always, content, digest_of, times
 from tests.fakes.tenant import AMD64, World, busy, redirect
 from tests.images.bring_kills import LAYER_BYTES, MOUNTABLE, STAGES, image, in_sight
+from tests.images.small_disks import small_disk
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
@@ -152,13 +153,8 @@ async def test_a_registry_that_fails_in_the_middle_is_told_and_what_came_is_not_
 @pytest.fixture
 def disk(tmp_path):
     """A small file system."""
-    if os.geteuid() != 0:
-        pytest.skip("mounts a small file system")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with small_disk(tmp_path, "size=24m") as disk:
+        yield disk
 
 
 async def test_a_disk_that_gets_full_anywhere_on_the_way_says_so_and_is_left_as_it_was(disk):

@@ -32,6 +32,7 @@ from images.convert import (
     set_back_times,
 )
 from scheduler.model.errors import SpecInvalid
+from tests.images.small_disks import small_disk
 
 ROOT = Path(__file__).parents[2]
 MADE_AT = datetime(2026, 5, 1, tzinfo=UTC)
@@ -125,6 +126,7 @@ echo half >"$2"; echo $$ >"$STARTED"; exec sleep 600
 BERTH = """
 import asyncio, pathlib, sys
 from tests.images.test_convert import converted
+from tests.images.small_disks import small_disk
 asyncio.run(converted(*map(pathlib.Path, sys.argv[1:])))
 """
 
@@ -179,20 +181,14 @@ def test_a_process_that_is_killed_before_the_conversion_is_tied_to_it_leaves_non
     assert not list(tmp_path.glob(".killed.*"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 async def test_a_full_disk_says_so_and_leaves_the_disk_as_it_was(tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "noise").write_bytes(os.urandom(3 << 20))
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk)
-    try:
+    with small_disk(tmp_path, "size=1m") as disk:
         with pytest.raises(ConversionFailed, match="make room"):
             await converted(tree, disk / "file")
         assert not list(disk.iterdir())
-    finally:
-        run("umount", disk)
 
 
 def test_the_key_names_all_that_decides_the_bytes_and_no_more():

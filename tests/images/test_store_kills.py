@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from images.programs.store import Store, answer
+from tests.images.small_disks import small_disk
 from tests.images.stores import Clock, image, in_sight, leftovers
 
 ROOT = Path(__file__).parents[2]
@@ -23,43 +23,38 @@ def test_after_any_kill_what_is_in_sight_is_whole_and_work_goes_on(first, rounds
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def disk(tmp_path):
     """1 MiB, and 40 files."""
-    if os.geteuid() != 0:
-        pytest.skip("mounts a small file system")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=40,mode=700", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with small_disk(tmp_path, "size=1m,nr_inodes=40") as disk:
+        yield disk
 
 
 def ask(disk, do, body=None, **arguments):
     return answer({"do": do, "root": str(disk / "store"), "with": arguments}, body)
 
 
-def test_a_full_disk_is_told_and_what_came_before_it_serves_once_there_is_room(small_disk):
-    ballast = small_disk / "ballast"
+def test_a_full_disk_is_told_and_what_came_before_it_serves_once_there_is_room(disk):
+    ballast = disk / "ballast"
     ballast.write_bytes(bytes(700_000))
     new = image(*range(4))
     which = {"digest": new.digest, "chunks": new.chunks}
-    missing = ask(small_disk, "begin", **which)["missing"]
-    assert ask(small_disk, "fill", new.stream(missing), **which, numbers=missing)["error"] == "full"
+    missing = ask(disk, "begin", **which)["missing"]
+    assert ask(disk, "fill", new.stream(missing), **which, numbers=missing)["error"] == "full"
     ballast.unlink()
-    left = ask(small_disk, "begin", **which)["missing"]
+    left = ask(disk, "begin", **which)["missing"]
     assert 0 < len(left) < len(missing)
-    ask(small_disk, "fill", new.stream(left), **which, numbers=left)
-    assert ask(small_disk, "finish", **which)["have"]
+    ask(disk, "fill", new.stream(left), **which, numbers=left)
+    assert ask(disk, "finish", **which)["have"]
 
 
-def test_a_file_for_which_the_disk_is_too_small_leaves_nothing(small_disk, tmp_path):
+def test_a_file_for_which_the_disk_is_too_small_leaves_nothing(disk, tmp_path):
     new = image(*range(12))
     (tmp_path / "file").write_bytes(new.content)
-    assert ask(small_disk, "put", digest=new.digest, path=str(tmp_path / "file"))["error"] == "full"
-    assert not leftovers(Store(str(small_disk / "store")))
+    assert ask(disk, "put", digest=new.digest, path=str(tmp_path / "file"))["error"] == "full"
+    assert not leftovers(Store(str(disk / "store")))
 
 
-def test_a_limit_on_files_is_told_as_full(small_disk):
-    said = [ask(small_disk, "lease", digest=image(number).digest, holder="job-a") for number in range(20)]
+def test_a_limit_on_files_is_told_as_full(disk):
+    said = [ask(disk, "lease", digest=image(number).digest, holder="job-a") for number in range(20)]
     assert [each for each in said if each.get("error") == "full"]
-    assert not in_sight(Store(str(small_disk / "store"), clock=Clock()))
+    assert not in_sight(Store(str(disk / "store"), clock=Clock()))
