@@ -41,6 +41,7 @@ PROBLEMS: Mapping[type[errors.BerthError], Kind] = {
     errors.KeyReused: Kind(409, "key-reused", "The Idempotency-Key was used with another request"),
     errors.IllegalMove: Kind(409, "illegal-move", "Not possible in this state"),
     errors.Stale: Kind(409, "changed-meanwhile", "Changed meanwhile; try again"),
+    errors.PortClosed: Kind(503, "port-closed", "The pod does not answer"),
     errors.NothingLearnt: Kind(503, "system-unavailable", "The system cannot be asked now"),
     errors.SubmitError: Kind(503, "system-unavailable", "The system cannot be asked now"),
 }

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from scheduler.model.errors import SubmitError
 from scheduler.model.ids import Marker, RemoteId
+from scheduler.model.pods import Executed, PodSeen
 from scheduler.model.runs import FileInfo, LogChunk, Observation, StagePlan, StageStatus, SubmitIntent
 from scheduler.model.snapshots import StartProbe, SystemSnapshot
 
@@ -29,6 +30,8 @@ class Capabilities:
     start_estimates: bool = False
     """Whether ``snapshot`` answers start probes."""
     visible_queue: bool = False
+    pods: bool = False
+    """Whether it keeps runs that have ports, and a ``PodHost`` stands beside it."""
 
 
 class Backend(Protocol):
@@ -129,6 +132,48 @@ class Storage(Protocol):
         It sees the system's own paths, not ours. For requests of some MiB, and answers of at most REMOTE_OUTPUT_BYTES.
         A program that fails, is killed or writes more raises NothingLearnt: what it did until then stays done.
         """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Channel(Protocol):
+    """A connection to a port of a pod: bytes both ways. What it meets raises ConnectionError, as a socket would."""
+
+    async def read(self, most_bytes: int) -> bytes:
+        """Some bytes; empty at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Returns when there is room for more."""
+        ...
+
+    async def end(self) -> None:
+        """No more will be written; reading goes on."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class PodHost(Protocol):
+    """What stands beside a ``Backend`` that keeps pods: one system as one login.
+
+    An instance is a run with ports (``RunSpec.ports``): started, found, observed, cancelled and its log read by the
+    backend's own methods, at most one per marker. All methods raise NothingLearnt.
+    """
+
+    async def look(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, PodSeen]:
+        """What can be said of these instances beyond ``observe``, in one query. One left out is unknown, not gone."""
+        ...
+
+    async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
+        """A connection to a port of the instance, which took it. PortClosed where nobody listens there (yet)."""
+        ...
+
+    async def execute(
+        self, remote_id: RemoteId, marker: Marker, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float
+    ) -> Executed:
+        """Run a command inside the instance. What it writes beyond REMOTE_OUTPUT_BYTES raises UnexpectedReply."""
         ...
 
     async def aclose(self) -> None: ...

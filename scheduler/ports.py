@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from backends.base import Backend, Storage
+from backends.base import Backend, PodHost, Storage
 from images.bring import Bringer
 from images.bringers import Bringers, ReadsAlone, all_read_alike
 from images.credentials import Login
@@ -36,6 +36,10 @@ class Connections(Protocol):
 
     async def storage(self, login: LoginKey) -> Storage:
         """The files of the system as this login; NotAuthorised as above."""
+        ...
+
+    async def pod_host(self, login: LoginKey) -> PodHost:
+        """What stands beside the backend for pods; BackendUnavailable where the system keeps none."""
         ...
 
     async def verify(self, system: System, credential: Credential) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import structlog
 
-from backends.base import Backend, Storage
+from backends.base import Backend, PodHost, Storage
 from backends.local.backend import LocalBackend
 from backends.local.commands import account_for
 from backends.local.storage import LocalStorage
@@ -38,7 +38,7 @@ from images.streams import Limits
 from images.workshop import Workshop
 from scheduler.addresses import GuardedTransport
 from scheduler.knowledge import Knowledge
-from scheduler.model.errors import CredentialRefused, NotAuthorised, NotFound
+from scheduler.model.errors import BackendUnavailable, CredentialRefused, NotAuthorised, NotFound
 from scheduler.model.ids import LoginKey
 from scheduler.model.images import PushedKind
 from scheduler.model.probes import ProbeAsk, ProbeReport
@@ -123,6 +123,10 @@ class SystemConnections:
         if opened.storage is None:
             opened.storage = _storage(opened)
         return opened.storage
+
+    async def pod_host(self, login: LoginKey) -> PodHost:
+        opened = await self._open(login)
+        raise BackendUnavailable(f"system '{opened.system.id}' keeps no pods")
 
     async def verify(self, system: System, credential: Credential) -> str:
         await self._check_address(system.host)

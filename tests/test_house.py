@@ -11,7 +11,7 @@ import pytest
 ROOTS = ("scheduler.model", "placement", "images", "backends.base")
 TRAVELS = "images.programs."
 """Programs for the Python of old hosts: untyped on purpose, since every byte of them travels."""
-UNITS = re.compile(r"_(s|ms|mib|bytes|per_hour|per_kwh|per_s|hours|minutes|usd|at)$|^(p\d\d|run|wait)_s$")
+UNITS = re.compile(r"_(s|ms|mib|millicores|bytes|per_hour|per_kwh|per_s|hours|minutes|usd|at)$|^(p\d\d|run|wait)_s$")
 COUNTS = re.compile(
     r"nodes|cores|gpus|jobs|indices|limit|offset|version|number|attempt|attempts|port|count|fence|id|skip|seed|order|"
     r"total|free|down|queued|running|completed|failed|restarts|signal|exit_code|mode|precedence|priority|weight|"

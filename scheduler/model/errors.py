@@ -123,6 +123,10 @@ class NotAuthorised(NothingLearnt):
     """The login itself fails: an operator or the user must act."""
 
 
+class PortClosed(BerthError):
+    """The place of a pod answers, but nobody listens on this port of the pod."""
+
+
 class SubmitError(BerthError):
     """Root of the two ways in which a submission did not give an id."""
 

@@ -110,6 +110,8 @@ class RunSpec:
     """How long it waits, once it has nodes, for Berth to say where its image lies; 0: the runtime fetches it."""
     image_is_private: bool = False
     """Whether only a login of Berth's reads the image: then the runtime never fetches it."""
+    ports: tuple[int, ...] = ()
+    """What it listens to: not empty, it is an instance of a pod. Nobody but Berth may reach them from outside it."""
 
 
 @dataclass(frozen=True, slots=True)

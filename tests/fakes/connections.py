@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backends.base import Backend, Storage
-from scheduler.model.errors import CredentialRefused, NotAuthorised
+from backends.base import Backend, PodHost, Storage
+from scheduler.model.errors import BackendUnavailable, CredentialRefused, NotAuthorised
 from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
@@ -27,6 +27,9 @@ class FakeConnections:
 
     async def storage(self, login: LoginKey) -> Storage:
         return self._system(login).storage()
+
+    async def pod_host(self, login: LoginKey) -> PodHost:
+        raise BackendUnavailable(f"system '{login.system_id}' keeps no pods")
 
     async def verify(self, system: System, credential: Credential) -> str:
         if credential.user in self.refused:
