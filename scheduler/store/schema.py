@@ -24,6 +24,7 @@ from scheduler.model.helper_jobs import HelperPurpose, HelperState
 from scheduler.model.images import CopyState, PinnedImage, PushedKind
 from scheduler.model.jobs import FinishedRun, JobSpec, Place, Role
 from scheduler.model.plan import Decision
+from scheduler.model.pod_catalog import FilesStatus, PodKind
 from scheduler.model.runs import JobType, Observation, RunSpec
 from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.states import AttemptState, Condition, JobState
@@ -414,6 +415,101 @@ image_copies = Table(
     _only_where_set("next_look_at"),
 )
 """``next_look_at`` is empty while nothing is to be done for a copy. ``owner``: of the login whose store it lies in."""
+
+# -- around pods -------------------------------------------------------------------------------------------------
+
+pod_grants = Table(
+    "pod_grants",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    Column("kind", choice(PodKind), primary_key=True),
+    _words("name", primary_key=True),
+    _words("user", primary_key=True),
+    Column("level", Integer, nullable=False),
+    Index(None, "tenant", "kind", "user"),
+)
+
+pod_templates = Table(
+    "pod_templates",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("id", primary_key=True),
+    _words("owner"),
+    _words("description"),
+    Column("metatags", Record(tuple[str, ...]), nullable=False),
+    _words("archive_message"),
+    _at("created_at", null=False),
+    _at("updated_at", null=False),
+)
+
+pod_template_tags = Table(
+    "pod_template_tags",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("template_id", primary_key=True),
+    _words("tag", primary_key=True),
+    Column("created_at", Instant, primary_key=True),
+    Column("definition", Record(dict[str, Any]), nullable=False),
+    _words("commit_message"),
+    _words("added_by"),
+    Column("is_stateful", Boolean),
+)
+"""To the second: what one tag names is told apart by it on the wire."""
+
+pod_images = Table(
+    "pod_images",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("image", primary_key=True),
+    Column("tenants", Record(tuple[str, ...]), nullable=False),
+    _words("description"),
+    _words("added_by"),
+    _at("created_at", null=False),
+)
+"""``tenant``: whose admin listed it; ``tenants``: for whom."""
+
+pod_volumes = Table(
+    "pod_volumes",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("id", primary_key=True),
+    _words("uuid"),
+    _words("owner"),
+    _words("description"),
+    Column("size_limit_mib", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("status", choice(FilesStatus), nullable=False),
+    _words("message"),
+    _at("created_at", null=False),
+    _at("updated_at", null=False),
+    Column("version", Integer, nullable=False),
+    Index(None, "status"),
+)
+
+pod_snapshots = Table(
+    "pod_snapshots",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("id", primary_key=True),
+    _words("uuid"),
+    _words("owner"),
+    _words("source_volume_id"),
+    _words("source_path"),
+    _words("destination_path"),
+    _words("description"),
+    Column("size_limit_mib", BigInteger, nullable=False),
+    _words("cron"),
+    _words("retention_policy"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("status", choice(FilesStatus), nullable=False),
+    _words("message"),
+    _at("next_at"),
+    _at("created_at", null=False),
+    _at("updated_at", null=False),
+    Column("version", Integer, nullable=False),
+    _only_where_set("next_at"),
+    Index(None, "status"),
+)
 
 # -- what placement learns from ----------------------------------------------------------------------------------
 
