@@ -22,6 +22,9 @@ from tests.fakes.system import FakeSystem
 from tests.reconcile.hedging import HEDGED, both, runs, site_ends, site_starts
 from tests.reconcile.world import LEASE_S, Process, World
 
+BUSY_TICKS = 40
+"""How long the sites are too busy to start anything, at most."""
+
 LINKED = frozenset({"stage", "submit", "find", "observe", "cancel", "withdraw", "write"})
 BEFORE, AFTER, CANCEL, KILL, TOGETHER = FAULTS = (
     "link cut before a call",
@@ -82,7 +85,10 @@ class Cut:
 
 
 class HedgedCampaign:
-    """The disorder lasts ``stormy_ticks``; then everything works, and what is left must come to its end."""
+    """The disorder lasts ``stormy_ticks``; then everything works, and what is left must come to its end.
+
+    The sites are busy until most jobs wait in both, so that leads and copies start side by side however slowly they came.
+    """
 
     def __init__(self, world: World, *, jobs: int, seed: int, stormy_ticks: int = 80) -> None:
         self.world, self._count, self._stormy_ticks = world, jobs, stormy_ticks
@@ -95,7 +101,8 @@ class HedgedCampaign:
         """Submit, strike, let end."""
         self.jobs = await self.world.submit(self._count, **HEDGED)
         fuse = await self._new_process()
-        for _ in range(self._stormy_ticks):
+        busy_ticks = 0
+        for tick in range(BUSY_TICKS + self._stormy_ticks):
             try:
                 await self.world.run()
             except Crash:
@@ -103,7 +110,12 @@ class HedgedCampaign:
             if fuse.blown:
                 self.chaos.struck[KILL] += 1
                 fuse = await self._new_process()
+            if busy_ticks < BUSY_TICKS and tick == busy_ticks and self._waiting_twice() < 0.6 * self._count:
+                busy_ticks += 1
+                continue
             self._site_works()
+            if tick >= busy_ticks + self._stormy_ticks:
+                break
         self.chaos.lasts = False
         fuse.blown = True
         self.world.loops = Process(self.world.ports(), at_once=self._count)
@@ -144,6 +156,16 @@ class HedgedCampaign:
                 elif fake.begun and fake.ended_at is None and chance.random() < 0.4:
                     system.end(fake.marker)
 
+    def _waiting_twice(self) -> int:
+        """How many jobs are in the queues of both."""
+        waiting = Counter(
+            fake.intent.run.job_uuid
+            for system in both(self.world)
+            for fake in system.jobs.values()
+            if fake.state is RemoteState.QUEUED
+        )
+        return sum(times > 1 for times in waiting.values())
+
     async def _all_over(self) -> bool:
         async with self.world.database.reading() as db:
             now = await JobStore(db).some([job.id for job in self.jobs])
@@ -167,6 +189,8 @@ class HedgedCampaign:
                 found.append(f"job {job.uuid} is {job.state}: {job.last_message}")
             left = [one.marker for one in attempts[job.id] if one.state in LIVE_ATTEMPTS]
             found += [f"attempt {marker} was never brought to its end" for marker in left]
+        for system in both(self.world):
+            system.pass_gates()
         alive = [fake.marker for system in both(self.world) for fake in system.jobs.values() if fake.ended_at is None]
         return [*found, *(f"{marker} still holds its nodes" for marker in alive)]
 

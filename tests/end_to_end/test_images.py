@@ -107,7 +107,9 @@ def test_a_new_image_comes_to_many_nodes_behind_the_wait_and_only_once(stage: St
     assert (relayed["read_from"], relayed["nodes"]) == ("copies", NODES)
     assert relayed["moved_bytes"] >= NODES * brought["sent_bytes"] * 0.99
     assert stage.seen_by_all(first), "all nodes read the same files"
-    assert stage.wire.output(uuid, "tapisjob.err") == "", "the job waited for its image while it held the nodes"
+    said = stage.wire.output(uuid, "tapisjob.err").splitlines()
+    ours = [line for line in said if not line.startswith("srun: ")]  # a busy Slurm tells of steps that it tries again
+    assert ours == [], "the job waited for its image while it held the nodes"
 
     second, there, relayed = stage.finish(stage.submit(version=1))
     assert (there["fetched_bytes"], there["sent_bytes"], relayed["moved_bytes"]) == (0, 0, 0)
