@@ -38,6 +38,9 @@ MOST_COMMITTED = 2000
 PACES = 20
 """Images that were brought to a system last, whose pace is expected of the next."""
 
+LOOKED_THROUGH = 10 * PACES
+"""Most copies in which these are looked for, the newest."""
+
 jobs, attempts, copies = schema.jobs, schema.attempts, schema.image_copies
 _spec_text = type_coerce(jobs.c.spec, Text)
 
@@ -58,7 +61,8 @@ class PlacementFacts:
     ) -> Problem:
         """The question of where these jobs go. looks: at systems, that were read before; runs: that ended last."""
         runs = tuple(await RunStore(self._db).recent(tenant, HISTORY) if runs is None else runs)
-        views = await self.systems(tenant, {ask.owner for ask in asks}, looks)
+        digests = {ask.image.manifest_digest for ask in asks if ask.image is not None}
+        views = await self.systems(tenant, {ask.owner for ask in asks}, looks, digests)
         return Problem(
             now=now,
             asks=tuple(asks),
@@ -67,9 +71,16 @@ class PlacementFacts:
         )
 
     async def systems(
-        self, tenant: str, owners: Collection[str], looks: Mapping[str, SystemSnapshot] = MappingProxyType({})
+        self,
+        tenant: str,
+        owners: Collection[str],
+        looks: Mapping[str, SystemSnapshot] = MappingProxyType({}),
+        digests: Collection[str] = (),
     ) -> tuple[SystemView, ...]:
-        """Every system of the tenant as these owners' jobs may use it. looks: at them, that were read before."""
+        """Every system of the tenant as these owners' jobs may use it.
+
+        looks: at them, that were read before. digests: of the images of which is told where they lie.
+        """
         systems = await SystemStore(self._db).list(tenant, WHOLE_LIST)
         snapshots = await SnapshotStore(self._db).latest_all(tenant, looks)
         granted = await GrantStore(self._db, "system").holders(tenant, Permission.EXECUTE)
@@ -79,7 +90,8 @@ class PlacementFacts:
         for (system_id, queue, owner), count in (await JobStore(self._db).active_counts(tenant)).items():
             active[system_id][queue, owner] = count
         committed = await self._committed(tenant, {name: s.taken_at for name, s in snapshots.items()})
-        stores = await self._stores(tenant, [system.id for system in systems if "images" in system.berth_notes])
+        keepers = [system.id for system in systems if "images" in system.berth_notes]
+        stores = await self._stores(tenant, keepers, digests)
         return tuple(
             SystemView(
                 system=system,
@@ -93,22 +105,30 @@ class PlacementFacts:
             for system in systems
         )
 
-    async def _stores(self, tenant: str, system_ids: Collection[str]) -> Mapping[str, Stores]:
-        """The images on the systems that keep some."""
-        if not system_ids:
-            return {}
-        here = select(copies.c.system_id, copies.c.owner, copies.c.manifest_digest, copies.c.figures)
+    async def _stores(self, tenant: str, system_ids: Sequence[str], digests: Collection[str]) -> Mapping[str, Stores]:
+        """Which of these images lie on the systems that keep some. Where none is asked for, nothing is read."""
+        if not system_ids or not digests:
+            return {system_id: Stores() for system_id in system_ids}
+        here = select(copies.c.system_id, copies.c.owner, copies.c.manifest_digest)
         here = here.where(copies.c.tenant == tenant, copies.c.state == CopyState.PRESENT)
         present: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        paces: dict[str, list[float]] = defaultdict(list)
-        for system_id, owner, digest, figures in await self._db.execute(here.order_by(copies.c.present_at)):
+        for system_id, owner, digest in await self._db.execute(here.where(copies.c.manifest_digest.in_(digests))):
             present[system_id].append((owner, digest))
-            if figures.get("fetched_bytes") and figures.get("took_s"):
-                paces[system_id].append(figures["fetched_bytes"] / figures["took_s"])
         return {
-            system_id: Stores(present=frozenset(present[system_id]), paces_bytes_per_s=tuple(paces[system_id][-PACES:]))
+            system_id: Stores(
+                present=frozenset(present[system_id]), paces_bytes_per_s=await self._paces(tenant, system_id)
+            )
             for system_id in system_ids
         }
+
+    async def _paces(self, tenant: str, system_id: str) -> tuple[float, ...]:
+        """Of the images that were brought there last, oldest first; those fetched for another system have none."""
+        last = select(copies.c.figures).where(copies.c.tenant == tenant, copies.c.system_id == system_id)
+        last = last.where(copies.c.state == CopyState.PRESENT, copies.c.present_at.is_not(None))
+        last = last.order_by(copies.c.present_at.desc()).limit(LOOKED_THROUGH)
+        found = [figures for (figures,) in await self._db.execute(last)]
+        paces = [each["fetched_bytes"] / each["took_s"] for each in found if _was_fetched(each)]
+        return tuple(reversed(paces[:PACES]))
 
     async def _committed(self, tenant: str, seen_at: Mapping[str, datetime]) -> Mapping[str, list[Committed]]:
         """Jobs, and copies of jobs, that were sent to a system but cannot show in the look taken at ``seen_at``, by
@@ -147,6 +167,10 @@ class PlacementFacts:
             return (await UserStore(self._db).get(tenant, owner)).is_admin
         except NotFound:
             return False
+
+
+def _was_fetched(figures: Mapping[str, float]) -> bool:
+    return bool(figures.get("fetched_bytes") and figures.get("took_s"))
 
 
 def _unseen(

@@ -61,10 +61,10 @@ def _only_where_set(name: str) -> Index:
     return Index(None, name, sqlite_where=there, postgresql_where=there)
 
 
-def _only_where_empty(empty: str, *names: str) -> Index:
-    """A unique index over the rows in which a column is empty."""
+def _only_where_empty(empty: str, *names: str, unique: bool = False) -> Index:
+    """An index over the rows in which a column is empty."""
     there = text(f"{empty} IS NULL")
-    return Index(None, *names, unique=True, sqlite_where=there, postgresql_where=there)
+    return Index(None, *names, unique=unique, sqlite_where=there, postgresql_where=there)
 
 
 # -- tenants and users -------------------------------------------------------------------------------------------
@@ -309,6 +309,8 @@ attempts = Table(
     UniqueConstraint("job_id", "number"),
     _only_where_set("next_look_at"),
     _only_where_set("awaits_image"),
+    _only_where_empty("ended_at", "tenant", "system_id"),
+    Index(None, "tenant", "id"),
 )
 
 history = Table(
@@ -355,7 +357,7 @@ helper_jobs = Table(
     _words("lease_owner", null=True),
     _at("lease_until"),
     Column("version", Integer, nullable=False),
-    _only_where_empty("ended_at", "tenant", "system_id", "owner"),
+    _only_where_empty("ended_at", "tenant", "system_id", "owner", unique=True),
 )
 """At most one of each login is live: the index says so."""
 
@@ -413,6 +415,8 @@ image_copies = Table(
     Column("version", Integer, nullable=False),
     UniqueConstraint("tenant", "system_id", "owner", "manifest_digest"),
     _only_where_set("next_look_at"),
+    Index(None, "manifest_digest", "tenant"),
+    Index(None, "tenant", "system_id", "present_at"),
 )
 """``next_look_at`` is empty while nothing is to be done for a copy. ``owner``: of the login whose store it lies in."""
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from images.needs import Needs
+from placement.problem import Stores
 from scheduler.model.errors import NotFound, Stale
 from scheduler.model.images import CopyState, PinnedImage
 from scheduler.model.jobs import HistoryEvent
 from scheduler.model.states import A, E
+from scheduler.model.systems import System
+from scheduler.store.facts import PlacementFacts
 from scheduler.store.images import ImageStore
 from scheduler.store.jobs import JobStore
+from scheduler.store.systems import SystemStore
 from tests.store.things import NOW, added, an_attempt, recorded, submitting
 
 DIGEST, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -174,3 +179,22 @@ async def test_what_a_name_meant_is_kept_with_the_job(database):
         job = await JobStore(db).note(job, {"image": pinned}, NOW)
     async with database.reading() as db:
         assert (await JobStore(db).get("dev", job.uuid)).image == pinned == job.image
+
+
+async def test_a_plan_is_told_of_its_own_images_and_how_fast_the_last_came(database):
+    system = System(tenant="dev", id="cluster", uuid="cluster", owner="ann", host="h.example.org", can_exec=True)
+    async with database.transaction() as db:
+        await SystemStore(db).add(replace(system, notes={"berth": {"images": {"store": "/scratch/images"}}}))
+    for number in range(25):
+        copy = await wanted(database, f"sha256:{number:064x}")
+        figures = {"fetched_bytes": 100.0 * number, "took_s": 10.0}  # the first was fetched for another system
+        at = NOW + timedelta(minutes=number)
+        await noted(database, copy, state=CopyState.PRESENT, figures=figures, present_at=at)
+    await wanted(database, DIGEST)
+    async with database.reading() as db:
+        facts, asked = PlacementFacts(db), [f"sha256:{3:064x}", DIGEST]
+        [view] = await facts.systems("dev", {"ann"}, digests=asked)
+        [without] = await facts.systems("dev", {"ann"})
+    assert view.stores.present == {("alice", f"sha256:{3:064x}")}
+    assert view.stores.paces_bytes_per_s == tuple(10.0 * number for number in range(5, 25))
+    assert without.stores == Stores()
