@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from scheduler.model.states import BEFORE_SUBMISSION, Condition, Event, JobState
 from scheduler.ports import Ports
 from scheduler.reconcile.archive import archive
 from scheduler.reconcile.fetch import WebRules
-from scheduler.reconcile.held import Held
+from scheduler.reconcile.held import Held, keep_all
 from scheduler.reconcile.inputs import bring_inputs, list_inputs
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Sides
@@ -78,9 +77,7 @@ class Advance:
 
     async def tick(self) -> None:
         """Keep what is in hand; claim what is due and start its steps, as many as there are hands."""
-        for held in list(self._in_hand):
-            with contextlib.suppress(StaleJob):  # its step learns of it at its next write
-                await held.keep()
+        await keep_all(self._in_hand, self._ports)
         if self.crew.free <= 0:
             return
         async with self._ports.transaction() as db:

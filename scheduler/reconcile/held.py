@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ class Held:
     def __init__(self, job: Job, ports: Ports, lease_s: float, writer: Writer) -> None:
         self.job = job
         self._ports = ports
-        self._lease_s = lease_s
+        self._lease = timedelta(seconds=lease_s)
         self._writer = writer
         self._let_go = False
         self._kept_at = ports.clock()
@@ -54,23 +54,11 @@ class Held:
         ready = Fact(Event.JOB_READY, message=f"handing attempt {attempt.number} to {attempt.system_id}")
         await self._write(Change(job=self.job, facts=(*before, ready), intent=attempt, lets_go=True))
 
-    async def keep(self) -> None:
-        """Make the lease last its whole length again, when a third of it has passed; StaleJob when it was lost."""
-        at = self._ports.clock()
-        if at - self._kept_at < timedelta(seconds=self._lease_s / 3):
-            return
-        self._kept_at = at
-        async with self._ports.transaction() as db:
-            await JobStore(db).extend(self.job, self._lease_s, at)
-
     async def say(self, message: str) -> None:
         """Tell people how it goes, and keep the lease: long work calls this now and then."""
-        at = self._ports.clock()
-        async with self._ports.transaction() as db:
-            store = JobStore(db)
-            if message != self.job.last_message:
-                self.job = await store.note(self.job, {"last_message": message}, at)
-            await store.extend(self.job, self._lease_s, at)
+        news = {"last_message": message} if message != self.job.last_message else {}
+        self._kept_at = self._ports.clock()
+        await self._write(Change(job=self.job, fields=news, leased_until=self._kept_at + self._lease))
 
     async def let_go(self, after_s: float | None = None) -> None:
         """Give the job back; it is due again ``after_s`` seconds from now. None: when its last move said.
@@ -88,3 +76,22 @@ class Held:
 
     def _due_at(self, after_s: float | None) -> datetime | None:
         return None if after_s is None else self._ports.clock() + timedelta(seconds=after_s)
+
+    def kept(self) -> datetime | None:
+        """Until when its lease is held now that it is kept; None while no third of it has passed."""
+        at = self._ports.clock()
+        if at - self._kept_at < self._lease / 3:
+            return None
+        self._kept_at = at
+        return at + self._lease
+
+
+async def keep_all(some: Iterable[Held], ports: Ports) -> None:
+    """Make leases last their whole length again where a third has passed, in one transaction.
+
+    Who has lost one learns of it at the next write.
+    """
+    leases = [(held.job, until) for held in some if (until := held.kept()) is not None]
+    if leases:
+        async with ports.transaction() as db:
+            await JobStore(db).extend_all(leases)

@@ -8,11 +8,10 @@ while: they come to this host in any case.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -31,19 +30,17 @@ from scheduler.model.errors import (
     NothingLearnt,
     SpecInvalid,
     Stale,
-    StaleJob,
 )
 from scheduler.model.images import PinnedImage
-from scheduler.model.jobs import Fact, HistoryEvent, Job, JobSpec
+from scheduler.model.jobs import Fact, Job, JobSpec
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.states import Condition, Event
-from scheduler.model.units import format_size
-from scheduler.model.verdicts import ImageAsk
 from scheduler.ports import Images, Ports
-from scheduler.reconcile.held import Held
+from scheduler.reconcile.groups import Groups
+from scheduler.reconcile.hands import Hands
+from scheduler.reconcile.held import Held, keep_all
 from scheduler.reconcile.image_names import as_runtimes_read, is_readable, kept_by
-from scheduler.reconcile.loop import Crew
-from scheduler.store.images import ImageStore
+from scheduler.reconcile.looking import Looks
 from scheduler.store.systems import SystemStore
 
 log = structlog.get_logger()
@@ -51,11 +48,7 @@ log = structlog.get_logger()
 AGAIN_S, LONGEST_WAIT_S = 5.0, 300.0
 """Until a registry that did not answer is asked again: at first, and at most."""
 
-LEARN_S = 900.0
-"""How long a job waits at most for what its image needs; then it is placed without."""
-
-SOON_S, NOT_SO_SOON_S = 1.0, 15.0
-"""Until those look again who came while their image was looked up: as long as that takes already, within these."""
+NAMES_AT_ONCE = 16
 
 BEYOND_FOR = timedelta(minutes=10)
 """How long a registry that Berth may not or cannot reach is left to the runtimes, before it is asked again."""
@@ -82,15 +75,17 @@ class Pins:
         self._ports = ports
         self._misses: Counter[Wanted] = Counter()
         self._beyond: dict[Wanted, datetime] = {}
-        self._since: dict[Wanted, datetime] = {}
-        self._in_hand: set[Held] = set()
-        self.crew = Crew(16)
+        self._names, self._looks, self._groups = Hands(NAMES_AT_ONCE, ports.clock), Looks(ports), Groups(ports)
+        self.crews = self._names.crew, self._looks.crew
 
     async def keep(self) -> None:
         """A registry may take longer than a lease."""
-        for held in list(self._in_hand):
-            with contextlib.suppress(StaleJob):  # the write with the answer learns of it
-                await held.keep()
+        await keep_all(self._names.held | self._looks.held, self._ports)
+
+    async def settle(self) -> None:
+        """Wait until all that was started has ended."""
+        for crew in self.crews:
+            await crew.settle()
 
     async def take(self, waiting: Sequence[Held]) -> Sequence[Held]:
         """Start on those whose image is to be resolved first; the others."""
@@ -104,15 +99,18 @@ class Pins:
             policies = _policies(held.job.spec, keepers[held.job.tenant])
             if policies and not self._is_beyond(wanted := _wanted(held.job, policies)):
                 groups[wanted].append(held)
-        taken = {held for group in groups.values() for held in group}
         for wanted, group in groups.items():
-            if wanted in self.crew or self.crew.free <= 0:
-                await self._wait_all(group, IN_TURN, self._turn_s(wanted))
-                continue
-            self._in_hand.update(group)
-            self._since[wanted] = self._ports.clock()
-            self.crew.start(wanted, self._resolve(images, wanted, group), image=shown(wanted.image))
+            await self._take(images, wanted, group)
+        taken = {held for group in groups.values() for held in group}
         return [held for held in waiting if held not in taken]
+
+    async def _take(self, images: Images, wanted: Wanted, group: Sequence[Held]) -> None:
+        """Have the name resolved, unless somebody does, or looks into the image already for such as these."""
+        rest = await self._looks.without_late(wanted, group)
+        if not self._names.may_start(wanted):
+            await self._groups.put_back(rest, IN_TURN, self._names.turn_s(wanted))
+        elif rest:
+            self._names.start(wanted, rest, partial(self._resolve, images, wanted, rest), shown(wanted.image))
 
     async def _keepers(self, tenants: Iterable[str]) -> Mapping[str, Mapping[str, ImagePolicy]]:
         """The systems of each tenant that keep images."""
@@ -123,12 +121,11 @@ class Pins:
         try:
             resolved = await self._resolved(images, wanted)
             pinned = await self._pinned(images, wanted, resolved)
-            if any(_is_particular(held.job.spec) for held in group):
-                await self._learn(images, wanted, resolved, group)
+            look = await self._looks.wanted(images, wanted.tenant, wanted.user, resolved, group)
         except HOPELESS as error:
             self._misses.pop(wanted, None)
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION}
-            await self._write_all(group, Fact(Event.FAILED, outcome, message=f"its image cannot be used: {error}"))
+            await self._groups.end(group, Fact(Event.FAILED, outcome, message=f"its image cannot be used: {error}"))
         except (FileRefused, NothingLearnt) as error:
             if _is_out_of_reach(wanted, error):
                 self._beyond[wanted] = self._ports.clock()
@@ -138,41 +135,14 @@ class Pins:
                 words = f"its image cannot be looked up: {error}; being tried again"
                 again_s = self._wait_s(wanted, error)
             log.warning("image not resolved", image=shown(wanted.image), why=words, again_s=again_s)
-            await self._wait_all(group, words, again_s)
+            await self._groups.put_back(group, words, again_s)
         else:
             self._misses.pop(wanted, None)
-            await self._write_all(group, pinned)
-        finally:
-            self._in_hand.difference_update(group)
-            self._since.pop(wanted, None)
+            await self._looks.pin(wanted, group, pinned, look)
 
     async def _resolved(self, images: Images, wanted: Wanted) -> Resolved[Any]:
         source = images.source_for(wanted.tenant, wanted.user)
         return await source.resolve(parse_reference(wanted.image), wanted.platform)
-
-    async def _learn(self, images: Images, wanted: Wanted, resolved: Resolved[Any], group: Sequence[Held]) -> None:
-        """Find out what the image needs, unless that is known; what goes wrong is told when the image is brought."""
-        async with self._ports.reading() as db:
-            if await ImageStore(db).needs_of([resolved.manifest_digest]):
-                return
-        bringer = await images.bringer_for(resolved.reference, wanted.tenant, wanted.user)
-        if bringer is None:
-            return
-        size = format_size(resolved.manifest.size_bytes)
-        await self._tell(group, f"looking into its image ({size} to fetch), to see where it runs")
-        try:
-            async with asyncio.timeout(LEARN_S):
-                needs = await bringer.learn(resolved, images.source_for(wanted.tenant, wanted.user))
-        except (BerthError, TimeoutError) as error:
-            log.warning("image not looked into", image=shown(wanted.image), why=str(error) or "it takes too long")
-            return
-        async with self._ports.transaction() as db:
-            await ImageStore(db).put_needs(resolved.manifest_digest, needs, self._ports.clock())
-
-    async def _tell(self, group: Sequence[Held], words: str) -> None:
-        for held in group:
-            with contextlib.suppress(StaleJob):  # the write with the answer learns of it
-                await held.say(words)
 
     async def _pinned(self, images: Images, wanted: Wanted, resolved: Resolved[Any]) -> PinnedImage:
         return PinnedImage(
@@ -191,50 +161,10 @@ class Pins:
         self._beyond = {each: found_at for each, found_at in self._beyond.items() if found_at > since}
         return wanted in self._beyond
 
-    def _turn_s(self, wanted: Wanted) -> float:
-        """Until those who came later look again; thousands that did so each second would keep all others waiting."""
-        at = self._ports.clock()
-        return min(NOT_SO_SOON_S, max(SOON_S, (at - self._since.get(wanted, at)).total_seconds()))
-
     def _wait_s(self, wanted: Wanted, error: BerthError) -> float:
         self._misses[wanted] += 1
         asked_s = error.retry_after_s if isinstance(error, RegistryUnavailable) and error.retry_after_s else 0.0
         return min(LONGEST_WAIT_S, max(asked_s, AGAIN_S * 2.0 ** min(self._misses[wanted] - 1, 10)))
-
-    # -- what becomes of the jobs ---------------------------------------------------------------------------------
-
-    async def _write_all(self, group: Sequence[Held], outcome: PinnedImage | Fact) -> None:
-        await asyncio.gather(*(self._write(held, outcome) for held in group))
-        self._ports.wake()
-
-    async def _write(self, held: Held, outcome: PinnedImage | Fact) -> None:
-        try:
-            if isinstance(outcome, Fact):
-                await held.record(outcome, last=True)
-            else:
-                await held.note({"image": outcome}, after_s=0, event=self._event(outcome))
-        except StaleJob as stale:
-            log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
-            await held.let_go()
-
-    async def _wait_all(self, group: Sequence[Held], words: str, again_s: float) -> None:
-        await asyncio.gather(*(self._wait(held, words, again_s) for held in group))
-
-    async def _wait(self, held: Held, words: str, again_s: float) -> None:
-        try:
-            await held.note({"last_message": words} if words != held.job.last_message else {}, after_s=again_s)
-        except StaleJob as stale:
-            log.info("someone else moved the job", job=held.job.uuid, why=str(stale))
-            await held.let_go()
-
-    def _event(self, pinned: PinnedImage) -> HistoryEvent:
-        words = f"{shown(pinned.name)} means {pinned.manifest_digest}, {format_size(pinned.download_bytes)} to fetch"
-        return HistoryEvent(
-            event="JOB_USER_EVENT",
-            detail="IMAGE_RESOLVED",
-            description=words + (", private" if pinned.is_private else ""),
-            at=self._ports.clock(),
-        )
 
 
 def _is_out_of_reach(wanted: Wanted, error: BerthError) -> bool:
@@ -244,12 +174,6 @@ def _is_out_of_reach(wanted: Wanted, error: BerthError) -> bool:
     if isinstance(error, BackendUnavailable):
         return not isinstance(error, RegistryUnavailable)
     return isinstance(error, FileRefused)
-
-
-def _is_particular(spec: JobSpec) -> bool:
-    """Whether more than the processor decides on which nodes its image runs."""
-    ask = ImageAsk.of(spec)
-    return ask is not None and (ask.mpi or ask.gpus)
 
 
 def _policies(spec: JobSpec, keepers: Mapping[str, ImagePolicy]) -> Sequence[ImagePolicy]:

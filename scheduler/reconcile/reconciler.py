@@ -65,7 +65,7 @@ class Reconciler:
     def crews(self) -> tuple[Crew, ...]:
         return (
             self.snapshots.crew,
-            self.placing.pins.crew,
+            *self.placing.pins.crews,
             self.advance.crew,
             self.submit.crew,
             self.watch.crew,

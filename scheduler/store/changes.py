@@ -28,7 +28,7 @@ class Change:
     ``attempt`` is the newest one as last seen, wanted when a fact is about it; ``attempt_fields`` change of it without
     a move. ``intent`` is stored with JOB_READY.
     ``event`` is a line of history that comes before those of the moves. ``finished`` is what the end of a run teaches.
-    ``due_at``: when to look again, if not as the last move said.
+    ``due_at``: when to look again, if not as the last move said. ``leased_until``: the lease is held until then.
     """
 
     job: Job
@@ -41,6 +41,7 @@ class Change:
     finished: FinishedRun | None = None
     lets_go: bool = False
     due_at: datetime | None = None
+    leased_until: datetime | None = None
 
     @property
     def wants_attempt(self) -> bool:
@@ -82,6 +83,8 @@ def rows_of(change: Change, at: datetime) -> Rows:
         job = after(job, step)
     if change.lets_go:
         values |= {"lease_owner": None, "lease_until": None}
+    if change.leased_until is not None:
+        values["lease_until"] = change.leased_until
     if change.due_at is not None:
         values["next_look_at"] = change.due_at
     return Rows(job, values, of_attempt, lines)

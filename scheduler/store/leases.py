@@ -10,13 +10,11 @@ from typing import Any
 from sqlalchemy import and_, bindparam, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from scheduler.model.errors import StaleJob
 from scheduler.model.jobs import InFlight, Job, Role
 from scheduler.model.states import LIVE_ATTEMPTS, AttemptState, JobState
 from scheduler.store import schema
 from scheduler.store.moves import note_values, written
 from scheduler.store.rows import JOB_COLUMNS, job_of
-from scheduler.store.statements import changed
 
 jobs, attempts = schema.jobs, schema.attempts
 
@@ -69,12 +67,12 @@ class JobLeases:
         free = {"lease_owner": None, "lease_until": None}
         await self._db.execute(update(jobs).where(held).values(free | _look(next_look_at)))
 
-    async def extend(self, job: Job, lease_s: float, at: datetime) -> None:
-        """Hold the lease under which ``job`` was claimed for ``lease_s`` more; StaleJob when it is no longer held."""
-        held = and_(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.lease_owner.is_not(None))
-        longer = update(jobs).where(held).values(lease_until=at + timedelta(seconds=lease_s))
-        if changed(await self._db.execute(longer)) != 1:
-            raise StaleJob(f"the lease of job {job.uuid} is no longer held")
+    async def extend_all(self, leases: Sequence[tuple[Job, datetime]]) -> None:
+        """Hold the leases of many jobs until these instants; those that are no longer held stay as they are."""
+        held = jobs.c.id == bindparam("its_id"), jobs.c.fence == bindparam("its_fence"), jobs.c.lease_owner.is_not(None)
+        longer = update(jobs).where(*held).values(lease_until=bindparam("until"))
+        rows = [{"its_id": job.id, "its_fence": job.fence, "until": until} for job, until in leases]
+        await self._db.execute(longer, rows)
 
     async def release_all(self, process_id: str) -> None:
         """Free every lease of a process that is known to be dead."""

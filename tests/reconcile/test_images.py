@@ -141,10 +141,10 @@ async def test_jobs_that_come_while_their_image_is_looked_up_say_so_and_look_aga
         world.later(1)
     assert looked_at == [0, 1, 2, 4, 8, 16, 31, 46]
     source.let_go.set()
-    await placing.pins.crew.settle()
+    await placing.pins.settle()
     world.later(15)
     await placing.tick()
-    await placing.pins.crew.settle()
+    await placing.pins.settle()
     assert (await world.job(second)).image.manifest_digest == (await world.job(first)).image.manifest_digest
 
 

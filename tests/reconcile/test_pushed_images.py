@@ -102,7 +102,7 @@ async def test_where_nobody_who_awaits_it_can_read_it_any_more_each_is_told_once
     await pushed(world, job.owner)
     while (await world.job(job)).image is None:
         await world.loops.place.tick()
-        await world.loops.place.pins.crew.settle()
+        await world.loops.place.pins.settle()
         world.later(3)
     async with world.database.transaction() as db:
         await PushedStore(db).remove("dev", job.owner, DIGEST)

@@ -172,7 +172,7 @@ class Process:
 
     async def tick(self) -> None:
         await self.place.tick()
-        await self.place.pins.crew.settle()
+        await self.place.pins.settle()
         await self.keep_right.tick()
         for loop in (self.advance, self.submit, self.watch, self.copies, self.deliver):
             await loop.tick()
