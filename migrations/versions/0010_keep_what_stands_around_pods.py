@@ -1,6 +1,6 @@
 """Keep what stands around pods: permissions, templates, allowed images, volumes, snapshots.
 
-Revision: 0010, after 0007.
+Revision: 0010, after 0009.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

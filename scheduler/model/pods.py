@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from scheduler.model.errors import IllegalMove
 from scheduler.model.ids import LoginKey, Marker, RemoteId
-from scheduler.model.runs import JobType, RunSpec
+from scheduler.model.runs import Ending, JobType, RunSpec
 
 
 class PodStatus(StrEnum):
@@ -202,7 +202,9 @@ class Pod:
 
     uuid: of this pod alone; a later one of the same name has another, and so other markers. instance_number: of its
     newest instance, 0 before the first. message: why it stands where it does, for people. stop_at: when
-    ``time_to_stop`` ends it. delete_requested_at: it goes once nothing of it runs. version guards every write.
+    ``time_to_stop`` ends it. delete_requested_at: it goes once nothing of it runs. wanted_at: when somebody last wanted
+    it to run; how it ended before that counts no more. held_until: its instance is being replaced, and connections may
+    wait for the next until then. version guards every write.
     """
 
     tenant: str
@@ -222,8 +224,27 @@ class Pod:
     started_at: datetime | None = None
     stop_at: datetime | None = None
     delete_requested_at: datetime | None = None
+    wanted_at: datetime | None = None
+    held_until: datetime | None = None
     next_look_at: datetime | None = None
     version: int = 0
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether somebody wants no instance of it, or not this one."""
+        return self.desired is not Desired.ON or self.delete_requested_at is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRequest:
+    """A new pod as somebody asked for it: the fields as they came, and what they come to."""
+
+    pod_id: str
+    asked: Mapping[str, Any]
+    definition: PodDefinition
+    description: str = ""
+    template: str = ""
+    desired: Desired = Desired.ON
 
 
 class InstanceState(StrEnum):
@@ -242,7 +263,9 @@ class PodInstance:
     """One start of a pod at one place, under a marker of its own; the row is written before the place hears of it.
 
     owner: of the login under which it runs. seen: its containers as they were last seen, for ``status_container``.
-    answered_at: when all its ports last answered. unwanted_at: it is being ended. go_on_until: when its walltime ends.
+    answered_at: when all its ports last answered. unwanted_at: it is being ended, or will be then. go_on_until: when
+    its walltime ends. missing_since: its place answers, and does not name it. wait_p90_s: how long it was expected to
+    wait for its turn at most, in nine of ten cases.
     """
 
     pod_uuid: str
@@ -261,10 +284,23 @@ class PodInstance:
     ended_at: datetime | None = None
     unwanted_at: datetime | None = None
     go_on_until: datetime | None = None
+    missing_since: datetime | None = None
+    wait_p90_s: float = 0.0
+    ending: Ending | None = None
     exit_code: int | None = None
     message: str = ""
     seen: Mapping[str, Any] = field(default_factory=dict)
     version: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether something of it may run, or may yet."""
+        return self.state is not InstanceState.ENDED
+
+    def answers_at(self, at: datetime) -> bool:
+        """Whether all its ports answered lately enough to say so."""
+        fresh = self.answered_at is not None and at - self.answered_at <= ANSWER_HOLDS
+        return self.state is InstanceState.RUNNING and fresh
 
     @property
     def login(self) -> LoginKey:
@@ -281,6 +317,38 @@ class PodCredentials:
 
     user_password: str = field(repr=False)
     service_password: str = field(repr=False)
+
+
+ANSWER_HOLDS = timedelta(seconds=10)
+"""How long after its last answer a pod is called AVAILABLE at most, whoever should have asked it since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodAction:
+    """A line of what was done with a pod, for people."""
+
+    at: datetime
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.at:%y/%m/%d %H:%M}: {self.words}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenNet:
+    """A net that has a name outside, and what stands behind it now; ``instance`` None: nothing that answers.
+
+    held_until: the next instance is on its way, and connections may wait for it until then.
+    """
+
+    tenant: str
+    pod_id: str
+    owner: str
+    net: PodNet
+    instance: PodInstance | None
+    status: PodStatus
+    message: str = ""
+    held_until: datetime | None = None
 
 
 SERVICE_USER = "podsservice"

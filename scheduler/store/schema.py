@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -25,7 +26,8 @@ from scheduler.model.images import CopyState, PinnedImage, PushedKind
 from scheduler.model.jobs import FinishedRun, JobSpec, Place, Role
 from scheduler.model.plan import Decision
 from scheduler.model.pod_catalog import FilesStatus, PodKind
-from scheduler.model.runs import JobType, Observation, RunSpec
+from scheduler.model.pods import Desired, InstanceState, PodDefinition, PodStatus
+from scheduler.model.runs import Ending, JobType, Observation, RunSpec
 from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.states import AttemptState, Condition, JobState
 from scheduler.model.systems import AuthnMethod, System, SystemKind
@@ -419,6 +421,97 @@ image_copies = Table(
     Index(None, "tenant", "system_id", "present_at"),
 )
 """``next_look_at`` is empty while nothing is to be done for a copy. ``owner``: of the login whose store it lies in."""
+
+# -- pods --------------------------------------------------------------------------------------------------------
+
+_LIVE_INSTANCE = text("state <> 'ENDED'")
+
+pods = Table(
+    "pods",
+    metadata,
+    _words("uuid", primary_key=True),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False),
+    _words("id"),
+    _words("owner"),
+    Column("status", choice(PodStatus), nullable=False),
+    Column("desired", choice(Desired), nullable=False),
+    _words("message"),
+    _words("description"),
+    _words("template"),
+    Column("instance_number", Integer, nullable=False),
+    _at("created_at", null=False),
+    _at("updated_at", null=False),
+    _at("started_at"),
+    _at("stop_at"),
+    _at("delete_requested_at"),
+    _at("wanted_at"),
+    _at("held_until"),
+    _at("next_look_at"),
+    _words("lease_owner", null=True),
+    _at("lease_until"),
+    Column("version", Integer, nullable=False),
+    Column("asked", Record(dict[str, Any]), nullable=False),
+    Column("definition", Record(PodDefinition), nullable=False),
+    UniqueConstraint("tenant", "id"),
+    _only_where_set("next_look_at"),
+)
+"""``next_look_at`` is empty while nothing is to be done for a pod until somebody wants something."""
+
+pod_instances = Table(
+    "pod_instances",
+    metadata,
+    Column("pod_uuid", Words, ForeignKey("pods.uuid"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    _words("marker", unique=True),
+    _words("tenant"),
+    _words("system_id"),
+    _words("owner"),
+    _words("queue", null=True),
+    Column("state", choice(InstanceState), nullable=False),
+    _words("remote_id", null=True),
+    _at("intended_at", null=False),
+    _at("started_at"),
+    _at("answered_at"),
+    _at("ended_at"),
+    _at("unwanted_at"),
+    _at("go_on_until"),
+    _at("missing_since"),
+    Column("wait_p90_s", Float, nullable=False),
+    Column("ending", choice(Ending)),
+    Column("exit_code", Integer),
+    _words("message"),
+    Column("version", Integer, nullable=False),
+    Column("run", Record(RunSpec), nullable=False),
+    Column("seen", Record(dict[str, Any]), nullable=False),
+    Index("ix_pod_instances_live", "marker", sqlite_where=_LIVE_INSTANCE, postgresql_where=_LIVE_INSTANCE),
+)
+
+pod_logs = Table(
+    "pod_logs",
+    metadata,
+    Column("pod_uuid", Words, ForeignKey("pods.uuid"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    _words("text"),
+)
+"""The end of what instances wrote that have ended."""
+
+pod_actions = Table(
+    "pod_actions",
+    metadata,
+    _id(),
+    Column("pod_uuid", Words, ForeignKey("pods.uuid"), nullable=False),
+    _at("at", null=False),
+    _words("words"),
+    Index(None, "pod_uuid", "id"),
+)
+
+pod_credentials = Table(
+    "pod_credentials",
+    metadata,
+    Column("pod_uuid", Words, ForeignKey("pods.uuid"), primary_key=True),
+    _words("user_password_sealed"),
+    _words("service_password_sealed"),
+)
 
 # -- around pods -------------------------------------------------------------------------------------------------
 
