@@ -87,7 +87,7 @@ class Cut:
 class HedgedCampaign:
     """The disorder lasts ``stormy_ticks``; then everything works, and what is left must come to its end.
 
-    The sites are busy until most jobs wait in both, so that leads and copies start side by side however slowly they came.
+    The sites are busy until most jobs wait in both: leads and copies start side by side, however slowly they came.
     """
 
     def __init__(self, world: World, *, jobs: int, seed: int, stormy_ticks: int = 80) -> None:
