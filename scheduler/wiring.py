@@ -19,6 +19,7 @@ import structlog
 from backends.base import Backend, PodHost, Storage
 from backends.local.backend import LocalBackend
 from backends.local.commands import account_for
+from backends.local.registries import Registries
 from backends.local.storage import LocalStorage
 from backends.slurm.backend import SlurmBackend
 from backends.slurm.pacing import TokenBucket
@@ -103,11 +104,12 @@ class SystemConnections:
         images_dir: Path,
         allowed: Sequence[Network],
         refused_pause_s: float,
+        registries: Registries = Registries(),  # noqa: B008 - frozen
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reading, self._allowed, self._monotonic = reading, allowed, monotonic
         self._state_dir, self._images_dir = state_dir, images_dir
-        self._refused_pause_s = refused_pause_s
+        self._refused_pause_s, self._registries = refused_pause_s, registries
         self._opened: dict[LoginKey, Opened] = {}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._opening = asyncio.Lock()
@@ -204,7 +206,9 @@ class SystemConnections:
         system = opened.system
         if opened.connection is None or opened.credential is None:
             state_dir = self._state_dir / "local" / system.tenant / system.id
-            return LocalBackend(system, state_dir, owner=login.owner, images_dir=self._images_dir)
+            return LocalBackend(
+                system, state_dir, owner=login.owner, images_dir=self._images_dir, registries=self._registries
+            )
         login_user = opened.credential.login_user
         if job_type is JobType.BATCH and system.backend is BackendKind.SLURM:
             bucket = self._buckets.setdefault(login[:2], TokenBucket(system.berth_notes.get("submitRatePerS")))
@@ -294,6 +298,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         images_dir=settings.effective_images_dir,
         allowed=settings.probe_allow,
         refused_pause_s=settings.refused_login_pause_s,
+        registries=Registries(settings.registry_mirrors, settings.plain_http_registries),
     )
     return Ports(
         transaction=opened.transaction,

@@ -19,6 +19,7 @@ from backends.container import Claim, Launcher, LaunchFiles, UnpackedImage, laun
 from backends.local.commands import LocalCommands, account_for
 from backends.local.images import is_unpackable, unpacked
 from backends.local.queue import Entry, Queue, Slots
+from backends.local.registries import Registries
 from backends.paths import marker_root
 from backends.runner.calls import Runner
 from scheduler.model.errors import (
@@ -63,8 +64,8 @@ class LocalBackend:
     queue outlive Berth: whoever opens the same directory finds them again.
 
     state_dir: a directory of this system alone. images_dir: where images are unpacked; the account that runs jobs must
-    be able to read it. slots: all of this machine when None. NotAuthorised when no account may run jobs (see
-    ``account_for``).
+    be able to read it. slots: all of this machine when None. registries: how those of images are asked. NotAuthorised
+    when no account may run jobs (see ``account_for``).
     """
 
     capabilities = Capabilities(start_estimates=True, visible_queue=True)
@@ -77,6 +78,7 @@ class LocalBackend:
         owner: str = "",
         images_dir: Path | None = None,
         slots: Slots | None = None,
+        registries: Registries = Registries(),  # noqa: B008 - frozen
         commands: Commands | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -86,6 +88,7 @@ class LocalBackend:
         self._queue = Queue(state_dir)
         self._images = images_dir or state_dir / "images"
         self._owner, self._clock = owner, clock
+        self._registries = registries
         self._slots = slots or machine_slots()
         self._turn = asyncio.Lock()
 
@@ -237,9 +240,14 @@ class LocalBackend:
             raise SpecInvalid.of("image", f"'{run.image[:200]}' must be fetched from a registry", fix)
         await self._disk(target.parent.mkdir, parents=True, exist_ok=True)
         reference = run.image if run.image.startswith("docker://") else f"docker://{run.image}"
-        verify = f"--src-tls-verify={'false' if run.plain_http_registry else 'true'}"
-        argv = ["skopeo", "copy", "--quiet", verify, "--", reference, f"oci:{target}:image"]
-        done = await LocalCommands().run(argv, timeout_s=FETCH_TIMEOUT_S)
+        plain = ["--src-tls-verify=false"] if run.plain_http_registry else []
+        conf = target.with_name(f"{target.name}.conf")
+        await self._disk(conf.write_text, self._registries.conf())
+        argv = ["skopeo", "--registries-conf", str(conf), "copy", "--quiet", *plain]
+        try:
+            done = await LocalCommands().run([*argv, "--", reference, f"oci:{target}:image"], timeout_s=FETCH_TIMEOUT_S)
+        finally:
+            await self._disk(conf.unlink, missing_ok=True)
         if done.exit_status != 0:
             words = done.stderr.decode("utf-8", "replace").strip()[-500:]
             raise SpecInvalid.of("image", f"'{run.image[:200]}' cannot be fetched: {words}", "check its name")

@@ -14,6 +14,7 @@ from backends.local import backend as local_backend
 from backends.local.backend import LocalBackend, launcher_here
 from backends.local.commands import LocalCommands, account_for
 from backends.local.queue import Slots
+from backends.local.registries import Registries
 from backends.local.storage import LocalStorage
 from scheduler.model.errors import FileRefused, NotAuthorised, SpecInvalid, SubmitError, SubmitRejected, UnexpectedReply
 from scheduler.model.ids import Marker, marker_for, new_job_uuid
@@ -22,6 +23,7 @@ from scheduler.model.snapshots import StartProbe
 from tests.contract.local import RUN_AS, LocalSubject, local_system, unprivileged_directory
 from tests.contract.subjects import eventually
 from tests.fakes.images import directory, file, oci_image, symlink
+from tests.fakes.layout_registry import layout_registry
 
 TWO = Slots(cores=2, memory_mib=4000)
 
@@ -164,24 +166,33 @@ def busybox_image(place: Path) -> Path:
     return oci_image(place, layer, Entrypoint=["/bin/sh", "-c", words, "sh"], Env=["FROM_IMAGE=yes", "PATH=/bin"])
 
 
-async def test_a_container_runs_in_bubblewrap_with_its_own_root_and_the_tapis_directories(subject, monkeypatch):
+@pytest.mark.parametrize("comes_from", ["a layout on this machine", "a mirror of a registry"])
+async def test_a_container_runs_in_bubblewrap_with_its_own_root_and_the_tapis_directories(
+    subject, monkeypatch, comes_from
+):
     monkeypatch.setitem(local_backend._PROGRAMS, local_backend.Launcher.APPTAINER, ())
     monkeypatch.setitem(local_backend._PROGRAMS, local_backend.Launcher.PODMAN, ())
     assert shutil.which("bwrap"), "bubblewrap is missing: apt install bubblewrap"
     image = busybox_image(subject.work / "image")
     marker = new_marker()
-    intent = subject.intent(marker, runtime=Runtime.SINGULARITY, image=f"oci:{image}", args=("/TapisInput/given",))
+    name = f"oci:{image}" if comes_from == "a layout on this machine" else "docker://some/image:1"
+    intent = subject.intent(marker, runtime=Runtime.SINGULARITY, image=name, args=("/TapisInput/given",))
     intent = replace(intent, run=replace(intent.run, env={"GREETING": "it's\nme"}))
     (subject.work / "jobs" / marker).mkdir(parents=True)
     (subject.work / "jobs" / marker / "given").write_text("given\n")
     if RUN_AS:
         for path in (subject.work / "jobs", subject.work / "jobs" / marker):
             shutil.chown(path, RUN_AS)
-    berth = LocalBackend(
-        local_system(subject.work), subject.work / "state", images_dir=subject.work / "images", slots=TWO
-    )
-    remote_id = (await berth.submit([intent]))[marker]
-    seen = await ended(berth, remote_id, marker)
+    with layout_registry({"some/image": image}) as mirror:
+        berth = LocalBackend(
+            local_system(subject.work),
+            subject.work / "state",
+            images_dir=subject.work / "images",
+            slots=TWO,
+            registries=Registries({"docker.io": [mirror]}, {mirror}),
+        )
+        remote_id = (await berth.submit([intent]))[marker]
+        seen = await ended(berth, remote_id, marker)
     log = (await berth.read_log(remote_id, subject.log_path(marker), 0)).data.decode()
     assert log.startswith("in the image\nit's\nme|yes|/TapisExec\ngiven\n"), (log, seen)
     assert (subject.work / "jobs" / marker / "output" / "made").exists()
