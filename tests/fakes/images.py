@@ -52,7 +52,7 @@ def oci_image(place: Path, *layers: Sequence[tuple[tarfile.TarInfo, bytes]], **c
     manifest = {
         "schemaVersion": 2,
         "config": blob(json.dumps(about).encode(), "config.v1+json"),
-        "layers": [blob(gzip.compress(tar, mtime=0), "layer.v1.tar+gzip") for tar in tars],
+        "layers": [blob(gzip.compress(tar, 1, mtime=0), "layer.v1.tar+gzip") for tar in tars],
     }
     index = {"schemaVersion": 2, "manifests": [blob(json.dumps(manifest).encode(), "manifest.v1+json")]}
     (place / "index.json").write_text(json.dumps(index))
