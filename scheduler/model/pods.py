@@ -247,6 +247,11 @@ class PodRequest:
     desired: Desired = Desired.ON
 
 
+def stop_time(definition: PodDefinition, started_at: datetime) -> datetime | None:
+    """When a pod that started then is stopped; None: never."""
+    return None if definition.time_to_stop_s < 0 else started_at + timedelta(seconds=definition.time_to_stop_s)
+
+
 class InstanceState(StrEnum):
     """Where one instance of a pod stands at its place."""
 

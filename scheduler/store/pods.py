@@ -80,19 +80,15 @@ class PodStore:
         """NotFound when it is gone; another pod may have its name."""
         return await self._one(select(*POD_COLUMNS).where(pods.c.uuid == uuid), uuid)
 
-    async def list(
-        self, tenant: str, page: Page = FIRST_PAGE, *, owner: str | None = None, ids: Collection[str] = ()
-    ) -> Sequence[Pod]:
-        """Pods by id, or in the page's order; with an owner, only theirs and those of these ids."""
-        query = _listed(select(*POD_COLUMNS), tenant, page, owner, ids)
+    async def list(self, tenant: str, page: Page = FIRST_PAGE, *, ids: Collection[str] | None = None) -> Sequence[Pod]:
+        """Pods by id, or in the page's order; ids: only these."""
+        query = _listed(select(*POD_COLUMNS), tenant, page, ids)
         rows = (await self._db.execute(windowed(query, POD_FIELDS, page, pods.c.id))).mappings()
         return [Pod(**row) for row in rows]
 
-    async def count(
-        self, tenant: str, page: Page = FIRST_PAGE, *, owner: str | None = None, ids: Collection[str] = ()
-    ) -> int:
+    async def count(self, tenant: str, page: Page = FIRST_PAGE, *, ids: Collection[str] | None = None) -> int:
         """How many ``list`` would answer without a window."""
-        query = _listed(select(func.count()).select_from(pods), tenant, page, owner, ids)
+        query = _listed(select(func.count()).select_from(pods), tenant, page, ids)
         return int((await self._db.execute(query)).scalar_one())
 
     async def instances(self, pod_uuid: str, newest: int = 20) -> Sequence[PodInstance]:
@@ -309,10 +305,10 @@ def _better(known: PodInstance | None, newer: PodInstance) -> PodInstance:
     return known if known.is_live else newer
 
 
-def _listed(query: Select[Any], tenant: str, page: Page, owner: str | None, ids: Collection[str]) -> Select[Any]:
+def _listed(query: Select[Any], tenant: str, page: Page, ids: Collection[str] | None) -> Select[Any]:
     query = query.where(pods.c.tenant == tenant)
-    if owner is not None:
-        query = query.where(or_(pods.c.owner == owner, pods.c.id.in_(ids)))
+    if ids is not None:
+        query = query.where(pods.c.id.in_(ids))
     return narrowed(query, POD_FIELDS, page.filters)
 
 

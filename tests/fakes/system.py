@@ -24,6 +24,7 @@ from scheduler.model.runs import Ending, LogChunk, Observation, RemoteState, Sta
 from scheduler.model.snapshots import NodeKind, PartitionState, StartProbe, SystemSnapshot, VisibleJob
 from scheduler.ports import utc_now
 from tests.fakes.files import FakeFiles, FakeStorage
+from tests.fakes.pod_host import FakePodHost, FakePods
 
 
 class Fault(StrEnum):
@@ -88,6 +89,7 @@ class FakeSystem:
     next_id: int = 1000
     """The id of the next job; turned back, the system issues ids again, as a controller does that lost its state."""
     files: FakeFiles = field(default_factory=FakeFiles)
+    pods: FakePods = field(default_factory=FakePods)
     calls: list[str] = field(default_factory=list)
     """Names of the methods that backends called, in order."""
     runs: list[Marker] = field(default_factory=list)
@@ -104,6 +106,9 @@ class FakeSystem:
 
     def backend(self) -> FakeBackend:
         return FakeBackend(self)
+
+    def pod_host(self) -> FakePodHost:
+        return FakePodHost(self)
 
     def storage(self, root: str = "/") -> FakeStorage:
         return FakeStorage(self.files, root)
@@ -232,7 +237,9 @@ class FakeSystem:
 class FakeBackend:
     """The Backend of a FakeSystem, as one login."""
 
-    capabilities = Capabilities(batch=True, arrays=True, multi_node=True, start_estimates=True, visible_queue=True)
+    capabilities = Capabilities(
+        batch=True, arrays=True, multi_node=True, start_estimates=True, visible_queue=True, pods=True
+    )
 
     def __init__(self, system: FakeSystem) -> None:
         self._system = system
