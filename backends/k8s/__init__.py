@@ -1,0 +1,1 @@
+"""Kubernetes: Jobs and their pods through the API server."""

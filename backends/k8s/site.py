@@ -1,0 +1,135 @@
+"""What a system's notes say of its Kubernetes: ``notes.berth.k8s``, and how a login reaches it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from backends.k8s.api import Access
+from scheduler.model.errors import NotAuthorised, Problem, SpecInvalid
+from scheduler.model.systems import Credential, System
+
+FIELD = "notes.berth.k8s"
+NAMESPACE = "default"
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """How Berth uses one Kubernetes. ``volume``: the claim on which job directories live; None: they go with the pod.
+
+    run_as: user and group id of every container. helper_image: of the pod through which files of the volume are
+    reached; it needs Python 3. queue: the Kueue LocalQueue that lets jobs start. keep_s: how long what has ended stays.
+    """
+
+    namespace: str = NAMESPACE
+    volume: str | None = None
+    service_account: str | None = None
+    run_as: int = 1000
+    helper_image: str | None = None
+    queue: str | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    pull_secrets: tuple[str, ...] = ()
+    gpu_resource: str = "nvidia.com/gpu"
+    gpu_model_label: str = "nvidia.com/gpu.product"
+    ca: str | None = field(default=None, repr=False)
+    keep_s: int = DAY_S
+
+
+def site_of(system: System) -> Site:
+    """What the notes mean. SpecInvalid, naming each field, where they cannot be meant."""
+    notes = system.berth_notes.get("k8s", {})
+    if not isinstance(notes, Mapping):
+        raise SpecInvalid.of(FIELD, "is not an object", 'write {"namespace": "berth-jobs"}')
+    problems = [
+        Problem(f"{FIELD}.{str(key)[:80]}", "is not known", f"known are {', '.join(_KEYS)}")
+        for key in notes.keys() - _KEYS.keys()
+    ]
+    read: dict[str, Any] = {}
+    for key, (name, reader) in _KEYS.items():
+        if notes.get(key) is None:
+            continue
+        try:
+            read[name] = reader(f"{FIELD}.{key}", notes[key])
+        except SpecInvalid as error:
+            problems += error.problems
+    if problems:
+        raise SpecInvalid(*sorted(problems, key=lambda problem: problem.field))
+    return Site(**read)
+
+
+def access_of(system: System, credential: Credential) -> Access:
+    """How this login reaches the API server of the system: a bearer token, over TLS that proves the server."""
+    if credential.password is None:
+        words = f"system '{system.id}' is a Kubernetes; its credential is a bearer token, given as accessToken"
+        raise NotAuthorised(words)
+    host = f"[{system.host}]" if ":" in system.host else system.host
+    return Access(f"https://{host}:{system.port}", credential.password, site_of(system).ca)
+
+
+# -- readers of values -----------------------------------------------------------------------------------------------
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_KEY = re.compile(rf"({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?")
+_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+
+
+def _text(pattern: str, fix: str) -> Callable[[str, Any], str]:
+    known = re.compile(pattern)
+
+    def read(name: str, value: Any) -> str:
+        if not isinstance(value, str) or len(value) > 65_536 or known.fullmatch(value) is None:
+            raise SpecInvalid.of(name, "is no such name", fix)
+        return value
+
+    return read
+
+
+def _whole(least: int, most: int) -> Callable[[str, Any], int]:
+    def read(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise SpecInvalid.of(name, "is no such number", f"write a whole number from {least} to {most}")
+        return value
+
+    return read
+
+
+def _labels(name: str, value: Any) -> Mapping[str, str]:
+    fix = 'write labels of nodes, as {"pool": "batch"}'
+    if not isinstance(value, Mapping):
+        raise SpecInvalid.of(name, "is not an object", fix)
+    for key, text in value.items():
+        if _KEY.fullmatch(str(key)) is None or not isinstance(text, str) or _VALUE.fullmatch(text) is None:
+            raise SpecInvalid.of(f"{name}.{str(key)[:80]}", "is no label of a node", fix)
+    return MappingProxyType(dict(value))
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise SpecInvalid.of(name, "is not a list", 'write ["my-registry"]')
+    return tuple(_object_name(name, each) for each in value)
+
+
+_object_name = _text(rf"{_LABEL}", "use at most 63 lower-case letters, digits and -")
+_label_key = _text(_KEY.pattern, "write it as kubectl shows it, like nvidia.com/gpu")
+
+_KEYS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = MappingProxyType(
+    {
+        "namespace": ("namespace", _object_name),
+        "volume": ("volume", _object_name),
+        "serviceAccount": ("service_account", _object_name),
+        "runAsUser": ("run_as", _whole(1, 2**31 - 2)),
+        "helperImage": ("helper_image", _text(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,500}", "write an image reference")),
+        "localQueue": ("queue", _object_name),
+        "nodeSelector": ("node_selector", _labels),
+        "imagePullSecrets": ("pull_secrets", _names),
+        "gpuResource": ("gpu_resource", _label_key),
+        "gpuModelLabel": ("gpu_model_label", _label_key),
+        "caCert": ("ca", _text(r"\s*-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=-]+", "paste the PEM text")),
+        "keepFinishedS": ("keep_s", _whole(60, 365 * DAY_S)),
+    }
+)
+"""Each key with the field that it sets and how its value is read."""
