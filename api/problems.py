@@ -38,6 +38,7 @@ PROBLEMS: Mapping[type[errors.BerthError], Kind] = {
     errors.NotFound: Kind(404, "not-found", "Not found"),
     errors.FileMissing: Kind(404, "file-missing", "No such file"),
     errors.AlreadyExists: Kind(409, "already-exists", "The name is taken"),
+    errors.InUse: Kind(409, "in-use", "Others need it"),
     errors.KeyReused: Kind(409, "key-reused", "The Idempotency-Key was used with another request"),
     errors.IllegalMove: Kind(409, "illegal-move", "Not possible in this state"),
     errors.Stale: Kind(409, "changed-meanwhile", "Changed meanwhile; try again"),

@@ -182,6 +182,14 @@ class Keeper:
         """
         return _read(await self._send_request(self._store.collect(live_jobs, need_bytes)), _collected)
 
+    async def remove(self, digest: str, live_jobs: Sequence[str] | None, grace_s: int) -> Sequence[str]:
+        """Let one image go that nobody needs; who needs it, where somebody does, and it stays.
+
+        live_jobs: as for ``collect``. grace_s: how old a lease of a job that is not among them must be not to count.
+        """
+        said = await self._ask("remove", digest=digest, live=live_jobs, grace_s=grace_s)
+        return _read(said, lambda said: _names(said["holders"]))
+
     async def repair(self) -> Repaired:
         """See what a purge or a crash did to the store, and put its books right."""
         said = await self._ask("repair")

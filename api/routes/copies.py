@@ -1,4 +1,4 @@
-"""Copies of images on systems: list them, have one brought, keep it, make room."""
+"""Copies of images on systems: list them, have one brought, keep it, remove it, make room."""
 
 from __future__ import annotations
 
@@ -47,6 +47,14 @@ async def get_copy(ports: ThePorts, caller: Caller, imageId: CopyId) -> Response
     """One image on one system, and who uses it."""
     used = await copies.get(ports, caller, imageId)
     return answer(CopyView.of(used.copy, used.waiting_count, used.jobs_count, used.own_jobs), "image found")
+
+
+@router.delete("/{imageId:int}", operation_id="removeImage", response_model=Envelope[dict[str, Any]])
+async def remove(ports: ThePorts, caller: Caller, imageId: CopyId) -> Response:
+    """Let one image go from a system now, where no job may still read it. Those who may: the user of that store, and
+    the owner of the system."""
+    await copies.remove(ports, caller, imageId)
+    return answer({"changes": 1}, "image removed")
 
 
 @router.post("/{imageId:int}/pin", operation_id="pinImage", response_model=Envelope[CopyView])

@@ -112,6 +112,10 @@ class Images:
         """Let it go when nobody uses it and room is needed."""
         return dict(self._session.post(f"/v3/images/{image_id}/unpin", timeout_s=READ_S))
 
+    def remove(self, image_id: int) -> None:
+        """Let it go now, where no job may still read it."""
+        self._session.call("DELETE", f"/v3/images/{image_id}", timeout_s=READ_S)
+
     def collect(self, system_id: str) -> Raw:
         """Make room in the user's store on a system."""
         return dict(self._session.post("/v3/images/gc", {"systemId": system_id}, timeout_s=READ_S))

@@ -194,6 +194,14 @@ class Store:
         _unlink(os.path.join(self._path("leases", _hex(digest)), _holder(holder)))
         return {}
 
+    def remove(self, digest, live=None, grace_s=3600):
+        """Move an image that nobody needs to the trash; who needs it, where somebody does. live, grace_s: as for gc."""
+        now = self.clock()
+        self._drop_leases(live, now - grace_s, [_hex(digest)])
+        if not self._leased(digest):
+            self._discard(digest, now)
+        return {"holders": self._holders(digest)}
+
     # -- who does it -------------------------------------------------------------------------------------------------
 
     def lock(self, name, host, pid, nonce, beat_s):
@@ -378,9 +386,11 @@ class Store:
     def _leased(self, digest):
         return bool(self._holders(digest))
 
-    def _drop_leases(self, live, until):
+    def _drop_leases(self, live, until, names=None):
+        """Of these images, or of all; live None: nobody knows which jobs there are."""
         dropped = 0
-        for name in _list(self._path("leases")) if live is not None else ():
+        names = _list(self._path("leases")) if names is None else names
+        for name in names if live is not None else ():
             for holder in _list(self._path("leases", name)):
                 path = self._path("leases", name, holder)
                 if holder.startswith("job-") and holder[len("job-") :] not in live and _changed_at(path) <= until:
@@ -799,7 +809,7 @@ def _sync(folder):
 # -- requests --------------------------------------------------------------------------------------------------------
 
 VERBS = (
-    *("begin", "fill", "finish", "put", "index", "have", "verify", "record", "lease", "release"),
+    *("begin", "fill", "finish", "put", "index", "have", "verify", "record", "lease", "release", "remove"),
     *("lock", "beat", "unlock", "gc", "repair", "stats"),
 )
 

@@ -57,6 +57,10 @@ class AlreadyExists(BerthError):
         self.kind, self.name = kind, name
 
 
+class InUse(BerthError):
+    """Others need it; nothing was changed."""
+
+
 class KeyReused(BerthError):
     """An Idempotency-Key came again with another body; nothing was stored."""
 

@@ -11,7 +11,7 @@ from images.manifests import Platform
 from images.policy import ImagePolicy, policy_of
 from images.reference import PathReference, parse_reference, shown
 from images.sources import Resolved
-from scheduler.model.errors import NotFound, SpecInvalid
+from scheduler.model.errors import Forbidden, InUse, NotFound, SpecInvalid
 from scheduler.model.images import CopyState, ImageCopy
 from scheduler.model.pages import Page
 from scheduler.model.systems import BackendKind, System
@@ -22,6 +22,9 @@ from scheduler.services.systems import Listed, executable, readable
 from scheduler.store.images import ImageStore, Place
 from scheduler.store.requests import AuditStore
 from scheduler.store.systems import CredentialStore, SystemStore
+
+REMOVED_AFTER_S = 300
+"""How old a lease must be of a job that is over, or came since the store was asked which there are."""
 
 UNPACK_FIX = "ask the operator for BERTH_IMAGE_UNPACK_LIMIT_MIB"
 
@@ -144,6 +147,38 @@ async def _hold(keeper: Keeper, copy: ImageCopy, pinned: bool) -> bool:
         await keeper.unpin(copy.file_digest, pin_name(copy))
         return False
     return await keeper.pin(copy.file_digest, pin_name(copy)) is None
+
+
+async def remove(ports: Ports, caller: Principal, copy_id: int) -> None:
+    """Let one copy go now: from the caller's own store, or any on the caller's own system.
+
+    InUse while a job may read it, and while it is pinned; Stale while it is on its way. Where the system keeps no
+    images any more, what lies there stays, and is forgotten.
+    """
+    async with ports.reading() as db:
+        copy, system = await _copy(db, caller, copy_id)
+        users = await ImageStore(db).users(caller.tenant, copy.system_id, copy.manifest_digest)
+        live = await ImageStore(db).live_markers(caller.tenant, system.id)
+    if copy.owner != caller.username and not may(caller, Action.OWN, system):
+        raise Forbidden(f"copy {copy.id} lies in the store of '{copy.owner}': they, or the owner of '{system.id}', may")
+    if copy.pinned:
+        raise InUse(f"copy {copy.id} is pinned; berth images unpin {copy.id}")
+    jobs_count = sum(system.credential_user(owner) == copy.owner for owner, _ in users)
+    if jobs_count:
+        raise InUse(f"{jobs_count} jobs may still read copy {copy.id}; wait until they end, or cancel them")
+    policy, markers = policy_of(system), [marker for of, marker in live if system.credential_user(of) == copy.owner]
+    if policy is not None and copy.file_digest is not None:
+        keeper = await keeper_of(ports, system, policy, copy.owner)
+        if holders := await keeper.remove(copy.file_digest, markers, REMOVED_AFTER_S):
+            raise InUse(f"the store needs copy {copy.id} for {', '.join(holders[:3])}; try again in some minutes")
+    now = ports.clock()
+    async with ports.transaction() as db:
+        if copy.state is CopyState.PRESENT and copy.file_digest is not None:
+            await ImageStore(db).gone(caller.tenant, system.id, copy.owner, [copy.file_digest], now)
+        else:
+            await ImageStore(db).forget(copy, now)
+        detail = {"copy": copy.id, "reference": shown(copy.reference)}
+        await AuditStore(db).add(caller.tenant, caller.username, "image.release", system.id, detail, now)
 
 
 async def collect(ports: Ports, caller: Principal, system_id: str) -> Collected:

@@ -159,6 +159,17 @@ class ImageStore:
         await self._db.execute(update(copies).where(awaited).values(anew))
         await self._db.execute(delete(copies).where(present))
 
+    async def forget(self, copy: ImageCopy, at: datetime) -> None:
+        """Nobody wants it: neither an attempt nor who works on it. Stale when somebody does, or wrote since."""
+        wanted = select(attempts.c.id).where(
+            attempts.c.tenant == copy.tenant,
+            attempts.c.system_id == copy.system_id,
+            attempts.c.awaits_image == copy.manifest_digest,
+        )
+        seen = and_(copies.c.id == copy.id, copies.c.version == copy.version, _free(at))
+        if changed(await self._db.execute(delete(copies).where(seen, ~wanted.exists()))) != 1:
+            raise Stale(f"copy {copy.id} is being brought, or a job awaits it; look again when that is over")
+
     async def of_tenant(self, tenant: str) -> Sequence[ImageCopy]:
         """All copies of a tenant, oldest first."""
         query = select(*COPY_COLUMNS).where(copies.c.tenant == tenant).order_by(copies.c.id)

@@ -251,3 +251,81 @@ def test_the_query_of_a_url_which_may_be_a_signature_is_shown_to_nobody():
         updated_at=at,
     )
     assert CopyView.of(copy).reference == "https://data.org/app.sif"
+
+
+# -- to remove one ---------------------------------------------------------------------------------------------------
+
+
+async def test_one_image_is_removed_from_a_store_and_the_others_stay(stored: World, tmp_path: Path):
+    keeper = await sent(stored, tmp_path)
+    (tmp_path / "other").write_bytes(b"other")
+    other = f"sha256:{hashlib.sha256(b'other').hexdigest()}"
+    await keeper.send(tmp_path / "other", other)
+    copy = await staged(stored)
+    await brought(stored, copy)
+    assert (await stored.change("DELETE", f"/v3/images/{copy['id']}"))["changes"] == 1
+    assert await keeper.have(DIGEST) is None
+    assert await keeper.have(other)
+    assert await stored.get("/v3/images") == []
+    assert (await stored.call("DELETE", f"/v3/images/{copy['id']}")).status_code == 404
+
+
+async def test_an_image_that_did_not_come_is_forgotten_unless_somebody_brings_it(stored: World):
+    copy = await staged(stored)
+    async with stored.ports.transaction() as db:
+        store = ImageStore(db)
+        await store.claim(await store.get(copy["id"]), "one", 60.0, stored.clock())
+    busy_now = await stored.call("DELETE", f"/v3/images/{copy['id']}")
+    assert (busy_now.status_code, "being brought" in busy_now.json()["message"]) == (409, True)
+    async with stored.ports.transaction() as db:
+        store = ImageStore(db)
+        await store.note(await store.get(copy["id"]), stored.clock(), state=CopyState.FAILED)
+    await stored.change("DELETE", f"/v3/images/{copy['id']}")
+    assert await stored.get("/v3/images") == []
+
+
+async def test_what_is_pinned_or_a_job_may_read_is_not_removed(stored: World, tmp_path: Path):
+    keeper = await sent(stored, tmp_path)
+    copy = await staged(stored)
+    await brought(stored, copy)
+    address = f"/v3/images/{copy['id']}"
+    await stored.post(f"{address}/pin")
+    pinned = await stored.call("DELETE", address)
+    assert (pinned.status_code, "unpin" in pinned.json()["message"]) == (409, True)
+    assert pinned.json()["metadata"]["problem"]["type"].endswith("in-use")
+    await stored.post(f"{address}/unpin")
+    job = await awaiting(stored, copy, "ada")
+    read = await stored.call("DELETE", address)
+    assert (read.status_code, "1 jobs may still read" in read.json()["message"]) == (409, True)
+    assert await keeper.have(DIGEST)
+    assert job in (await stored.get(address))["jobs"]
+
+
+async def test_a_lease_of_a_job_that_came_meanwhile_keeps_an_image(stored: World, tmp_path: Path):
+    keeper = await sent(stored, tmp_path)
+    copy = await staged(stored)
+    await brought(stored, copy)
+    await keeper.lease(DIGEST, "job-of-a-moment-ago")
+    held = await stored.call("DELETE", f"/v3/images/{copy['id']}")
+    assert (held.status_code, "job-of-a-moment-ago" in held.json()["message"]) == (409, True)
+    assert await keeper.have(DIGEST)
+    assert (await stored.get(f"/v3/images/{copy['id']}"))["state"] == "PRESENT"
+
+
+async def test_only_the_user_of_a_store_and_the_owner_of_its_system_remove_from_it(stored: World, tmp_path: Path):
+    mine, theirs = await staged(stored), await staged(stored, "bob")
+    assert (await stored.call("DELETE", f"/v3/images/{mine['id']}", user="bob")).status_code == 404
+    await stored.change("DELETE", f"/v3/images/{theirs['id']}")  # ada owns the system
+    again = await staged(stored, "bob")
+    await stored.change("DELETE", f"/v3/images/{again['id']}", user="bob")
+    assert [copy["id"] for copy in await stored.get("/v3/images")] == [mine["id"]]
+
+
+async def test_where_all_share_one_account_only_the_owner_removes_what_all_use(stored: World):
+    await stored.change("PATCH", "/v3/systems/alder", {"effectiveUserId": "shared"})
+    async with stored.ports.transaction() as db:
+        asked = {"reference": "docker://reg.org/app", "asked_by": "bob", "at": stored.clock()}
+        copy = await ImageStore(db).want("dev", "alder", "shared", DIGEST, **asked)
+    refused = await stored.call("DELETE", f"/v3/images/{copy.id}", user="bob")
+    assert (refused.status_code, "lies in the store of" in refused.json()["message"]) == (403, True)
+    await stored.change("DELETE", f"/v3/images/{copy.id}")

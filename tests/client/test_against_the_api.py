@@ -370,6 +370,8 @@ async def test_images_are_staged_listed_waited_for_and_kept(
     assert "pinned   no" in await berth.ok("images", "unpin", number)
     assert "released" in await berth.ok("images", "gc", "alder")
     assert (await berth("images", "pin", "999")).code == 3
+    assert f"{number} is removed" in (await berth("images", "rm", number)).err
+    assert (await berth("images", "rm", number)).code == 3
 
 
 async def test_why_an_image_runs_or_not_is_told_with_what_showed_it(berth: Shell, world: World) -> None:

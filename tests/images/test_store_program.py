@@ -217,6 +217,23 @@ def test_leases_of_known_jobs_and_pins_keep_an_image(store, clock):
     assert store.gc({"bytes": 1})["trashed"] == []  # no word of which jobs live: all do
 
 
+def test_one_image_is_removed_when_nobody_needs_it_and_comes_back_out_of_the_trash(store, clock):
+    one, other = image(1), image(2)
+    send(store, one)
+    send(store, other)
+    store.lease(one.digest, "job-over")
+    os.utime(store._path("leases", one.digest[7:], "job-over"), (clock.now, clock.now))
+    assert store.remove(one.digest, live=[], grace_s=60) == {"holders": ["job-over"]}
+    assert store.remove(one.digest) == {"holders": ["job-over"]}, "nobody knows which jobs there are"
+    clock.now += 61
+    store.lease(other.digest, "job-over")
+    assert store.remove(one.digest, live=[], grace_s=60) == {"holders": []}
+    assert in_sight(store) == {other.digest}
+    assert store.remove(one.digest, live=[]) == {"holders": []}, "what is gone is gone"
+    assert store.stats()["images"][0]["leases"] == ["job-over"], "of other images nothing is touched"
+    assert store.lease(one.digest, "job-new")["have"]
+
+
 def test_a_fresh_lease_counts_though_its_job_is_not_known_yet(store, clock):
     images = fill_up(store, clock, 1)
     store.lease(images[0].digest, "job-new")

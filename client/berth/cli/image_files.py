@@ -55,16 +55,24 @@ def pushed(output: Output = Format.TABLE) -> None:
 
 
 def rm(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="As berth images pushed shows it: berth://sha256:...")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="A number of berth images ls, or berth://sha256:... that you pushed.")
+    ],
 ) -> None:
-    """Remove an image that you gave to Berth as a file; jobs that wait for it will not find it.
+    """Remove an image from a system where no job may still read it, or a file that you gave to Berth.
+
+    Jobs that wait for a file that is removed will not find it.
 
     \b
     Examples:
+      berth images rm 12
       berth images rm berth://sha256:6f1d...
     """
     with connect() as client:
-        client.images.remove_pushed(image.removeprefix("berth://"))
+        if image.isdecimal():
+            client.images.remove(int(image))
+        else:
+            client.images.remove_pushed(image.removeprefix("berth://"))
     say(f"berth: {image} is removed")
 
 
