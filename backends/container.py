@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backends import image_actions
+from backends.pods import launch as pod_launch
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import Mount, RunSpec, Runtime
 
@@ -88,11 +89,13 @@ def launch_files(
     claim: Claim,
     launcher: Launcher | None = None,
     unpacked: UnpackedImage | None = None,
+    shared_network: bool = False,
 ) -> LaunchFiles:
     """The two files of one attempt. SpecInvalid, naming the field, for what no file can say.
 
     marker_dir: absolute path of the attempt's marker directory; it must exist when the script starts.
     launcher: what starts the container, the runtime's own when None. ``unpacked`` goes with BUBBLEWRAP alone.
+    shared_network: whether a run with ports may use the node's own network where the node gives it none.
     """
     launcher = launcher or launcher_for(run.runtime)
     _check(run, launcher)
@@ -105,6 +108,10 @@ def launch_files(
         Launcher.BUBBLEWRAP: lambda: _bubblewrap(run, claim, unpacked),
         Launcher.NONE: lambda: _direct(run, claim),
     }[launcher]()
+    if run.ports:
+        contained = launcher is not Launcher.NONE
+        other_nodes = claim is Claim.SLURM
+        body = pod_launch.setup(run, other_nodes=other_nodes, shared_network=shared_network, contained=contained) + body
     script = _SCRIPT.format(
         uuid=re.sub(r"[^\w-]", "_", run.job_uuid),
         marker_dir=_quote(marker_dir),
@@ -244,6 +251,7 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
         _quote(run.container_dir),
         *_quoted(word for mount in mounts for word in _apptainer_mount(mount)),
         *image_actions.words(run.image_actions),
+        *(pod_launch.APPTAINER_WORDS if run.ports else ()),
         *_quoted(_options(run.container_args)),
         '"$3"' if is_file else _quote(_image(run)),
         *_quoted(run.args),
@@ -438,6 +446,11 @@ def _check(run: RunSpec, launcher: Launcher) -> None:
         )
     if not run.args and (launcher is Launcher.NONE or not run.use_entrypoint):
         raise SpecInvalid.of("appArgs", "say no command to run", "give the command as the first app argument")
+    if run.ports:
+        pod_launch.check(run)
+        if launcher is Launcher.PODMAN:
+            fix = "install Apptainer, or bubblewrap and skopeo, on this system"
+            raise SpecInvalid.of("runtime", "a pod cannot run under Podman or Docker here", fix)
     own = _SHELL_OWN.intersection(run.env) if launcher is not Launcher.APPTAINER else None
     if own:
         raise SpecInvalid.of(
@@ -490,15 +503,16 @@ def _options(args: Sequence[str]) -> Iterable[str]:
 
 
 def _prefix(run: RunSpec, claim: Claim) -> list[str]:
-    """What stands before the runtime: the site's prefix or MPI command, or ``srun`` on every node."""
+    """What stands before the runtime: a pod's door, the site's prefix or MPI command, or ``srun`` on every node."""
+    door = [pod_launch.WORDS] if run.ports else []
     said = ("mpiCmd", run.mpi_cmd) if run.is_mpi and run.mpi_cmd else ("cmdPrefix", run.cmd_prefix)
     if said[1]:
         try:
-            return _quoted(shlex.split(said[1]))
+            return door + _quoted(shlex.split(said[1]))
         except ValueError as error:
             raise SpecInvalid.of(said[0], f"cannot be read as words: {error}", "close every quote") from None
     if not run.is_mpi and run.resources.nodes == 1:
-        return []
+        return door
     if claim is not Claim.SLURM:
         raise SpecInvalid.of("mpiCmd", "is needed for an MPI job outside a batch system", "for example 'mpirun -n 4'")
     nodes, cores = run.resources.nodes, run.resources.cores_per_node

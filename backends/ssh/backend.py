@@ -97,6 +97,8 @@ class SshBackend:
         run = intent.run
         if run.resources.nodes > 1:
             raise SpecInvalid.of("nodeCount", f"is {run.resources.nodes}, but a FORK job runs on one host", "ask for 1")
+        if run.ports:
+            raise SpecInvalid.of("systemId", "is a LINUX host, which keeps no pods", "use a system that does")
         if run.array is not None:
             raise SpecInvalid.of("notes.berth.array", "needs a batch system", "submit the tasks as jobs of their own")
         return launch_files(run, marker_dir=self._runner.marker_dir(intent.marker), claim=Claim.FORK)

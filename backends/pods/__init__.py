@@ -1,0 +1,1 @@
+"""Pods behind a door: instances that are runs of a job backend, and how Berth reaches their ports."""
