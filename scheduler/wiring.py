@@ -19,6 +19,7 @@ import structlog
 from backends.base import Backend, PodHost, Storage
 from backends.local.backend import LocalBackend
 from backends.local.commands import account_for
+from backends.local.pods import LocalPodHost
 from backends.local.registries import Registries
 from backends.local.storage import LocalStorage
 from backends.slurm.backend import SlurmBackend
@@ -81,6 +82,7 @@ class Opened:
     used_at: float
     backends: dict[JobType, Backend] = field(default_factory=dict)
     storage: Storage | None = None
+    pod_host: PodHost | None = None
 
     def is_idle(self, now: float) -> bool:
         """Whether it was not asked for, nor used by a long transfer that began before, for so long."""
@@ -88,7 +90,7 @@ class Opened:
         return now - self.used_at > IDLE_S and not in_use
 
     async def aclose(self) -> None:
-        for one in (*self.backends.values(), self.storage, self.connection):
+        for one in (*self.backends.values(), self.storage, self.pod_host, self.connection):
             if one is not None:
                 await one.aclose()
 
@@ -128,7 +130,9 @@ class SystemConnections:
 
     async def pod_host(self, login: LoginKey) -> PodHost:
         opened = await self._open(login)
-        raise BackendUnavailable(f"system '{opened.system.id}' keeps no pods")
+        if opened.pod_host is None:
+            opened.pod_host = _pod_host(opened)
+        return opened.pod_host
 
     async def verify(self, system: System, credential: Credential) -> str:
         await self._check_address(system.host)
@@ -232,6 +236,15 @@ def _storage(opened: Opened) -> Storage:
     if opened.connection is None:
         return LocalStorage(Path(opened.system.root_dir), account_for(opened.system.berth_notes.get("runAs")))
     return SftpStorage(opened.system, opened.connection)
+
+
+def _pod_host(opened: Opened) -> PodHost:
+    system = opened.system
+    if not system.keeps_pods:
+        raise BackendUnavailable(f"system '{system.id}' keeps no pods; notes.berth.pods of the system allows them")
+    if opened.connection is None:
+        return LocalPodHost(system)
+    raise BackendUnavailable(f"system '{system.id}' keeps no pods")
 
 
 def secret_box(settings: Settings) -> SecretBox:

@@ -68,7 +68,7 @@ class LocalBackend:
     when no account may run jobs (see ``account_for``).
     """
 
-    capabilities = Capabilities(start_estimates=True, visible_queue=True)
+    capabilities = Capabilities(start_estimates=True, visible_queue=True, pods=True)
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class LocalBackend:
         self._images = images_dir or state_dir / "images"
         self._owner, self._clock = owner, clock
         self._registries = registries
+        self._pods_share_network = system.pods_share_network
         self._slots = slots or machine_slots()
         self._turn = asyncio.Lock()
 
@@ -204,11 +205,18 @@ class LocalBackend:
                 log.warning("%s was not started yet: %s", marker, answer)
 
     async def _launch_files(self, intent: SubmitIntent) -> LaunchFiles:
-        launcher, image = launcher_here(intent.run.runtime), None
+        launcher, image = launcher_here(intent.run.runtime, for_pod=bool(intent.run.ports)), None
         if launcher is Launcher.BUBBLEWRAP:
             image = await self._unpacked(intent.run)
         marker_dir = self._runner.marker_dir(intent.marker)
-        return launch_files(intent.run, marker_dir=marker_dir, claim=Claim.FORK, launcher=launcher, unpacked=image)
+        return launch_files(
+            intent.run,
+            marker_dir=marker_dir,
+            claim=Claim.FORK,
+            launcher=launcher,
+            unpacked=image,
+            shared_network=self._pods_share_network,
+        )
 
     async def _unpacked(self, run: RunSpec) -> UnpackedImage:
         """The image as a tree: a local one as it is, one of a registry fetched by skopeo before."""
@@ -261,7 +269,7 @@ class LocalBackend:
         if run.array is not None:
             return SubmitRejected("notes.berth.array: this machine runs no job arrays; submit the tasks as jobs")
         try:
-            launcher_here(run.runtime)
+            launcher_here(run.runtime, for_pod=bool(run.ports))
         except SpecInvalid as error:
             return SubmitRejected(str(error))
         return None
@@ -287,20 +295,24 @@ def machine_slots() -> Slots:
     return Slots(cores=len(os.sched_getaffinity(0)), memory_mib=memory_mib)
 
 
-def launcher_here(runtime: Runtime) -> Launcher:
-    """What starts containers on this machine; SpecInvalid, naming the fix, when nothing can."""
+def launcher_here(runtime: Runtime, *, for_pod: bool = False) -> Launcher:
+    """What starts containers on this machine; SpecInvalid, naming the fix, when nothing can.
+
+    for_pod: only what starts them inside a network namespace that is there already.
+    """
     if runtime is Runtime.NONE:
         return Launcher.NONE
     for launcher, programs in _PROGRAMS.items():
-        if any(shutil.which(program) for program in programs):
+        if any(shutil.which(program) for program in programs) and not (for_pod and launcher is Launcher.PODMAN):
             return launcher
     raise SpecInvalid.of(
         "runtime",
-        "this machine has no Apptainer, Podman or bubblewrap",
-        "install one of them, for example 'apt install podman' or 'apt install bubblewrap skopeo'",
+        f"this machine has no Apptainer{' or' if for_pod else ', Podman or'} bubblewrap",
+        f"install one of them, for example {'' if for_pod else _PODMAN_TOO}'apt install bubblewrap skopeo'",
     )
 
 
+_PODMAN_TOO = "'apt install podman' or "
 _PROGRAMS: Mapping[Launcher, tuple[str, ...]] = {
     Launcher.APPTAINER: ("apptainer", "singularity"),
     Launcher.PODMAN: ("podman",),

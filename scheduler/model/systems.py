@@ -148,6 +148,17 @@ class System:
         return BackendKind.SLURM if self.can_run_batch else BackendKind.SSH
 
     @property
+    def keeps_pods(self) -> bool:
+        """Whether pods may be started here: on Berth's own machine always, elsewhere where the owner says so."""
+        return self.backend is BackendKind.LOCAL or bool(self.berth_notes.get("pods"))
+
+    @property
+    def pods_share_network(self) -> bool:
+        """Whether a pod may use its node's own network where it gets none; then others on the node reach its ports."""
+        options = self.berth_notes.get("pods")
+        return isinstance(options, Mapping) and options.get("sharedNetwork") is True
+
+    @property
     def takes_hedges(self) -> bool:
         """Whether jobs may wait here that wait elsewhere too; the owner must say so."""
         return self.berth_notes.get("allowCopies") is True
