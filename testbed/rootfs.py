@@ -4,22 +4,16 @@ The cache folder's name carries a hash of the recipe, so a changed recipe never 
 a temporary name and renamed when whole: what stands under its final name is complete.
 """
 
-import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
+from testbed.cache import CACHE, begin, debian_mirror, only_builder, progress
 from testbed.host import TestbedError, install_tools, launch, run, say
 
-CACHE = Path(os.environ.get("BERTH_TESTBED_CACHE", "/var/cache/berth-testbed"))
 SETUP = Path(__file__).with_name("rootfs-setup.sh")
 _SOURCE = Path(__file__).parents[1]
 
@@ -80,8 +74,7 @@ def ensure_rootfs(suite_name: str, packages: tuple[str, ...] = ()) -> Path:
         raise TestbedError(f"no suite '{suite_name}': choose one of {', '.join(SUITES)}")
     suite = with_packages(SUITES[suite_name], packages)
     target = CACHE / f"{suite.name}-{recipe_hash(suite)}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with _only_builder(suite):
+    with only_builder(suite.name, f"the {suite.name} root file system"):
         if not target.exists():
             install_tools()
             _build(suite, target)
@@ -96,7 +89,6 @@ def with_packages(suite: Suite, packages: tuple[str, ...]) -> Suite:
 def build_in_background(suite_name: str) -> None:
     """Start building a root file system and return; whoever needs it meanwhile waits and sees the progress."""
     install_tools()  # not in the background: apt-get's locks would surprise the caller's next apt-get
-    CACHE.mkdir(parents=True, exist_ok=True)
     say(f"building the {suite_name} root file system in the background")
     launch([sys.executable, "-m", "testbed", "rootfs", "--suite", suite_name], log=Path(os.devnull), folder=_SOURCE)
 
@@ -112,48 +104,10 @@ def package_versions(rootfs: Path) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines)
 
 
-@contextmanager
-def _only_builder(suite: Suite) -> Iterator[None]:
-    """Be the one process that may build this suite's tree; while another does, show its progress."""
-    with (CACHE / f"{suite.name}.lock").open("w") as handle:
-        shown = None
-        while not _try_lock(handle):
-            if shown is None:
-                say(f"another process is building the {suite.name} root file system; waiting for it")
-            lines = _log(suite).read_text().splitlines() if _log(suite).exists() else []
-            for line in lines[shown or 0 :]:
-                say(line)
-            shown = len(lines)
-            time.sleep(0.2)
-        yield
-
-
-def _try_lock(handle: IO[str]) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _log(suite: Suite) -> Path:
-    return CACHE / f"{suite.name}.log"
-
-
-def _progress(suite: Suite, message: str) -> None:
-    """Say it here, and leave it where a waiting process finds it."""
-    say(message)
-    with _log(suite).open("a") as log:
-        log.write(f"{message}\n")
-
-
 def _build(suite: Suite, target: Path) -> None:
-    _log(suite).unlink(missing_ok=True)
-    for leftover in CACHE.glob(f".building-{suite.name}-*"):
-        shutil.rmtree(leftover)
-    building = CACHE / f".building-{suite.name}-{os.getpid()}"
-    _progress(suite, f"building the {suite.name} root file system in {target} (once; about a minute)")
-    sources = "".join(f"deb {_mirror()} {name} main\n" for name in (suite.name, *suite.extra_suites))
+    building = begin(suite.name)
+    progress(suite.name, f"building the {suite.name} root file system in {target} (once; about a minute)")
+    sources = "".join(f"deb {debian_mirror()} {name} main\n" for name in (suite.name, *suite.extra_suites))
     argv = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"]
     argv += [f"--include={','.join(COMMON_PACKAGES + suite.extra_packages)}"]
     argv += [f"--aptopt={option}" for option in (*_apt_options(suite), *_host_proxy())]
@@ -162,7 +116,7 @@ def _build(suite: Suite, target: Path) -> None:
     _run_with_progress(argv, sources, suite)
     versions = package_versions(building)
     building.rename(target)
-    _progress(suite, f"ready: {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    progress(suite.name, f"ready: {', '.join(f'{name} {version}' for name, version in versions.items())}")
 
 
 def _apt_options(suite: Suite) -> tuple[str, ...]:
@@ -171,15 +125,6 @@ def _apt_options(suite: Suite) -> tuple[str, ...]:
         'Acquire::Languages "none"',
         'Acquire::Check-Valid-Until "false"',  # old Release files are fine for a throw-away cluster
     )
-
-
-def _mirror() -> str:
-    """The Debian mirror this host already uses, so that a site's own mirror or cache serves us too."""
-    filters = ["Created-By: Packages", "Origin: Debian", "Label: Debian"]
-    known = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *filters], check=False).stdout.split()
-    if not known:
-        raise TestbedError("apt knows no Debian mirror: put one into /etc/apt/sources.list and run apt-get update")
-    return known[0]
 
 
 def _host_proxy() -> list[str]:
@@ -200,6 +145,6 @@ def _run_with_progress(argv: list[str], sources: str, suite: Suite) -> None:
         for line in process.stdout:
             tail = [*tail[-20:], line]
             if line.startswith("I: "):
-                _progress(suite, f"  {suite.name}: {line[3:].strip()}")
+                progress(suite.name, f"  {suite.name}: {line[3:].strip()}")
     if process.returncode != 0:
         raise TestbedError(f"mmdebstrap could not build the {suite.name} root file system:\n{''.join(tail)}")
