@@ -5,24 +5,22 @@ down or drained takes ``rough_cluster`` instead, which is brought up anew for ea
 side get clusters of their own, and a session that was killed is cleared away by the next one.
 """
 
-import hashlib
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from testbed.cluster import STATE, Cluster
-from testbed.host import TestbedError, lock, require_root
+from testbed.host import TestbedError, require_root
+from testbed.sessions import Sessions, this_test_run
 from testbed.spec import Spec
 
 _NODES = 4
 _FIRST_PORT = 12622
-_SESSIONS = STATE / ".sessions"
+_SESSIONS = Sessions(STATE / ".sessions", take_down=lambda name: Cluster(Spec(name=name)).down())
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +44,7 @@ def _cluster_for(part: str) -> Iterator[Cluster]:
         require_root()
     except TestbedError as error:
         cannot_run(str(error))
-    test_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")
-    with shared_cluster(f"{test_run} {part}".strip()) as running:
+    with shared_cluster(this_test_run(part)) as running:
         yield running
 
 
@@ -56,23 +53,16 @@ def shared_cluster(
     test_run: str, *, nodes: int = _NODES, gpus: int = 0, packages: tuple[str, ...] = ()
 ) -> Iterator[Cluster]:
     """The cluster of a test run: the first process of the run brings it up, the last one takes it down."""
-    name = f"t{hashlib.sha256(test_run.encode()).hexdigest()[:8]}"
-    me = _SESSIONS / name / str(os.getpid())
-    _SESSIONS.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock(STATE / ".sessions.lock"):
-            _clear_dead_sessions()
-            me.parent.mkdir(exist_ok=True)
-            me.touch()
-            spec_file = STATE / name / "spec.json"
-            new = Spec(nodes, name, gpus=gpus, ssh_port=free_port(), packages=packages)
-            running = Cluster.load(name) if spec_file.exists() else Cluster(new)
-            running.up()
+
+    def bring_up(name: str) -> Cluster:
+        spec_file = STATE / name / "spec.json"
+        new = Spec(nodes, name, gpus=gpus, ssh_port=free_port(), packages=packages)
+        running = Cluster.load(name) if spec_file.exists() else Cluster(new)
+        running.up()
+        return running
+
+    with _SESSIONS.joined(test_run, bring_up) as running:
         yield running
-    finally:
-        with lock(STATE / ".sessions.lock"):
-            me.unlink(missing_ok=True)
-            _clear_dead_sessions()
 
 
 def cannot_run(reason: str) -> NoReturn:
@@ -80,14 +70,6 @@ def cannot_run(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must run the testbed: {reason}", pytrace=False)
     pytest.skip(f"no testbed here: {reason}")
-
-
-def _clear_dead_sessions() -> None:
-    """Take down each cluster none of whose processes is alive, our own included once we have left it."""
-    for session in _SESSIONS.iterdir():
-        if not any(Path("/proc", member.name).exists() for member in session.iterdir()):
-            Cluster(Spec(name=session.name)).down()
-            shutil.rmtree(session)
 
 
 def free_port() -> int:
