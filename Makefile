@@ -15,7 +15,7 @@ define side-by-side
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full here on-clusters lint bench up down clean packages
+.PHONY: help demo test test-full here on-clusters lint bench up down clean packages kubernetes
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -23,10 +23,10 @@ help:           ## this list
 demo: $(VENV)/.server   ## one container job from REST to a real Slurm cluster and back (without root: on this machine)
 	@$(BIN)/python -m testbed.demo
 
-test: $(VENV)/.test packages lint   ## everything but the long campaigns
+test: kubernetes $(VENV)/.test packages lint   ## everything but the long campaigns
 	$(call side-by-side,not slow)
 
-test-full: $(VENV)/.test packages   ## the long campaigns: crash test, fuzzing, the Slurm matrix
+test-full: kubernetes $(VENV)/.test packages   ## the long campaigns: crash test, fuzzing, the Slurm matrix
 	$(call side-by-side,slow)
 
 here:
@@ -57,6 +57,10 @@ clean: down     ## remove the environment and caches of this folder
 
 packages:
 	@testbed/packages.sh test
+
+# Compiled once, in the background: the tests that need it come late, and wait for it.
+kubernetes:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(PYTHON) -m testbed k8s build --background; fi
 
 $(VENV)/.python:
 	@testbed/packages.sh python

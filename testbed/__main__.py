@@ -8,6 +8,7 @@ from pathlib import Path
 
 from testbed import Cluster, Spec, TestbedError
 from testbed.host import require_root
+from testbed.k8s import cli as k8s
 from testbed.rootfs import build_in_background, ensure_rootfs
 from testbed.services import DAEMONS
 from testbed.spec import CGROUP_CHOICES, SUITE_NAMES
@@ -114,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("action", choices=["push"])
     image.add_argument("layout", help="folder of an OCI layout, or: demo")
     image.add_argument("reference", nargs="?", help="NAME:TAG in the registry (default: the folder's name, tag 1)")
+
+    summary = "a Kubernetes instead: up, down, status, build"
+    k8s.add_commands(commands.add_parser("k8s", help=summary, description=summary))
 
     tree = commands.add_parser("rootfs", help="build a suite's root file system, so that a later up need not")
     tree.add_argument("--suite", choices=SUITE_NAMES, default=Spec.suite)

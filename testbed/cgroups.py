@@ -6,6 +6,8 @@ controllers to its children may hold no processes itself.
 """
 
 import contextlib
+import os
+import signal
 from pathlib import Path
 
 from testbed.host import wait_until
@@ -64,13 +66,37 @@ def entering(mode: str, cluster: str, machine: str) -> list[str]:
 
 def remove(cluster: str, machine: str = "") -> None:
     """Remove a machine's groups, or a whole cluster's; its processes must be dead already."""
-    for root in (_ROOT, *(_ROOT / controller for controller in _V1_CONTROLLERS)):
-        top = root / path_of(cluster, machine)
-        if top.is_dir():
-            for folder in sorted(top.rglob("*/"), reverse=True):
-                if folder.is_dir():
-                    _remove_folder(folder)
-            _remove_folder(top)
+    for top in _tops(cluster, machine):
+        for folder in sorted(top.rglob("*/"), reverse=True):
+            if folder.is_dir():
+                _remove_folder(folder)
+        _remove_folder(top)
+
+
+def kill(cluster: str, machine: str = "") -> None:
+    """SIGKILL every process in a machine's groups, or in a whole cluster's, until there is none."""
+
+    def nothing_left() -> bool:
+        pids = {pid for top in _tops(cluster, machine) for path in top.rglob("cgroup.procs") for pid in _members(path)}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not pids
+
+    wait_until(nothing_left, f"all processes in the control groups of {cluster} are dead")
+
+
+def _members(path: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in path.read_text().split()]
+    except OSError:  # a group that has just gone
+        return []
+
+
+def _tops(cluster: str, machine: str) -> list[Path]:
+    """The topmost folders of a machine's groups: one below each controller (version 1), or one (version 2)."""
+    roots = (_ROOT, *(folder for folder in _ROOT.iterdir() if folder.is_dir()))
+    return [top for root in roots if (top := root / path_of(cluster, machine)).is_dir()]
 
 
 def _remove_folder(folder: Path) -> None:

@@ -19,6 +19,8 @@ TOOL_PACKAGES = {
     "nsenter": "util-linux",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "make": "make",
+    "openssl": "openssl",
 }
 """Each program we run on the host, and the Debian package that brings it."""
 
