@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from api.context import Caller, ThePorts
 from api.envelope import Envelope, answer
+from api.lists import Listing, listing, selected
 from api.schemas.base import FileName
-from api.schemas.pushes import PushedView
+from api.schemas.pushes import FIELDS, PushedView
 from api.strict import StrictRoute
 from scheduler.services import pushes
 
@@ -21,10 +22,13 @@ Name = Annotated[FileName | None, Query(description="What people call it")]
 BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@router.get("", operation_id="getPushedImages", response_model=Envelope[list[PushedView]])
-async def list_pushed(ports: ThePorts, caller: Caller) -> Response:
+@router.get("", operation_id="getPushedImages", response_model=Envelope[list[dict[str, Any]]])
+async def list_pushed(ports: ThePorts, caller: Caller, asked: Annotated[Listing, Depends(listing)]) -> Response:
     """The files that the caller pushed."""
-    return answer([PushedView.of(image) for image in await pushes.list_pushed(ports, caller)], "files found")
+    found = await pushes.list_pushed(ports, caller, asked.page(FIELDS), total=asked.compute_total)
+    views = [PushedView.of(each).model_dump() for each in found.items[: asked.most]]
+    items = [selected(view, asked.select, tuple(view)) for view in views]
+    return answer(items, "files found", metadata=asked.metadata(len(found.items), found.total))
 
 
 @router.get("/{digest}", operation_id="getPushedImage", response_model=Envelope[PushedView])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 
 from api.context import Caller, ThePorts
 from api.envelope import Envelope, answer
-from api.schemas.registries import RegistryLoginBody, RegistryLoginView
+from api.lists import Listing, listing, selected
+from api.schemas.registries import FIELDS, RegistryLoginBody, RegistryLoginView
 from api.strict import StrictRoute
 from scheduler.services import registries
 
@@ -17,11 +18,13 @@ router = APIRouter(prefix="/v3/images/logins", tags=["images"], route_class=Stri
 Registry = Annotated[str, Path(max_length=300, description="As in an image's name: ghcr.io, docker.io, localhost:5000")]
 
 
-@router.get("", operation_id="getRegistryLogins", response_model=Envelope[list[RegistryLoginView]])
-async def list_logins(ports: ThePorts, caller: Caller) -> Response:
+@router.get("", operation_id="getRegistryLogins", response_model=Envelope[list[dict[str, Any]]])
+async def list_logins(ports: ThePorts, caller: Caller, asked: Annotated[Listing, Depends(listing)]) -> Response:
     """The caller's logins, without their secrets."""
-    found = await registries.list_logins(ports, caller)
-    return answer([RegistryLoginView.of(login) for login in found], "logins found")
+    found = await registries.list_logins(ports, caller, asked.page(FIELDS), total=asked.compute_total)
+    views = [RegistryLoginView.of(each).model_dump() for each in found.items[: asked.most]]
+    items = [selected(view, asked.select, tuple(view)) for view in views]
+    return answer(items, "logins found", metadata=asked.metadata(len(found.items), found.total))
 
 
 @router.get("/{registry}", operation_id="getRegistryLogin", response_model=Envelope[RegistryLoginView])

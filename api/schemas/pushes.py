@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from api.schemas.base import View
 from images.reference import PushedReference
 from scheduler.model.images import PushedImage
 from scheduler.model.units import zulu
+
+FIELDS: Mapping[str, str] = {
+    "digest": "digest",
+    "kind": "kind",
+    "size": "size_bytes",
+    "name": "name",
+    "created": "created_at",
+}
+"""What files may be searched and sorted by."""
 
 
 class PushedView(View):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -9,6 +10,14 @@ from pydantic import AfterValidator, Field
 from api.schemas.base import Body, Line, Lines, View, showing
 from scheduler.model.registries import RegistryLogin
 from scheduler.model.units import zulu
+
+FIELDS: Mapping[str, str] = {
+    "registry": "registry",
+    "username": "username",
+    "verifiedAt": "verified_at",
+    "created": "created_at",
+}
+"""What logins may be searched and sorted by."""
 
 
 def _no_colon(text: str) -> str:

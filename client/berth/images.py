@@ -153,7 +153,7 @@ class Images:
 
     def pushed(self) -> Sequence[Raw]:
         """The files that the user pushed."""
-        return [*self._session.get("/v3/images/files")]
+        return [*pages(self._session, "/v3/images/files")]
 
     def remove_pushed(self, digest: str) -> None:
         """Forget a file that the user pushed."""
@@ -163,7 +163,7 @@ class Images:
 
     def logins(self) -> Sequence[Raw]:
         """The registries that the user is logged in to, without the secrets."""
-        return list(self._session.get("/v3/images/logins"))
+        return [*pages(self._session, "/v3/images/logins")]
 
     def login(self, registry: str, username: str, password: str, *, check: bool = True) -> Raw:
         """Store the user's login for a registry. check: the server asks the registry first."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from images.pushed import Pushes, too_large
 from images.reference import is_digest
 from scheduler.model.errors import NotFound, SpecInvalid
 from scheduler.model.images import PushedImage
+from scheduler.model.pages import Page
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
+from scheduler.services.systems import Listed
 from scheduler.store.pushed import PushedStore
 from scheduler.store.requests import AuditStore
 
@@ -62,10 +64,11 @@ async def get(ports: Ports, caller: Principal, digest: str) -> PushedImage:
     return found
 
 
-async def list_pushed(ports: Ports, caller: Principal) -> Sequence[PushedImage]:
-    """The files that the caller pushed, oldest first."""
+async def list_pushed(ports: Ports, caller: Principal, page: Page, *, total: bool) -> Listed:
+    """The files that the caller pushed, oldest first or in the page's order."""
     async with ports.reading() as db:
-        return await PushedStore(db).of(caller.tenant, caller.username)
+        store, mine = PushedStore(db), (caller.tenant, caller.username, page)
+        return Listed(await store.list(*mine), await store.count(*mine) if total else None)
 
 
 async def remove(ports: Ports, caller: Principal, digest: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from images.credentials import Login
 from images.reference import parse_registry
 from scheduler.model.errors import SpecInvalid
+from scheduler.model.pages import Page
 from scheduler.model.registries import RegistryLogin
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
+from scheduler.services.systems import Listed
 from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.requests import AuditStore
 
@@ -46,10 +47,11 @@ async def get(ports: Ports, caller: Principal, registry: str) -> RegistryLogin:
         return await RegistryLoginStore(db).get(caller.tenant, caller.username, host)
 
 
-async def list_logins(ports: Ports, caller: Principal) -> Sequence[RegistryLogin]:
-    """The caller's logins, by registry."""
+async def list_logins(ports: Ports, caller: Principal, page: Page, *, total: bool) -> Listed:
+    """The caller's logins, by registry or in the page's order."""
     async with ports.reading() as db:
-        return await RegistryLoginStore(db).of(caller.tenant, caller.username)
+        store, mine = RegistryLoginStore(db), (caller.tenant, caller.username, page)
+        return Listed(await store.list(*mine), await store.count(*mine) if total else None)
 
 
 async def remove(ports: Ports, caller: Principal, registry: str) -> None:

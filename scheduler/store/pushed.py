@@ -10,10 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import NotFound
 from scheduler.model.images import PushedImage
+from scheduler.model.pages import Page
 from scheduler.store import schema
+from scheduler.store.paging import Fields, narrowed, windowed
 from scheduler.store.statements import changed, put_row
 
 pushed = schema.pushed_images
+
+PUSHED_FIELDS: Fields = {name: pushed.c[name] for name in ("digest", "kind", "size_bytes", "name", "created_at")}
 
 
 class PushedStore:
@@ -36,6 +40,19 @@ class PushedStore:
         """A user's files, oldest first."""
         query = select(pushed).where(_belongs(tenant, user)).order_by(pushed.c.created_at, pushed.c.digest)
         return [PushedImage(**row) for row in (await self._db.execute(query)).mappings()]
+
+    async def list(self, tenant: str, user: str, page: Page) -> Sequence[PushedImage]:
+        """A user's files, oldest first or in the page's order."""
+        query = narrowed(select(pushed).where(_belongs(tenant, user)), PUSHED_FIELDS, page.filters)
+        if not page.order_by:
+            query = query.order_by(pushed.c.created_at)
+        rows = await self._db.execute(windowed(query, PUSHED_FIELDS, page, pushed.c.digest))
+        return [PushedImage(**row) for row in rows.mappings()]
+
+    async def count(self, tenant: str, user: str, page: Page) -> int:
+        """How many ``list`` would answer without a window."""
+        query = select(func.count()).select_from(pushed).where(_belongs(tenant, user))
+        return int((await self._db.execute(narrowed(query, PUSHED_FIELDS, page.filters))).scalar_one())
 
     async def remove(self, tenant: str, user: str, digest: str) -> None:
         """NotFound when there is none."""

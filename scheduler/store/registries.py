@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, select
+from sqlalchemy import ColumnElement, and_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import NotFound
+from scheduler.model.pages import Page
 from scheduler.model.registries import RegistryLogin
 from scheduler.store import schema
+from scheduler.store.paging import Fields, narrowed, windowed
 from scheduler.store.sealing import reseal, sealer_of
 from scheduler.store.statements import changed, put_row
 
 logins = schema.registry_logins
+
+LOGIN_FIELDS: Fields = {name: logins.c[name] for name in ("registry", "username", "verified_at", "created_at")}
 
 
 class RegistryLoginStore:
@@ -42,6 +46,17 @@ class RegistryLoginStore:
         """Every login of a user, with its secret, by registry."""
         query = select(logins).where(_belongs(tenant, user)).order_by(logins.c.registry)
         return [self._opened(row) for row in (await self._db.execute(query)).mappings()]
+
+    async def list(self, tenant: str, user: str, page: Page) -> Sequence[RegistryLogin]:
+        """Logins of a user, with their secrets, by registry or in the page's order."""
+        query = narrowed(select(logins).where(_belongs(tenant, user)), LOGIN_FIELDS, page.filters)
+        rows = await self._db.execute(windowed(query, LOGIN_FIELDS, page, logins.c.registry))
+        return [self._opened(row) for row in rows.mappings()]
+
+    async def count(self, tenant: str, user: str, page: Page) -> int:
+        """How many ``list`` would answer without a window."""
+        query = select(func.count()).select_from(logins).where(_belongs(tenant, user))
+        return int((await self._db.execute(narrowed(query, LOGIN_FIELDS, page.filters))).scalar_one())
 
     async def remove(self, tenant: str, user: str, registry: str) -> None:
         """NotFound when there is none."""

@@ -99,6 +99,22 @@ async def test_a_file_is_kept_once_and_read_back_as_it_came(pushing: World, tmp_
     assert (found.config, sink.blob) == (None, content)
 
 
+async def test_files_are_searched_sorted_and_paged_like_other_lists(pushing: World, tmp_path: Path):
+    first, second = await pushed(pushing, sif(tmp_path)), await pushed(pushing, archive(tmp_path))
+    page = (await pushing.call("GET", FILES, params={"limit": 1, "computeTotal": "true"})).json()
+    assert page["metadata"]["totalCount"] == 2
+    assert page["metadata"]["berth"]["next"] == {"skip": 1, "limit": 1}
+    rest = await pushing.get(FILES, params={"limit": 1, "skip": 1})
+    assert {each["digest"] for each in page["result"] + rest} == {first["digest"], second["digest"]}
+    assert await pushing.get(FILES, params={"search": f"size.gte.{2**62}"}) == []
+    only = await pushing.get(FILES, params={"search": "kind.eq.sif", "select": "digest"})
+    assert only == [{"digest": first["digest"]}]
+    by_size = await pushing.get(FILES, params={"orderBy": "size(desc)"})
+    assert [each["size"] for each in by_size] == sorted((first["size"], second["size"]), reverse=True)
+    refused = await pushing.call("GET", FILES, params={"search": "user.eq.bob"})
+    assert (refused.status_code, "use one of digest" in refused.json()["message"]) == (400, True)
+
+
 async def test_an_archive_is_an_image_with_needs_and_layers(pushing: World, tmp_path: Path):
     made = await pushed(pushing, archive(tmp_path))
     assert made["kind"] == "oci-archive"

@@ -50,6 +50,23 @@ async def test_a_login_is_tried_kept_listed_and_forgotten(private: World):
         assert (gone.status_code, gone.json()["message"]) == (404, "login 'registry.test' was not found")
 
 
+async def test_logins_are_searched_sorted_and_paged_like_other_lists(private: World):
+    names = ["a.example.org", "b.example.org", "registry.test"]
+    for name in names:
+        await private.change("PUT", f"{LOGINS}/{name}?skipCredentialCheck=true", ADA)
+    assert [each["registry"] for each in await private.get(LOGINS)] == names
+    page = (await private.call("GET", LOGINS, params={"limit": 1, "skip": 1, "computeTotal": "true"})).json()
+    assert [each["registry"] for each in page["result"]] == names[1:2]
+    assert page["metadata"]["totalCount"] == 3
+    assert page["metadata"]["berth"]["next"] == {"skip": 2, "limit": 1}
+    search = {"search": "registry.like.*.example.org", "orderBy": "registry(desc)", "select": "registry"}
+    assert await private.get(LOGINS, params=search) == [{"registry": names[1]}, {"registry": names[0]}]
+    assert await private.get(LOGINS, params={"search": "username.eq.other"}) == []
+    for unknown in ({"search": "secret.like.*"}, {"orderBy": "secretSealed"}, {"select": "password"}):
+        refused = await private.call("GET", LOGINS, params=unknown)
+        assert (refused.status_code, "use " in refused.json()["message"]) == (400, True)
+
+
 async def test_a_login_that_the_registry_refuses_is_not_kept(private: World):
     refused = await private.call("PUT", LOGIN, {**ADA, "password": "wrong one"})
     assert refused.status_code == 400
