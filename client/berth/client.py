@@ -12,6 +12,7 @@ from berth.config import ConfigFile, StoredTokens, clean_url
 from berth.errors import NotLoggedIn
 from berth.images import Images
 from berth.jobs import Jobs
+from berth.pods import Pods
 from berth.records import Raw
 from berth.session import PATIENT, Patience, Session
 from berth.systems import Systems
@@ -20,7 +21,7 @@ from berth.users import Users
 
 
 class Client:
-    """One server as one user: ``client.jobs``, and ``systems``, ``apps``, ``images`` and ``users`` likewise.
+    """One server as one user: ``client.jobs``, and ``pods``, ``systems``, ``apps``, ``images`` and ``users`` likewise.
 
     Without arguments it uses what `berth login` stored; ``BERTH_URL`` and ``BERTH_TOKEN`` come before that, arguments
     before both. ``token`` is an access token. Close it, or use it in a ``with`` block. Every error is a BerthError.
@@ -45,6 +46,7 @@ class Client:
         self.systems = Systems(self._session)
         self.apps = Apps(self._session)
         self.images = Images(self._session)
+        self.pods = Pods(self._session)
         self.users = Users(self._session)
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from berth.cli.root import COMMANDS, SECTIONS, app
@@ -63,12 +64,14 @@ def test_importing_the_package_loads_nothing_heavy_and_offers_its_names() -> Non
 
 def every_command() -> list[tuple[str, ...]]:
     root = get_command(app)
-    found: list[tuple[str, ...]] = []
-    for name in COMMANDS:
-        command = root.commands[name]  # type: ignore[attr-defined]
-        below = getattr(command, "commands", None)
-        found.extend([(name, sub) for sub in below] if below else [(name,)])
-    return found
+    return [words for name in COMMANDS for words in commands_in(root.commands[name], name)]  # type: ignore[attr-defined]
+
+
+def commands_in(command: Any, *words: str) -> list[tuple[str, ...]]:
+    below = getattr(command, "commands", None)
+    if not below:
+        return [words]
+    return [found for sub in below for found in commands_in(below[sub], *words, sub)]
 
 
 @pytest.mark.parametrize("words", every_command(), ids=" ".join)

@@ -38,6 +38,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "cancel": Entry("jobs", "Cancel jobs."),
         "output": Entry("output", "List and fetch what a job wrote.", group=True),
     },
+    "Pods": {
+        "pods": Entry("pods", "Long-lived containers with addresses: databases, notebooks, services.", group=True),
+    },
     "Systems, apps and users": {
         "systems": Entry("systems", "The systems that jobs run on, and your credentials there.", group=True),
         "apps": Entry("apps", "Named, versioned images and how to run them.", group=True),
