@@ -65,6 +65,11 @@ def answer(
     return _json(status_code, "success", message, result, metadata or {}, headers)
 
 
+def deleted(message: str) -> Response:
+    """A success that gives back a text, as deletions of the Pods API do: never empty, for clients."""
+    return answer(message, message)
+
+
 def failure(
     status_code: int,
     message: str,

@@ -34,6 +34,9 @@ MOST_RESOURCES: Mapping[str, tuple[int, int]] = {
 }
 """The least and the most of each: millicores, MiB, and whole GPUs."""
 
+UNREADABLE = "self"
+"""A name that clients of Tapis cannot read back in an answer."""
+
 REQUEST_LIMIT = (
     ("cpu_request", "cpu_limit"),
     ("mem_request", "mem_limit"),
@@ -109,7 +112,7 @@ def _environment(name: str, variables: Mapping[str, str]) -> Iterator[Problem]:
     if len(variables) > MOST_VARIABLES:
         yield Problem(name, f"holds {len(variables)} variables", f"send at most {MOST_VARIABLES}")
     for variable in variables:
-        if _VARIABLE.fullmatch(variable) is None:
+        if _VARIABLE.fullmatch(variable) is None or variable == UNREADABLE:
             fix = "use letters, digits and _, not beginning with a digit"
             yield Problem(name, f"'{variable[:80]}' is not the name of a variable", fix)
 
@@ -135,7 +138,7 @@ def _networking(name: str, nets: Mapping[str, Mapping[str, Any] | None]) -> Iter
     if len(nets) > MOST_NETS:
         yield Problem(name, f"has {len(nets)} entries", f"send at most {MOST_NETS}")
     for key, net in nets.items():
-        if NET_NAME.fullmatch(key) is None:
+        if NET_NAME.fullmatch(key) is None or key == UNREADABLE:
             yield Problem(name, f"'{key[:80]}' is no name of a net", "use up to 30 small letters and digits")
         if net is not None:
             yield from _net(f"{name}.{key}", net)
@@ -153,7 +156,7 @@ def _net(where: str, net: Mapping[str, Any]) -> Iterator[Problem]:
     if protocol != NetProtocol.HTTP and any(net.get(part) for part in _HTTP_ONLY):
         yield Problem(f"{where}.protocol", f"is {protocol}, and tapis_auth and cors_* are for http", "leave them out")
     for header in net.get("tapis_auth_response_headers") or ():
-        if _HEADER.fullmatch(header) is None:
+        if _HEADER.fullmatch(header) is None or header == UNREADABLE:
             yield Problem(f"{where}.tapis_auth_response_headers", f"'{header[:80]}' is no header", "use letters and -")
     for path in ("tapis_auth_return_path", "tapis_ui_uri"):
         if (net.get(path) or "/")[:1] != "/" or (net.get(path) or "/")[:2] in ("//", "/\\"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.model.errors import SpecInvalid
+from scheduler.model.pod_names import label_of
 from scheduler.model.pods import PodNet
 
 RESERVED = frozenset(
@@ -39,15 +40,10 @@ def check_pod_id(text: str, field: str = "pod_id") -> str:
 def check_host_names(pod_id: str, nets: Sequence[PodNet]) -> None:
     """SpecInvalid when a net's name outside would be longer than a label of a host name can be."""
     for net in nets:
-        if net.is_outside and len(host_label(pod_id, net.name)) > MOST_LABEL:
+        if net.is_outside and len(label_of(pod_id, net.name)) > MOST_LABEL:
             raise SpecInvalid.of(
                 f"networking.{net.name}", f"its host name is longer than {MOST_LABEL}", "use a shorter pod_id or name"
             )
-
-
-def host_label(pod_id: str, net: str) -> str:
-    """The first part of a net's host name."""
-    return pod_id if net == "default" else f"{pod_id}-{net}"
 
 
 def check_template_id(text: str) -> str:

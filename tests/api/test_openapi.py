@@ -8,6 +8,11 @@ from api.schemas.systems import SystemBody
 from tests.api.world import World
 
 TAPIS = """
+list_pods create_pod get_pod update_pod delete_pod get_derived_pod get_pod_credentials get_pod_logs get_pod_permissions
+set_pod_permission delete_pod_permission exec_pod_commands start_pod stop_pod restart_pod save_pod_as_template_tag
+ensure_jupyter_pod list_templates add_template list_templates_and_tags get_template update_template delete_template
+list_template_tags add_template_tag get_template_tag get_template_permissions set_template_permission
+delete_template_permission get_images add_image add_images get_image delete_image healthcheck
 list_sites get_site list_tenants get_tenant create_token get_server_metadata get_userinfo list_profiles get_profile
 getSystems createSystem matchConstraints getSystem patchSystem putSystem isEnabled enableSystem disableSystem
 deleteSystem undeleteSystem getUserCredential createUserCredential removeUserCredential checkUserCredential getUserPerms
@@ -42,10 +47,10 @@ async def test_the_document_is_openapi_3_1_and_says_what_each_operation_is_for(w
     assert not silent
 
 
-async def test_no_result_is_a_bare_scalar(world: World):
+async def test_no_result_is_a_bare_scalar_but_a_text(world: World):
     openapi = await document(world)
     schemas = openapi["components"]["schemas"]
-    scalars = {"string", "integer", "number", "boolean", "null"}
+    scalars = {"integer", "number", "boolean", "null"}
     bare = [
         name
         for name, schema in schemas.items()
