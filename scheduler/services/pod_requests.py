@@ -71,7 +71,7 @@ async def create(
 
 async def update(ports: Ports, caller: Principal, pod_id: str, changes: Fields) -> Pod:
     """Change what a request says of a pod; null takes a field back. ``status_requested`` starts, stops or restarts."""
-    pod = await pods.get(ports, caller, pod_id)
+    pod = await pods.get(ports, caller, pod_id, PodLevel.ADMIN)
     check(changes)
     if changes.get("template") not in (None, "", pod.template):
         raise SpecInvalid.of("template", f"is '{pod.template}' and cannot be changed", "make a new pod")
@@ -93,7 +93,7 @@ async def update(ports: Ports, caller: Principal, pod_id: str, changes: Fields) 
 
 async def restart(ports: Ports, caller: Principal, pod_id: str, *, grab_latest: bool) -> Pod:
     """Stop a pod and start it again. grab_latest: with what stands under its template's tag now."""
-    pod = await pods.get(ports, caller, pod_id)
+    pod = await pods.get(ports, caller, pod_id, PodLevel.ADMIN if grab_latest else PodLevel.USER)
     if grab_latest and pod.template:
         name = parse_template(pod.template)
         async with ports.reading() as db:
