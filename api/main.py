@@ -19,13 +19,15 @@ import uvloop
 from api import logs
 from api.app import create_app
 from api.context import Options
+from gateway.gateway import CERTIFICATES_S, ROUTES_S, Gateway
+from gateway.gateway import Options as GatewayOptions
 from migrations import run as migrations
 from scheduler import wiring
 from scheduler.collector import spare_the_collector
 from scheduler.lock import only_process
 from scheduler.model.errors import BerthError
 from scheduler.ports import Ports
-from scheduler.reconcile.loop import Bell
+from scheduler.reconcile.loop import Bell, run_every
 from scheduler.reconcile.reconciler import Reconciler
 from scheduler.security.tokens import Tokens
 from scheduler.services.first_start import Founding, found, signing_keys
@@ -101,6 +103,8 @@ async def serve(settings: Settings, *, serve_api: bool = True, reconcile_jobs: b
             if reconcile_jobs:
                 await _free_leases(ports)
                 group.create_task(Reconciler(ports, settings, bell).run(stop))
+            if serve_api and settings.gateway_port:
+                await _serve_pods(ports, settings, group, stop)
             if serve_api:
                 await _serve_api(ports, settings, stop)
             elif reconcile_jobs:
@@ -140,6 +144,28 @@ async def _serve_api(ports: Ports, settings: Settings, stop: asyncio.Event) -> N
         finally:
             stopping.cancel()
             stop.set()
+
+
+async def _serve_pods(ports: Ports, settings: Settings, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+    """Begin to stand in front of pods, until ``stop`` is set."""
+    gateway = Gateway(
+        ports,
+        GatewayOptions(
+            home=settings.home,
+            host=settings.gateway_host or settings.host,
+            port=settings.gateway_port,
+            pods_domain=settings.pods_domain,
+            certificate=settings.gateway_certificate,
+            key=settings.gateway_key,
+        ),
+    )
+    listener = gateway.listener()
+    await gateway.look_at_certificates()
+    group.create_task(run_every(CERTIFICATES_S, asyncio.Event(), gateway.look_at_certificates, stop))
+    group.create_task(run_every(ROUTES_S, asyncio.Event(), gateway.look_at_pods, stop))
+    group.create_task(gateway.serve(listener, stop))
+    host, port = listener.getsockname()[:2]
+    _say(f"berth: pods at https://<pod>.{settings.pods_domain}:{port} (listening on {host})")
 
 
 class _Server(uvicorn.Server):

@@ -24,11 +24,13 @@ class Board:
             self._changed.set()
             self._changed = asyncio.Event()
 
-    async def settled(self, host_name: str) -> Route | None:
-        """The route of a name as soon as it is not HELD, or no longer; None when nothing has this name."""
+    async def settled(self, host_name: str, most_s: float) -> Route | None:
+        """The route of a name as soon as it is not HELD, or after ``most_s``; None when nothing has this name."""
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + most_s
         while (route := self.routes.get(host_name)) is not None and route.state is RouteState.HELD:
             assert route.held_until is not None
-            left_s = (route.held_until - self._clock()).total_seconds()
+            left_s = min((route.held_until - self._clock()).total_seconds(), give_up_s - loop.time())
             if left_s <= 0:
                 return route
             await self.change(left_s)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Protocol
 
 from scheduler.model.ids import LoginKey, Marker, RemoteId
 from scheduler.model.pod_names import host_name
-from scheduler.model.pods import NetProtocol, PodInstance, PodNet, PodStatus
+from scheduler.model.pods import NetProtocol, OpenNet, PodNet, PodStatus
 
 HOLD_S = 10
 """How long connections wait for a pod that answered until just now."""
@@ -58,21 +57,6 @@ class Route:
         return not self.net.ip_allow or any(_within(address, each) for each in self.net.ip_allow)
 
 
-class OpenNet(Protocol):
-    """What the store says of one named port: the pod's status and its newest instance, if any."""
-
-    @property
-    def tenant(self) -> str: ...
-    @property
-    def pod_id(self) -> str: ...
-    @property
-    def net(self) -> PodNet: ...
-    @property
-    def instance(self) -> PodInstance | None: ...
-    @property
-    def status(self) -> PodStatus: ...
-
-
 Routes = Mapping[str, Route]
 """By host name, in lower case."""
 
@@ -111,13 +95,16 @@ def _route(name: str, each: OpenNet, before: Route | None, now: datetime) -> Rou
     if target is not None:
         return route
     reason = f"the pod {each.pod_id} {WHY_CLOSED[each.status]}"
-    held_until = _held_until(before, now) if each.status in MAY_COME_BACK else None
+    held_until = _held_until(each, before, now) if each.status in MAY_COME_BACK else None
     state = RouteState.CLOSED if held_until is None else RouteState.HELD
     return replace(route, state=state, held_until=held_until, reason=reason)
 
 
-def _held_until(before: Route | None, now: datetime) -> datetime | None:
-    """Until when connections wait for what was OPEN, or is HELD already; None: they do not."""
+def _held_until(each: OpenNet, before: Route | None, now: datetime) -> datetime | None:
+    """Until when connections wait: for an instance that is on its way, or for what was OPEN until just now; None:
+    they do not."""
+    if each.held_until is not None and now < each.held_until:
+        return each.held_until
     if before is None or before.state is RouteState.CLOSED:
         return None
     until = before.held_until or now + timedelta(seconds=HOLD_S)

@@ -24,6 +24,7 @@ Networks = Annotated[tuple[Network, ...], NoDecode]
 Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0)]
 Server = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")]
+DOMAIN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 Mirror = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$")]
 
 
@@ -56,6 +57,15 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=1, le=65535)
     public_url: AnyHttpUrl | None = None
     """How users reach Berth; ``http://host:port`` when not said."""
+    gateway_port: int = Field(default=8443, ge=0, le=65535)
+    """Where pods are reached, with TLS; 0: nowhere."""
+    gateway_host: str = ""
+    """Where the gateway listens; at ``host`` when not said."""
+    gateway_certificate: Path | None = None
+    """A certificate for ``*.<pods domain>`` and those that signed it; from a CA of Berth's own when not said."""
+    gateway_key: Path | None = None
+    pods_domain: str = Field(default="pods.localhost", max_length=180, pattern=DOMAIN)
+    """Pods have their names below it; for a tenant with a host name of its own, below ``pods.`` and that."""
     trusted_proxies: Names = ()
     cors_origins: Names = ()
     tenant: str = Field(default="berth", pattern=r"[a-z][a-z0-9_-]{0,23}")
@@ -167,6 +177,12 @@ class Settings(BaseSettings):
     def _watch_bounds(self) -> Self:
         if self.watch_max_s < self.watch_min_s:
             raise ValueError("watch_max_s must not be below watch_min_s")
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.gateway_certificate is None) != (self.gateway_key is None):
+            raise ValueError("gateway_certificate and gateway_key belong together; set both or neither")
         return self
 
     @property

@@ -63,6 +63,7 @@ class Server:
             "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
             "BERTH_HOME": str(self.home),
             "BERTH_PORT": str(self.port),
+            "BERTH_GATEWAY_PORT": "0",  # there may be several servers on this host
             "BERTH_ADMIN_PASSWORD": ADMIN_PASSWORD,
             **{f"BERTH_{name.upper()}": value for name, value in self._settings.items()},
         }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from scheduler.model.ids import RemoteId, marker_for
-from scheduler.model.pods import InstanceState, NetProtocol, PodInstance, PodNet, PodStatus
+from scheduler.model.pods import InstanceState, NetProtocol, OpenNet, PodInstance, PodNet, PodStatus
 from scheduler.model.runs import RunSpec
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -15,15 +14,16 @@ DOMAINS = {"berth": "pods.localhost"}
 UUID = "0e0b1b5e-3f0a-4d1c-9f0e-2f1f3c4d5e6f-007"
 
 
-@dataclass(frozen=True)
-class Net:
-    """One row of ``open_nets``."""
-
-    pod_id: str = "web"
-    net: PodNet = field(default_factory=lambda: net())
-    status: PodStatus = PodStatus.AVAILABLE
-    instance: PodInstance | None = field(default_factory=lambda: instance())
-    tenant: str = "berth"
+def open_net(
+    pod_id: str = "web",
+    of_net: PodNet | None = None,
+    status: PodStatus = PodStatus.AVAILABLE,
+    behind: PodInstance | None = None,
+    **more: Any,
+) -> OpenNet:
+    """One row of ``open_nets``; behind: its instance, the first where none is said."""
+    found = {"tenant": "berth", "owner": "ada", **more}
+    return OpenNet(pod_id=pod_id, net=of_net or net(), status=status, instance=behind or instance(), **found)
 
 
 def net(name: str = "default", protocol: NetProtocol = NetProtocol.HTTP, port: int = 5000, **more: Any) -> PodNet:

@@ -28,9 +28,9 @@ from gateway.routes import routes
 from gateway.ways import Ways
 from scheduler.model.errors import PortClosed
 from scheduler.model.ids import LoginKey, Marker, RemoteId
-from scheduler.model.pods import NetProtocol, PodStatus
+from scheduler.model.pods import NetProtocol, OpenNet, PodStatus
 from scheduler.ports import utc_now
-from tests.gateway.nets import DOMAINS, Net, instance, net
+from tests.gateway.nets import DOMAINS, instance, net, open_net
 
 DOMAIN = DOMAINS["berth"]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -63,14 +63,14 @@ class World:
     board: Board
     port: int
     ca: Path
-    nets: dict[str, Net] = field(default_factory=dict)
+    nets: dict[str, OpenNet] = field(default_factory=dict)
     behind_s: float = 0.0
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     def now(self) -> datetime:
         return utc_now() + timedelta(seconds=self.behind_s)
 
-    def know(self, *changed: Net) -> None:
+    def know(self, *changed: OpenNet) -> None:
         """What the store says from now on of these nets; all others stay."""
         for each in changed:
             self.nets[f"{each.pod_id}-{each.net.name}"] = each
@@ -80,21 +80,21 @@ class World:
         self.nets.clear()
         self.know()
 
-    async def pod(self, serve: Serve, pod_id: str = "web", remote_id: str = "r1", **of_net: Any) -> Net:
+    async def pod(self, serve: Serve, pod_id: str = "web", remote_id: str = "r1", **of_net: Any) -> OpenNet:
         """A pod whose port is served by a function, AVAILABLE."""
         path = self.folder / f"{pod_id}-{remote_id}.sock"
         server = await asyncio.start_unix_server(serve, path)
         self.stack.callback(server.close)
         return self.at(path, pod_id, remote_id, **of_net)
 
-    def at(self, path: Path, pod_id: str = "web", remote_id: str = "r1", **of_net: Any) -> Net:
+    def at(self, path: Path, pod_id: str = "web", remote_id: str = "r1", **of_net: Any) -> OpenNet:
         """A pod whose port is a Unix socket that is there, AVAILABLE."""
-        made = Net(pod_id=pod_id, net=net(**of_net), instance=instance(1, remote_id))
+        made = open_net(pod_id, net(**of_net), behind=instance(1, remote_id))
         self.place.ports[remote_id, made.net.port] = path
         self.know(made)
         return made
 
-    async def echo(self, pod_id: str = "web", **of_net: Any) -> Net:
+    async def echo(self, pod_id: str = "web", **of_net: Any) -> OpenNet:
         """A pod with a real HTTP server that answers with what it was sent."""
         path = self.folder / f"{pod_id}.sock"
         server = uvicorn.Server(uvicorn.Config(echo, uds=str(path), log_config=None, lifespan="off"))
@@ -208,7 +208,7 @@ async def echo(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def as_status(known: Net, status: PodStatus) -> Net:
+def as_status(known: OpenNet, status: PodStatus) -> OpenNet:
     return replace(known, status=status)
 
 

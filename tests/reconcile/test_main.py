@@ -1,6 +1,8 @@
 """A whole Berth as a process: it starts, says so, stops when asked, and leaves its home to the next one."""
 
 import re
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,24 @@ def test_a_second_process_is_told_what_is_taken(tmp_path: Path):
         assert server.answers()
 
 
+def test_the_gateway_answers_under_the_names_of_pods(tmp_path: Path):
+    port = free_port()
+    with running(tmp_path / "home", gateway_port=str(port)) as server:
+        trusted = ssl.create_default_context(cafile=tmp_path / "home/ca/pods.localhost/ca.pem")
+        with httpx.Client(verify=trusted) as client:
+            named = {"headers": {"Host": "none.pods.localhost"}, "extensions": {"sni_hostname": "none.pods.localhost"}}
+            assert client.get(f"https://127.0.0.1:{port}/", **named).status_code == 404
+        same_port = said(Server(tmp_path / "other", gateway_port=str(port)), "up")
+        assert f"berth: BERTH_GATEWAY_PORT: 127.0.0.1:{port}: " in same_port
+        assert "Traceback" not in same_port + server.tail()
+
+
+def test_a_gateway_whose_certificate_cannot_serve_does_not_start(tmp_path: Path):
+    files = {"gateway_certificate": str(tmp_path / "none.pem"), "gateway_key": str(tmp_path / "none.pem")}
+    with pytest.raises(ServerError, match="berth: BERTH_GATEWAY_CERTIFICATE, BERTH_GATEWAY_KEY: "):
+        Server(tmp_path / "home", gateway_port=str(free_port()), **files).start()
+
+
 def test_a_wrong_setting_stops_the_start_with_its_name(tmp_path: Path):
     with pytest.raises(ServerError, match="berth: BERTH_LEASE_S: "):
         Server(tmp_path / "home", lease_s="never").start()
@@ -82,6 +102,11 @@ def test_a_rotated_key_opens_what_the_old_one_sealed_and_nothing_else_does(tmp_p
 def test_a_key_outside_home_is_not_rotated(tmp_path: Path):
     server = Server(tmp_path, secrets_key="A" * 43 + "=")
     assert "only a key in a file can be rotated" in said(server, "key", "rotate")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def said(server: Server, *command: str, status: int = 1) -> str:

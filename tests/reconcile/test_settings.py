@@ -31,6 +31,8 @@ def test_the_environment_wins_over_the_file_and_the_command_over_both(home, monk
     [
         ("BERTH_PORT", "many"),
         ("BERTH_PORT", "70000"),
+        ("BERTH_GATEWAY_PORT", "70000"),
+        ("BERTH_PODS_DOMAIN", "-pods.example.org"),
         ("BERTH_DATABASE_URL", "mysql://x"),
         ("BERTH_LOST_AFTER_S", "-1"),
         ("BERTH_PROBE_ALLOW", "10.0.0.0/99"),

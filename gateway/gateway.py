@@ -1,0 +1,84 @@
+"""The gateway as a whole: what a process with one holds, and what it looks up again from time to time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import certificates, conversation
+from gateway.board import Board
+from gateway.certificates import Certificate
+from gateway.conversation import Guard
+from gateway.embedded import Embedded, Names
+from gateway.errors import GatewayRefused
+from gateway.routes import routes
+from gateway.ways import Ways
+from scheduler.ports import Ports
+from scheduler.services import pod_nets
+
+ROUTES_S = 1.0
+"""Between two looks at what the store says of pods."""
+CERTIFICATES_S = 3600.0
+"""Between two looks at domains, and at how long certificates last."""
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the gateway is told by the settings. certificate, key: the operator's; None: from a CA of our own."""
+
+    home: Path
+    host: str
+    port: int
+    pods_domain: str
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class Gateway:
+    """Stands in front of all pods of all tenants. ``look_at_pods`` and ``look_at_certificates`` are called again and
+    again; ``serve`` answers meanwhile."""
+
+    def __init__(self, ports: Ports, options: Options, guard: Guard = conversation.nobody) -> None:
+        self._ports, self._options = ports, options
+        self._domains: Mapping[str, str] = {}
+        self._served: Mapping[str, Certificate] = {}
+        self._names = Names()
+        self.board = Board(ports.clock)
+        self._embedded = Embedded(self._names, Ways(ports.connections, self.board), guard)
+
+    def listener(self) -> socket.socket:
+        """The listening socket; GatewayRefused when the address is taken, or not ours."""
+        host, port = self._options.host, self._options.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            fix = "choose another, or 0 for no gateway"
+            raise GatewayRefused(f"BERTH_GATEWAY_PORT: {host}:{port}: {error.strerror}; {fix}") from None
+
+    async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
+        """Answer until ``stop`` is set."""
+        await self._embedded.serve(listener, stop)
+
+    async def look_at_pods(self) -> None:
+        """Show the routes of now."""
+        nets = await pod_nets.open_nets(self._ports)
+        self.board.show(routes(nets, self._domains, self.board.routes, self._ports.clock()))
+
+    async def look_at_certificates(self) -> None:
+        """Serve a certificate for every domain; one that was renewed or changed on disk from now on."""
+        self._domains = await pod_nets.domains(self._ports, self._options.pods_domain)
+        found = await asyncio.to_thread(self._certificates, sorted(set(self._domains.values())))
+        if found != self._served:
+            self._names.serve(found)
+            self._served = found
+
+    def _certificates(self, domains: list[str]) -> Mapping[str, Certificate]:
+        chain, key, now = self._options.certificate, self._options.key, self._ports.clock()
+        if chain is not None and key is not None:
+            return dict.fromkeys(domains, certificates.given(chain, key, domains, now))
+        return {domain: certificates.own(self._options.home, domain, now) for domain in domains}
