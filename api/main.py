@@ -124,6 +124,7 @@ async def _serve_api(ports: Ports, settings: Settings, stop: asyncio.Event) -> N
         public_url=str(settings.public_url) if settings.public_url else None,
         trusted_proxies=settings.trusted_proxies,
         cors_origins=settings.cors_origins,
+        pods_domain=settings.pods_domain,
     )
     config = uvicorn.Config(
         create_app(ports, tokens, options),
