@@ -30,6 +30,8 @@ class Capabilities:
     start_estimates: bool = False
     """Whether ``snapshot`` answers start probes."""
     visible_queue: bool = False
+    copies: bool = True
+    """Whether a run may wait at a gate; one that asks for it is rejected elsewhere."""
     pods: bool = False
     """Whether it keeps runs that have ports, and a ``PodHost`` stands beside it."""
 

@@ -1,7 +1,7 @@
 """The one door to a Kubernetes API server: objects as the API's own JSON, errors as Berth's. Alone imports lightkube.
 
 lightkube brings the connection and the plain calls. What it cannot do goes over the same connection settings by hand:
-watches with bookmarks, deletion under a condition, logs as bytes, and streams to a container.
+watches with bookmarks, and logs as bytes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import httpx2
@@ -22,6 +21,7 @@ from lightkube.core.exceptions import ConfigError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.types import CascadeType, PatchType
 
+from backends.k8s.site import Access
 from scheduler.model.errors import BackendUnavailable, NotAuthorised, NothingLearnt, UnexpectedReply
 
 Object = dict[str, Any]
@@ -36,18 +36,10 @@ SECRETS = create_namespaced_resource("", "v1", "Secret", "secrets")
 EVENTS = create_namespaced_resource("", "v1", "Event", "events")
 QUOTAS = create_namespaced_resource("", "v1", "ResourceQuota", "resourcequotas")
 NODES = create_global_resource("", "v1", "Node", "nodes")
+REVIEWS = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
 
 _PATHS = {JOBS: "/apis/batch/v1/namespaces/{}/jobs", PODS: "/api/v1/namespaces/{}/pods"}
 _GONE = 410
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Where an API server is, and how a login is known to it. ``ca``: PEM; None: whom this host trusts."""
-
-    server: str
-    token: str = field(repr=False)
-    ca: str | None = None
 
 
 class Refused(Exception):
@@ -176,14 +168,6 @@ class Api:
             _raise_unless_missing(refused)
             return b""
 
-    def stream(
-        self, pod: str, verb: str, params: Sequence[tuple[str, str]], protocols: Sequence[str]
-    ) -> AbstractAsyncContextManager[Any]:
-        """A websocket to a pod for ``exec`` or ``portforward``; it raises what httpx2 does: use ``stream_errors``."""
-        return self._http.websocket(
-            f"{self._path(PODS)}/{pod}/{verb}", subprotocols=list(protocols), params=list(params)
-        )
-
     async def aclose(self) -> None:
         await self._client.aclose()
         await self._http.aclose()
@@ -245,9 +229,6 @@ def _errors() -> Iterator[None]:
         raise UnexpectedReply("the API server's answer was not understood", str(error)) from None
     except ConfigError as error:
         raise NotAuthorised(str(error)) from None
-
-
-stream_errors = _errors
 
 
 def _raise_for(answer: httpx2.Response) -> None:

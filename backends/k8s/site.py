@@ -8,13 +8,21 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from backends.k8s.api import Access
 from scheduler.model.errors import NotAuthorised, Problem, SpecInvalid
 from scheduler.model.systems import Credential, System
 
 FIELD = "notes.berth.k8s"
 NAMESPACE = "default"
 DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where an API server is, and how a login is known to it. ``ca``: PEM; None: whom this host trusts."""
+
+    server: str
+    token: str = field(repr=False)
+    ca: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

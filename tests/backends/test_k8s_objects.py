@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from backends.k8s import objects
-from backends.k8s.api import Access
 from backends.k8s.capacity import PARTITION, quantity, snapshot_of
-from backends.k8s.site import Site, access_of, site_of
+from backends.k8s.site import Access, Site, access_of, site_of
 from scheduler.model.errors import NotAuthorised, SpecInvalid, UnexpectedReply
 from scheduler.model.ids import marker_for
 from scheduler.model.runs import ArraySpec, Mount, Resources, RunSpec, Runtime, SchedulerOption

@@ -248,6 +248,10 @@ async def test_withdrawing_an_id_under_another_marker_proves_nothing(subject, ma
 
 async def test_a_copy_runs_nothing_until_its_gate_is_opened(subject, marker):
     answer = (await subject.backend.submit([subject.gated_intent(marker)]))[marker]
+    if not subject.backend.capabilities.copies:
+        assert isinstance(answer, SubmitRejected), "what cannot wait at a gate must not begin"
+        assert await subject.backend.find(marker, INTENDED_AT) is None
+        return
     assert not isinstance(answer, SubmitError), answer
     await subject.at_its_gate(marker)
     assert (await subject.backend.observe({answer: marker}))[answer].state is RemoteState.RUNNING
@@ -261,6 +265,10 @@ async def test_a_copy_runs_nothing_until_its_gate_is_opened(subject, marker):
 
 async def test_a_copy_that_is_cancelled_at_its_gate_never_runs(subject, marker):
     answer = (await subject.backend.submit([subject.gated_intent(marker)]))[marker]
+    if not subject.backend.capabilities.copies:
+        assert isinstance(answer, SubmitRejected)
+        assert await subject.runs_of(marker) == 0
+        return
     await subject.backend.cancel(answer, marker)
     await ended(subject, answer, marker)
     subject.open_gate(marker)

@@ -1,0 +1,460 @@
+"""A Kubernetes as one login: the methods of ``Backend`` by Jobs that are named like their markers.
+
+At most once, in one place: a name exists once. ``submit`` creates the Job of that name, and ``find`` takes the name for
+ever with a void Job before it says that there is none. Berth's finalizer keeps Jobs and pods from vanishing, so that
+what is seen of them is proof, until the end was told and ``keepFinishedS`` have passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from backends.base import LOG_CHUNK_BYTES, Capabilities
+from backends.k8s import objects
+from backends.k8s.api import EVENTS, JOBS, NODES, PODS, SECRETS, Api, Object, Refused
+from backends.k8s.capacity import snapshot_of
+from backends.k8s.objects import KEPT, MAIN, MANAGED, MARKER, TOLD
+from backends.k8s.site import Site, site_of
+from backends.k8s.states import (
+    has_begun,
+    index_of,
+    instant,
+    observation,
+    pod_is_over,
+)
+from backends.k8s.watch import Reflector
+from scheduler.model.errors import (
+    BackendUnavailable,
+    NotAuthorised,
+    NothingLearnt,
+    SpecInvalid,
+    SubmitError,
+    SubmitRejected,
+    SubmitUncertain,
+    UnexpectedReply,
+)
+from scheduler.model.ids import Marker, RemoteId, checked_marker
+from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
+from scheduler.model.snapshots import StartProbe, SystemSnapshot
+from scheduler.model.systems import System
+
+CALLS_AT_ONCE = 8
+SINGLE_GETS = 20
+"""Up to so many Jobs that the watch does not show are asked for one by one; for more, all are listed."""
+
+SETTLE_S, SETTLE_PAUSE_S = 10.0, 0.1
+"""How long the cluster's controller may take to stop making pods of a Job, and how often it is looked at."""
+
+SWEEP_EVERY = timedelta(minutes=10)
+VOID_KEPT = timedelta(days=30)
+REFUSALS_AFTER, REFUSALS_HOLD = timedelta(seconds=3), timedelta(seconds=30)
+"""A Job without a pod for so long is asked why; for how long the answer is used."""
+
+log = logging.getLogger(__name__)
+
+
+class KubernetesBackend:
+    """One namespace of one cluster as one login."""
+
+    capabilities = Capabilities(batch=True, arrays=True, multi_node=True, visible_queue=True, copies=False, pods=True)
+
+    def __init__(self, system: System, api: Api, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._system, self._api, self._clock = system, api, clock
+        self._site: Site = site_of(system)
+        self._jobs, self._pods = Reflector(api, JOBS, MANAGED), Reflector(api, PODS, MANAGED)
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._version: tuple[str, tuple[int, int]] | None = None
+        self._refusals: dict[str, tuple[datetime, str]] = {}
+        self._swept_at = clock()
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, probes: Sequence[StartProbe] = ()) -> SystemSnapshot:
+        """Nodes by kind and the pods on them; of the whole cluster where the login may see it."""
+        (version, _), nodes, pods = await asyncio.gather(self._server(), self._visible(NODES), self._visible(PODS))
+        return snapshot_of(self._clock(), version, nodes, pods, self._site)
+
+    async def observe(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, Observation]:
+        """From what the watch shows; by a list while there is none. What has ended is looked at once more, alone."""
+        if not ids:
+            return {}
+        found, pods = await self._found(ids)
+        seen = await asyncio.gather(
+            *(self._observed(found[remote_id], pods.get(remote_id, [])) for remote_id in ids if remote_id in found)
+        )
+        told = {remote_id: one for remote_id, one in zip(found, seen, strict=True) if one is not None}
+        await self._sweep(frozenset(ids))
+        return told
+
+    async def _found(
+        self, ids: Mapping[RemoteId, Marker]
+    ) -> tuple[Mapping[RemoteId, Object], Mapping[str, list[Object]]]:
+        """The Jobs of these ids in their order, and pods by the id of their Job."""
+        self._jobs.start()
+        self._pods.start()
+        if self._jobs.is_live and self._pods.is_live:
+            await self._api.version()  # a watch is silent when nothing happens, and when nobody is there
+        is_live = self._jobs.is_live and self._pods.is_live
+        jobs = self._jobs.objects if is_live else {}
+        pods = list(self._pods.objects.values()) if is_live else []
+        unseen = [marker for remote_id, marker in ids.items() if _uid(jobs.get(marker)) != remote_id]
+        if len(unseen) > SINGLE_GETS or not is_live:
+            listed, their_pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
+            jobs, pods = {one["metadata"]["name"]: one for one in listed.items}, list(their_pods.items)
+        elif unseen:
+            alone = await asyncio.gather(*(self._in_turn(self._api.get(JOBS, marker)) for marker in unseen))
+            jobs = {**jobs, **{marker: one for marker, one in zip(unseen, alone, strict=True) if one is not None}}
+        found = {
+            remote_id: job
+            for remote_id, marker in ids.items()
+            if _uid(job := jobs.get(marker)) == remote_id and job is not None and not objects.is_void(job)
+        }
+        by_owner: dict[str, list[Object]] = {}
+        for pod in pods:
+            by_owner.setdefault(_owner(pod), []).append(pod)
+        return found, by_owner
+
+    async def _observed(self, job: Object, pods: Sequence[Object]) -> Observation | None:
+        """None: it has ended, but that could not be noted there yet; the next look tells it."""
+        marker = Marker(job["metadata"]["name"])
+        refusal = await self._refusal(job) if not pods else ""
+        try:
+            seen = observation(job, pods, refusal)
+        except UnexpectedReply:  # the watch may be behind: ask once more before it is believed
+            job = await self._in_turn(self._ours(RemoteId(str(_uid(job))), marker)) or job
+            pods = await self._in_turn(self._pods_of(marker, _uid(job)))
+            seen = observation(job, pods, refusal)
+        if seen.state is not RemoteState.ENDED:
+            if "deletionTimestamp" in job["metadata"]:
+                await self._end(pods)
+            return seen
+        pods = await self._in_turn(self._pods_of(marker, _uid(job)))  # the watch of pods may be behind that of Jobs
+        seen = observation(job, pods)
+        if seen.state is not RemoteState.ENDED:
+            return seen
+        try:
+            if "deletionTimestamp" in job["metadata"]:
+                await self._let_go(pods)
+            await self._note_told(job)
+        except (NothingLearnt, Refused) as error:
+            log.warning("the end of %s is not told yet: %s", marker, error)
+            return None
+        return seen
+
+    async def _refusal(self, job: Object) -> str:
+        """Why the cluster makes no pod of a Job, in its words; empty where it does not say."""
+        about, now = job["metadata"], self._clock()
+        created_at = instant(about.get("creationTimestamp")) or now
+        if now - created_at < REFUSALS_AFTER or job["spec"].get("suspend"):
+            return ""
+        asked_at, known = self._refusals.get(about["uid"], (None, ""))
+        if asked_at is not None and now - asked_at < REFUSALS_HOLD:
+            return known
+        try:
+            found = await self._in_turn(
+                self._api.list(EVENTS, fields={"involvedObject.uid": about["uid"], "reason": "FailedCreate"})
+            )
+        except (NotAuthorised, Refused):
+            return ""  # events are a courtesy; the run itself is seen without them
+        latest = max(found.items, key=lambda event: str(event.get("lastTimestamp")), default=None)
+        said = "" if latest is None else str(latest.get("message", ""))
+        self._refusals[about["uid"]] = (now, said)
+        return said
+
+    # -- doing -------------------------------------------------------------------------------------------------------
+
+    async def stage(self, plan: StagePlan) -> StageStatus:
+        """The cluster makes the directories of a run when it starts there."""
+        if plan.files:
+            raise BackendUnavailable(f"system '{self._system.id}' has no volume to put files on")
+        return StageStatus(done=True)
+
+    async def submit(self, intents: Sequence[SubmitIntent]) -> Mapping[Marker, RemoteId | SubmitError]:
+        """A Job for each marker, unless one has the name already."""
+        answers = await asyncio.gather(*(self._in_turn(self._submit_one(intent)) for intent in intents))
+        return {intent.marker: answer for intent, answer in zip(intents, answers, strict=True)}
+
+    async def _submit_one(self, intent: SubmitIntent) -> RemoteId | SubmitError:
+        marker = checked_marker(intent.marker)
+        try:
+            job = objects.job(marker, intent.run, self._site, self._system.root_dir)
+            environment = objects.environment(marker, intent.run)
+            await self._demand_known(intent, job)
+        except SpecInvalid as error:
+            return SubmitRejected(str(error))
+        except NothingLearnt as error:
+            return SubmitUncertain(str(error))
+        try:
+            if environment is not None:
+                await self._ensure(SECRETS, environment)
+            return RemoteId(str(_uid(await self._api.create(JOBS, job))))
+        except NothingLearnt as error:
+            return SubmitUncertain(str(error))
+        except Refused as refused:
+            return await self._refused(marker, refused)
+
+    async def _refused(self, marker: Marker, refused: Refused) -> RemoteId | SubmitError:
+        if "exceeded quota" in str(refused) or (refused.code == 409 and not refused.exists):
+            return SubmitUncertain(str(refused))  # for now; later there may be room
+        if not refused.exists:
+            await self._forget_environment(marker)
+            return SubmitRejected(str(refused))
+        try:
+            there = await self._api.get(JOBS, marker)
+        except (NothingLearnt, Refused) as error:
+            return SubmitUncertain(str(error))
+        if there is None or objects.is_void(there):
+            return SubmitUncertain("this marker was given up")
+        if not objects.is_ours(there, marker):
+            return SubmitUncertain(f"a Job {marker} is there that is not Berth's")
+        return RemoteId(str(_uid(there)))
+
+    async def find(self, marker: Marker, intended_at: datetime) -> RemoteId | None:
+        """The Job of this name. Where there is none, a void one takes the name first, so that None stays true."""
+        try:
+            there = await self._api.get(JOBS, checked_marker(marker))
+            if there is None:
+                there = await self._ensure(JOBS, objects.void_job(marker))
+        except Refused as refused:
+            raise BackendUnavailable(f"the name {marker} cannot be given up: {refused}") from None
+        if objects.is_void(there):
+            await self._forget_environment(marker)
+            return None
+        if not objects.is_ours(there, marker):
+            raise UnexpectedReply(f"a Job {marker} is there that is not Berth's", str(there["metadata"]))
+        return RemoteId(str(_uid(there)))
+
+    async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """The Job is deleted, and its pods before it. Whether it may have begun is seen before that."""
+        job = await self._ours(remote_id, marker)
+        if job is None or _has_ended(job):
+            return True
+        begun = not await self._stopped(marker, remote_id)
+        try:
+            await self._api.delete(JOBS, marker, foreground=True)
+        except Refused as refused:
+            raise BackendUnavailable(str(refused)) from None
+        return begun
+
+    async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
+        """A Job none of whose pods has a node stops making pods; if one got a node meanwhile, it goes on."""
+        job = await self._ours(remote_id, marker)
+        if job is None or _has_ended(job):
+            return False
+        if any(_has_node(pod) for pod in await self._pods_of(marker, remote_id)):
+            return False
+        parallelism = job["spec"].get("parallelism", 1)
+        if not await self._stopped(marker, remote_id):
+            await self._merge(marker, {"spec": {"parallelism": parallelism}})
+            return False
+        await self._api.delete(JOBS, marker, foreground=True)
+        return True
+
+    async def _stopped(self, marker: Marker, remote_id: RemoteId) -> bool:
+        """Let a Job make no more pods. True is proof that none of those it made ever had a node, or will have.
+
+        A pod that is being deleted is never given a node, and Berth's finalizer keeps each in sight. That the Job's
+        controller knows is seen by its count of active pods: it would have made one more otherwise.
+        """
+        if any(_has_node(pod) for pod in await self._pods_of(marker, remote_id)):
+            return False
+        await self._merge(marker, {"spec": {"parallelism": 0}})
+        for _ in range(int(SETTLE_S / SETTLE_PAUSE_S)):
+            job = await self._ours(remote_id, marker)
+            if job is None:
+                return False
+            if _makes_no_pods(job):
+                pods = await self._pods_of(marker, remote_id)
+                if any(_has_node(pod) for pod in pods):
+                    return False
+                if all("deletionTimestamp" in pod["metadata"] for pod in pods):
+                    return True
+            await asyncio.sleep(SETTLE_PAUSE_S)
+        return False
+
+    async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
+        """From the log of the container, which holds both of its streams."""
+        pod = await self._pod_with_log(remote_id, path)
+        if pod is None:
+            return LogChunk(b"", offset_bytes, offset_bytes)
+        try:
+            text = await self._api.log(pod["metadata"]["name"], MAIN, offset_bytes + LOG_CHUNK_BYTES)
+        except Refused as refused:
+            raise BackendUnavailable(f"the log cannot be read: {refused}") from None
+        data = text[offset_bytes : offset_bytes + LOG_CHUNK_BYTES]
+        return LogChunk(data, offset_bytes, offset_bytes + len(data))
+
+    async def aclose(self) -> None:
+        await asyncio.gather(self._jobs.aclose(), self._pods.aclose())
+        await self._api.aclose()
+
+    # -- pieces ------------------------------------------------------------------------------------------------------
+
+    async def _server(self) -> tuple[str, tuple[int, int]]:
+        if self._version is None:
+            self._version = await self._api.version()
+        return self._version
+
+    async def _visible(self, kind: Any) -> Sequence[Object]:
+        """Objects of the whole cluster; of this namespace alone, or none, where the login may see no more."""
+        try:
+            return (await self._api.list(kind, everywhere=kind is PODS)).items
+        except NotAuthorised:
+            if kind is PODS:
+                return (await self._api.list(kind)).items
+            return ()
+
+    async def _demand_known(self, intent: SubmitIntent, job: Object) -> None:
+        """SpecInvalid for what this server does not know: it would leave that out without a word."""
+        needed, name, what = objects.needed_version(intent.run)
+        if not name:
+            return
+        version, number = await self._server()
+        if number < needed:
+            fix = f"the cluster needs Kubernetes {needed[0]}.{needed[1]} for {what}"
+            raise SpecInvalid.of(name, f"cannot be had on Kubernetes {version}", fix)
+        try:
+            kept = await self._api.create(JOBS, job, only_try=True)
+        except Refused:
+            return  # the real creation is refused in the same words, or finds the Job
+        lost = [
+            key for key in ("completionMode", "backoffLimitPerIndex") if kept["spec"].get(key) != job["spec"].get(key)
+        ]
+        if lost:
+            raise SpecInvalid.of(name, f"the cluster does not keep {', '.join(lost)} of a Job", "use another system")
+
+    async def _ensure(self, kind: Any, manifest: Object) -> Object:
+        """Create an object, or take the one of this name that is there."""
+        try:
+            return await self._api.create(kind, manifest)
+        except Refused as refused:
+            if not refused.exists:
+                raise
+        there = await self._api.get(kind, manifest["metadata"]["name"])
+        if there is None:
+            raise BackendUnavailable(f"{manifest['kind']} {manifest['metadata']['name']} comes and goes")
+        return there
+
+    async def _ours(self, remote_id: RemoteId, marker: Marker) -> Object | None:
+        """The Job with this id and name; None where the id is another's or unknown."""
+        try:
+            job = await self._api.get(JOBS, checked_marker(marker))
+        except Refused as refused:
+            raise BackendUnavailable(str(refused)) from None
+        return job if job is not None and _uid(job) == remote_id and not objects.is_void(job) else None
+
+    async def _pods_of(self, marker: Marker, uid: str | None) -> list[Object]:
+        listed = await self._api.list(PODS, {MARKER: marker})
+        return [pod for pod in listed.items if _owner(pod) == uid]
+
+    async def _pod_with_log(self, remote_id: RemoteId, path: str) -> Object | None:
+        """The newest pod of the run whose log lies under this path, for whoever asks."""
+        shown = self._pods.objects.values() if self._pods.is_live else ()
+        pods = [pod for pod in shown if _owner(pod) == remote_id]
+        if not pods:
+            pods = list((await self._api.list(PODS, {"controller-uid": remote_id})).items)
+        named = [pod for pod in pods if path in (_log_path(pod), f"{_log_path(pod)}.{index_of(pod)}")]
+        begun = [pod for pod in named if has_begun(pod)]
+        return max(begun, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+
+    async def _merge(self, marker: Marker, changes: Object) -> None:
+        try:
+            await self._api.merge(JOBS, marker, changes)
+        except Refused as refused:
+            raise BackendUnavailable(str(refused)) from None
+
+    async def _note_told(self, job: Object) -> None:
+        if TOLD in job["metadata"].get("annotations", {}):
+            return
+        noted = {"metadata": {"annotations": {TOLD: self._clock().isoformat()}}}
+        await self._in_turn(self._api.merge(JOBS, job["metadata"]["name"], noted))
+
+    async def _forget_environment(self, marker: Marker) -> None:
+        try:
+            await self._api.delete(SECRETS, marker)
+        except (NothingLearnt, Refused) as error:
+            log.warning("the secret of %s stays: %s", marker, error)
+
+    async def _let_go(self, pods: Sequence[Object]) -> None:
+        """Let pods vanish of which nothing runs any more."""
+        over = [pod for pod in pods if pod_is_over(pod) and KEPT in pod["metadata"].get("finalizers", [])]
+        await asyncio.gather(*(self._in_turn(self._release(PODS, pod)) for pod in over))
+
+    async def _end(self, pods: Sequence[Object]) -> None:
+        """Delete what still runs of a Job that somebody deletes: Berth's finalizer keeps the cluster from doing so."""
+        names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        await asyncio.gather(*(self._in_turn(self._api.delete(PODS, name)) for name in names))
+
+    async def _release(self, kind: Any, one: Object) -> None:
+        left = [name for name in one["metadata"].get("finalizers", []) if name != KEPT]
+        guard = {"resourceVersion": one["metadata"]["resourceVersion"], "finalizers": left}
+        await self._api.merge(kind, one["metadata"]["name"], {"metadata": guard})
+
+    # -- what is done with -------------------------------------------------------------------------------------------
+
+    async def _sweep(self, asked: frozenset[RemoteId]) -> None:
+        """Now and then, remove Jobs whose end was told long ago. Whoever asks for one still keeps it."""
+        now = self._clock()
+        if now - self._swept_at < SWEEP_EVERY or not self._jobs.is_live:
+            return
+        self._swept_at = now
+        old = [job for job in self._jobs.objects.values() if _uid(job) not in asked and self._is_old(job, now)]
+        for job in old:
+            try:
+                await self._remove(job)
+            except (NothingLearnt, Refused) as error:
+                log.info("%s is swept later: %s", job["metadata"]["name"], error)
+
+    def _is_old(self, job: Object, now: datetime) -> bool:
+        about = job["metadata"]
+        if objects.is_void(job):
+            return now - (instant(about["creationTimestamp"]) or now) > VOID_KEPT
+        told_at = instant(about.get("annotations", {}).get(TOLD))
+        return told_at is not None and now - told_at > timedelta(seconds=self._site.keep_s)
+
+    async def _remove(self, job: Object) -> None:
+        marker = Marker(job["metadata"]["name"])
+        for pod in await self._pods_of(marker, _uid(job)):
+            await self._release(PODS, pod)
+        await self._forget_environment(marker)
+        await self._api.delete(JOBS, marker)
+        if (there := await self._api.get(JOBS, marker)) is not None:
+            await self._release(JOBS, there)
+
+    async def _in_turn(self, call: Awaitable[Any]) -> Any:
+        async with self._turns:
+            return await call
+
+
+def _uid(one: Object | None) -> str | None:
+    return None if one is None else str(one["metadata"]["uid"])
+
+
+def _owner(pod: Object) -> str:
+    """The id of the Job that made a pod; empty where none did."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return next((str(owner["uid"]) for owner in owners if owner.get("kind") == "Job"), "")
+
+
+def _has_node(pod: Object) -> bool:
+    return bool(pod["spec"].get("nodeName"))
+
+
+def _has_ended(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
+
+
+def _makes_no_pods(job: Object) -> bool:
+    """Whether the controller has seen that this Job shall have no pods."""
+    status = job.get("status", {})
+    suspended = any(each["type"] == "Suspended" and each["status"] == "True" for each in status.get("conditions") or ())
+    return not status.get("active") and bool(status.get("startTime") or suspended)
+
+
+def _log_path(pod: Object) -> str:
+    return str(pod["metadata"].get("annotations", {}).get(objects.STDOUT, ""))

@@ -1,0 +1,58 @@
+"""Whether a login may do in its namespace what Berth does there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from backends.k8s.api import REVIEWS, Api, Refused
+from backends.k8s.site import access_of, site_of
+from scheduler.model.errors import CredentialRefused, NotAuthorised
+from scheduler.model.systems import Credential, System
+
+
+class Right(NamedTuple):
+    """One thing that Berth does, as a role allows it."""
+
+    group: str
+    resource: str
+    verb: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
+
+
+NEEDED = (
+    *(Right("batch", "jobs", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")),
+    *(Right("", "pods", verb) for verb in ("get", "list", "watch", "patch", "delete")),
+    Right("", "pods/log", "get"),
+    *(Right("", "secrets", verb) for verb in ("create", "get", "delete")),
+)
+"""Without these no job runs. Pods with ports also need ``create`` of pods/exec and pods/portforward."""
+
+
+async def verify(system: System, credential: Credential) -> None:
+    """Ask the API server, as this login, what it may do. CredentialRefused names what is missing."""
+    site = site_of(system)
+    try:
+        api = Api(access_of(system, credential), site.namespace)
+    except NotAuthorised as error:
+        raise CredentialRefused(str(error)) from None
+    try:
+        allowed = await asyncio.gather(*(_allows(api, right) for right in NEEDED))
+    except (NotAuthorised, Refused) as error:
+        raise CredentialRefused(str(error)) from None
+    finally:
+        await api.aclose()
+    missing = [str(right) for right, may in zip(NEEDED, allowed, strict=True) if not may]
+    if missing:
+        raise CredentialRefused(f"in namespace {site.namespace} this login may not: {', '.join(missing)}")
+
+
+async def _allows(api: Api, right: Right) -> bool:
+    resource, _, part = right.resource.partition("/")
+    asked = {"namespace": api.namespace, "verb": right.verb, "group": right.group, "resource": resource}
+    if part:
+        asked["subresource"] = part
+    answer = await api.create(REVIEWS, {"metadata": {}, "spec": {"resourceAttributes": asked}})
+    return bool(answer.get("status", {}).get("allowed"))
