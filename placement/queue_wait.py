@@ -82,7 +82,7 @@ def host_starts_at_once(spec: JobSpec, place: PlaceOption, evidence: Evidence) -
         return None
     needed = footprint_cores(spec.resources, place.nodes) + committed_cores(place)
     busy = bool(place.nodes) and evidence.age_s(place) < STALE_S and free_cores(place.nodes) < needed
-    if busy and place.view.system.backend is BackendKind.LOCAL:
+    if busy and place.view.system.backend in (BackendKind.LOCAL, BackendKind.K8S):
         return None
     return Term(1, 5, "it starts at once on the host" + (", beside what keeps it busy" if busy else ""))
 

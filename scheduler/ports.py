@@ -42,8 +42,11 @@ class Connections(Protocol):
         """What stands beside the backend for pods; BackendUnavailable where the system keeps none."""
         ...
 
-    async def verify(self, system: System, credential: Credential) -> str:
-        """Log in for real; the host key seen (to be pinned). CredentialRefused or BackendUnavailable in ssh's words."""
+    async def verify(self, system: System, credential: Credential) -> str | None:
+        """Log in for real; the host key seen (to be pinned), None where there is none.
+
+        CredentialRefused or BackendUnavailable in the system's words.
+        """
         ...
 
     async def probe(self, ask: ProbeAsk) -> ProbeReport:

@@ -17,6 +17,7 @@ import httpx
 import structlog
 
 from backends.base import Backend, PodHost, Storage
+from backends.k8s.site import Access, Site, access_of, site_of
 from backends.local.backend import LocalBackend
 from backends.local.commands import account_for
 from backends.local.pods import LocalPodHost
@@ -134,8 +135,13 @@ class SystemConnections:
             opened.pod_host = _pod_host(opened)
         return opened.pod_host
 
-    async def verify(self, system: System, credential: Credential) -> str:
+    async def verify(self, system: System, credential: Credential) -> str | None:
         await self._check_address(system.host)
+        if system.backend is BackendKind.K8S:
+            with _kubernetes_extra():
+                from backends.k8s import login
+            await login.verify(system, credential)
+            return None
         return await verify(system, credential)
 
     async def probe(self, ask: ProbeAsk) -> ProbeReport:
@@ -175,7 +181,8 @@ class SystemConnections:
             return opened
         if opened is not None:
             await opened.aclose()
-        connection = self._connection(system, credential) if credential is not None else None
+        speaks_ssh = system.backend is not BackendKind.K8S
+        connection = self._connection(system, credential) if credential is not None and speaks_ssh else None
         self._opened[login] = Opened(system, credential, connection, read_at=now, used_at=now)
         return self._opened[login]
 
@@ -208,6 +215,8 @@ class SystemConnections:
 
     def _backend(self, opened: Opened, login: LoginKey, job_type: JobType) -> Backend:
         system = opened.system
+        if system.backend is BackendKind.K8S:
+            return _kubernetes_backend(opened)
         if opened.connection is None or opened.credential is None:
             state_dir = self._state_dir / "local" / system.tenant / system.id
             return LocalBackend(
@@ -232,7 +241,32 @@ class SystemConnections:
                 raise CredentialRefused(f"{host} ({address}) is outside the addresses that BERTH_PROBE_ALLOW names")
 
 
+def _kubernetes_backend(opened: Opened) -> Backend:
+    with _kubernetes_extra():
+        from backends.k8s.api import Api
+        from backends.k8s.backend import KubernetesBackend
+    site, access = _kubernetes_site(opened)
+    return KubernetesBackend(opened.system, Api(access, site.namespace))
+
+
+def _kubernetes_site(opened: Opened) -> tuple[Site, Access]:
+    if opened.credential is None:
+        raise NotAuthorised(f"there is no credential for system '{opened.system.id}'; register one")
+    return site_of(opened.system), access_of(opened.system, opened.credential)
+
+
+@contextmanager
+def _kubernetes_extra() -> Iterator[None]:
+    """BackendUnavailable where the client of Kubernetes, which is an extra, is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise BackendUnavailable(f"Kubernetes needs the extra k8s (pip install 'berth-hpc[k8s]'): {error}") from None
+
+
 def _storage(opened: Opened) -> Storage:
+    if opened.system.backend is BackendKind.K8S:
+        raise BackendUnavailable(f"files of system '{opened.system.id}' are reached by its runs alone")
     if opened.connection is None:
         return LocalStorage(Path(opened.system.root_dir), account_for(opened.system.berth_notes.get("runAs")))
     return SftpStorage(opened.system, opened.connection)

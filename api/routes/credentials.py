@@ -36,13 +36,14 @@ async def create_credential(
     body: Annotated[CredentialBody | None, Body()] = None,
     skipCredentialCheck: bool = False,
 ) -> Response:
-    """Keep a key or a password, tried by a real login first; with an empty body Berth makes a key pair."""
+    """Keep a key, a password or a token, tried by a real login first; with an empty body Berth makes a key pair."""
     given = body or CredentialBody()
     asked = GivenCredential(
         login_user=given.loginUser,
         private_key=given.privateKey,
         public_key=given.publicKey,
         password=given.password,
+        access_token=given.accessToken,
     )
     credential = await credentials.create(
         ports, caller, systemId, userName, asked, check=not skipCredentialCheck, repeatable=repeatable

@@ -94,6 +94,7 @@ async def create_system(
             private_key=body.authnCredential.privateKey,
             public_key=body.authnCredential.publicKey,
             password=body.authnCredential.password,
+            access_token=body.authnCredential.accessToken,
         )
         credential = await credential_of(given, system, system.effective_user_id, check=not skipCredentialCheck)
     system_id = await systems.create(

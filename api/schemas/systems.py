@@ -32,6 +32,7 @@ from scheduler.model.runs import Runtime
 from scheduler.model.systems import (
     UNLIMITED,
     AuthnMethod,
+    BackendKind,
     Capability,
     Credential,
     JobEnvVariable,
@@ -165,7 +166,7 @@ class QueueBody(Body):
 
 
 class CredentialBody(Body):
-    """Keys or a password; an empty object asks Berth to make a key pair."""
+    """Keys or a password; an empty object asks Berth to make a key pair. ``accessToken``: of a Kubernetes."""
 
     output_only: ClassVar[frozenset[str]] = frozenset(
         {"authnMethod", "tmsPrivateKey", "tmsPublicKey", "tmsFingerprint"}
@@ -177,7 +178,7 @@ class CredentialBody(Body):
     publicKey: Text | None = None
     accessKey: None = None
     accessSecret: None = None
-    accessToken: None = None
+    accessToken: Annotated[str, Field(min_length=1, max_length=16_384, pattern=r"^[\x21-\x7e]+$")] | None = None
     refreshToken: None = None
     certificate: None = None
 
@@ -209,7 +210,7 @@ class SystemBody(Body):
     owner: UserName | Literal["${apiUserId}"] | None = None
     enabled: Flag | None = None
     effectiveUserId: UserName | Literal["${apiUserId}", "${owner}"] | None = "${apiUserId}"
-    defaultAuthnMethod: Literal["PKI_KEYS", "PASSWORD"] = "PKI_KEYS"
+    defaultAuthnMethod: Literal["PKI_KEYS", "PASSWORD", "TOKEN"] = "PKI_KEYS"
     authnCredential: CredentialBody | None = None
     rootDir: Annotated[Directory, AfterValidator(_root)] = "/"
     port: Port | Literal[-1] | None = 22
@@ -542,7 +543,7 @@ def _contradictions(body: SystemBody) -> Iterator[str]:
         yield "jobWorkingDir: is needed when canExec is true; name a directory below rootDir"
     if body.canRunBatch and not body.canExec:
         yield "canRunBatch: needs canExec true"
-    if body.canRunBatch and not body.batchScheduler:
+    if body.canRunBatch and not body.batchScheduler and not _is_kubernetes(body):
         yield "batchScheduler: is needed when canRunBatch is true; write SLURM"
     names = [queue.name for queue in body.batchLogicalQueues or ()]
     if body.canRunBatch and not names:
@@ -555,6 +556,12 @@ def _contradictions(body: SystemBody) -> Iterator[str]:
         yield f"batchDefaultLogicalQueue: '{body.batchDefaultLogicalQueue}' is none of batchLogicalQueues"
     if body.authnCredential is not None and body.effectiveUserId == "${apiUserId}":
         yield "authnCredential: needs a static effectiveUserId; register credentials per user instead"
+
+
+def _is_kubernetes(body: SystemBody) -> bool:
+    """Whether the cluster's own scheduler, which the wire has no word for, is the batch scheduler."""
+    berth = (body.notes or {}).get("berth")
+    return isinstance(berth, dict) and berth.get("backend") == BackendKind.K8S
 
 
 def _limit(value: int | None) -> int:

@@ -16,7 +16,8 @@ UNLIMITED = 2_147_483_647
 
 
 class SystemKind(StrEnum):
-    """Tapis's ``systemType``. This machine is a LINUX system whose notes say ``{"berth": {"backend": "local"}}``."""
+    """Tapis's ``systemType``. This machine is a LINUX system whose notes say ``{"berth": {"backend": "local"}}``; a
+    Kubernetes is one whose notes say ``k8s`` there, and ``host`` and ``port`` are its API server's."""
 
     LINUX = "LINUX"
     S3 = "S3"
@@ -30,6 +31,7 @@ class BackendKind(StrEnum):
     LOCAL = "local"
     SSH = "ssh"
     SLURM = "slurm"
+    K8S = "k8s"
 
 
 class AuthnMethod(StrEnum):
@@ -143,8 +145,9 @@ class System:
     @property
     def backend(self) -> BackendKind:
         """Which backend drives this system."""
-        if self.berth_notes.get("backend") == BackendKind.LOCAL:
-            return BackendKind.LOCAL
+        for named in (BackendKind.LOCAL, BackendKind.K8S):
+            if self.berth_notes.get("backend") == named:
+                return named
         return BackendKind.SLURM if self.can_run_batch else BackendKind.SSH
 
     @property
@@ -161,12 +164,12 @@ class System:
     @property
     def takes_hedges(self) -> bool:
         """Whether jobs may wait here that wait elsewhere too; the owner must say so."""
-        return self.berth_notes.get("allowCopies") is True
+        return self.berth_notes.get("allowCopies") is True and self.backend is not BackendKind.K8S
 
     @property
     def takes_moves(self) -> bool:
         """Whether jobs that wait elsewhere may be moved here; the owner may say no."""
-        return self.berth_notes.get("allowCopies") is not False
+        return self.berth_notes.get("allowCopies") is not False and self.backend is not BackendKind.K8S
 
     @property
     def is_dynamic_user(self) -> bool:
@@ -205,5 +208,6 @@ class Credential:
     private_key: str | None = field(default=None, repr=False)
     public_key: str | None = None
     password: str | None = field(default=None, repr=False)
+    """The password; a bearer token where ``method`` is TOKEN."""
     verified_at: datetime | None = None
     created_at: datetime | None = None

@@ -30,10 +30,15 @@ class GivenCredential:
     private_key: str | None = None
     public_key: str | None = None
     password: str | None = None
+    access_token: str | None = None
 
     @property
     def is_empty(self) -> bool:
-        return self.private_key is None and self.password is None
+        return self.private_key is None and self.password is None and self.access_token is None
+
+    @property
+    def has_ssh_parts(self) -> bool:
+        return any(part is not None for part in (self.private_key, self.public_key, self.password))
 
 
 async def create(
@@ -109,6 +114,11 @@ async def credential_of(given: GivenCredential, system: System, user: str, *, ch
     """The credential that is meant, its key readable and in the form that ssh reads. SpecInvalid when it is not."""
     login_user = given.login_user or (user if system.is_dynamic_user else system.effective_user_id)
     blank = Credential(tenant=system.tenant, system_id=system.id, user=user, login_user=login_user)
+    is_kubernetes = system.backend is BackendKind.K8S
+    if is_kubernetes is not (given.access_token is not None) or (is_kubernetes and given.has_ssh_parts):
+        raise SpecInvalid.of(*(_TOKEN_NEEDED if is_kubernetes else _TOKEN_UNUSED))
+    if given.access_token is not None:
+        return replace(blank, method=AuthnMethod.TOKEN, password=given.access_token)
     if given.is_empty:
         made_private, made_public = await asyncio.to_thread(new_key_pair, f"berth:{user}@{system.id}")
         return replace(blank, private_key=made_private, public_key=made_public)
@@ -120,6 +130,14 @@ async def credential_of(given: GivenCredential, system: System, user: str, *, ch
         found = await asyncio.to_thread(public_half, private_key)
         public_key = public_key or found
     return replace(blank, private_key=private_key, public_key=public_key)
+
+
+_TOKEN_NEEDED = (
+    "accessToken",
+    "is how a login is known to a Kubernetes, and nothing else is",
+    "give the token of a service account: kubectl create token NAME",
+)
+_TOKEN_UNUSED = ("accessToken", "is for a Kubernetes (notes.berth.backend k8s)", "give privateKey or password")
 
 
 def new_key_pair(comment: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backends.k8s.site import site_of
 from images.policy import policy_of
 from scheduler.model.errors import Forbidden
 from scheduler.model.pages import WHOLE_LIST, Page, Scope
@@ -38,13 +39,13 @@ async def create(
 ) -> str:
     """Define a system, with the credential of its static account where one is given; its id.
 
-    SpecInvalid where its notes say of images what cannot be meant.
+    SpecInvalid where its notes say what cannot be meant.
     """
     known = await earlier(ports, caller, repeatable)
     if known is not None:
         return str(known["id"])
     _demand_own(caller, system)
-    policy_of(system)
+    _check_notes(system)
     now = ports.clock()
     system = replace(system, created_at=now, updated_at=now)
     if credential is not None and check_credential:
@@ -132,7 +133,7 @@ async def change(
 ) -> System:
     """Replace a system by what ``changed`` makes of it, and forget connections opened to the old one.
 
-    SpecInvalid where a change makes its notes say of images what cannot be meant.
+    SpecInvalid where a change makes its notes say what cannot be meant.
     """
     now = ports.clock()
     async with ports.transaction() as db:
@@ -140,7 +141,7 @@ async def change(
         newer = replace(changed(system), updated_at=now, version=system.version)
         _demand_own(caller, newer, system)
         if newer.notes != system.notes or newer.effective_user_id != system.effective_user_id:
-            policy_of(newer)
+            _check_notes(newer)
         if (newer.host, newer.port) != (system.host, system.port):
             newer = replace(newer, host_key=None)
         newer = await SystemStore(db).replace(newer)
@@ -191,6 +192,13 @@ async def probe(
                 raise Forbidden(f"the credential for '{system.id}' may only be sent to {system.host}:{system.port}")
             ask = replace(ask, credential=credential, host_key=system.host_key if same_host else None)
     return await ports.connections.probe(ask)
+
+
+def _check_notes(system: System) -> None:
+    """SpecInvalid where the notes say what cannot be meant, of images or of a Kubernetes."""
+    policy_of(system)
+    if system.backend is BackendKind.K8S:
+        site_of(system)
 
 
 def _demand_own(caller: Principal, system: System, before: System | None = None) -> None:
