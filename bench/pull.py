@@ -27,7 +27,7 @@ from images.access import Access
 from images.bring import Bringer
 from images.convert import Compressor, Share
 from images.exchange import Exchange, Rules
-from images.manifests import Platform
+from images.platforms import Platform
 from images.reference import parse_reference
 from images.registry import Registry
 from images.workshop import Workshop

@@ -22,7 +22,8 @@ from images.errors import BlobCorrupt, ImageUnusable
 from images.inspect import inspect
 from images.layers import PackedLayer, Unpacked, unpack
 from images.manifests import Config, Descriptor
-from images.needs import Needs, Platform, StartCommand
+from images.needs import Needs, StartCommand
+from images.platforms import Platform
 from images.runfiles import RunConfig, write_run_files
 from images.sources import FileSink, Resolved, Source
 from images.streams import Limits
@@ -261,10 +262,7 @@ def _remove_damaged(paths: Sequence[Path], blobs: Sequence[Descriptor], halt: Ha
 
 def _platform(config: Config) -> Platform | None:
     """As the config says; None where it does not."""
-    said = config.platform
-    if said.architecture == "unknown":
-        return None
-    return Platform(os=said.os, architecture=said.architecture, variant=said.variant or None)
+    return None if config.platform.architecture == "unknown" else config.platform
 
 
 def _command(config: Config) -> StartCommand:

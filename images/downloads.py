@@ -19,7 +19,8 @@ import httpx
 from images.documents import read_json
 from images.errors import ImagePrivate, ImageUnknown, ImageUnusable, RegistryMisbehaves, RegistryUnavailable
 from images.exchange import Ask, Exchange, read_at_most
-from images.manifests import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES, SIF_TYPE, Descriptor, Manifest, Platform
+from images.manifests import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES, SIF_TYPE, Descriptor, Manifest
+from images.platforms import Platform
 from images.reference import LibraryReference, PushedReference, UrlReference, is_digest
 from images.sources import Resolved, Sink
 from images.transfer import transfer

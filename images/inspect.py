@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from images.declared import declared
-from images.needs import CudaNeeds, Evidence, IsaNeed, Needs, Platform, Source, StartCommand
+from images.needs import CudaNeeds, Evidence, IsaNeed, Needs, Source, StartCommand
+from images.platforms import Platform
 from images.shown import shown
 from images.survey import Survey
 

@@ -26,12 +26,12 @@ from images.manifests import (
     Descriptor,
     Index,
     Manifest,
-    Platform,
     choose,
     parse_config,
     parse_document,
 )
 from images.members import Archive, Files, Folder, open_file
+from images.platforms import Platform
 from images.reference import ArchiveReference, Packing
 from images.sources import Proof, Resolved, Sink
 from images.threads import Halt, in_thread

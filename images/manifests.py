@@ -14,6 +14,7 @@ from typing import Any
 
 from images.documents import read_json
 from images.errors import ImageUnusable
+from images.platforms import Platform
 from images.reference import is_digest
 
 MAX_DOCUMENT_BYTES = 4 * 2**20
@@ -37,18 +38,6 @@ _DEFAULT_VARIANT: Mapping[str, str] = MappingProxyType({"amd64": "v1", "arm": "v
 """What an architecture means where no variant is said."""
 
 _VARIANT = re.compile(r"v(\d{1,2})(?:\.(\d{1,2}))?")
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """Where an image runs, in Go's words: ``linux``, ``amd64`` or ``arm64``, and a variant such as ``v3`` or ``v8``."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    def __str__(self) -> str:
-        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +240,7 @@ def _descriptor(value: object) -> Descriptor:
 
 def _platform(value: Mapping[str, Any]) -> Platform:
     os, architecture, variant = (_text(value.get(key), key) for key in ("os", "architecture", "variant"))
-    return Platform(os or "linux", architecture or "unknown", variant)
+    return Platform(os or "linux", architecture or "unknown", variant or None)
 
 
 def _variable(line: str) -> tuple[str, str]:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from images.manifests import Descriptor, Platform
+from images.manifests import Descriptor
+from images.platforms import Platform
 from images.reference import Reference
 from images.sources import Resolved, Sink, Source
 

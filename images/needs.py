@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from images.platforms import Platform
 from images.versions import Version
 
 
@@ -34,15 +35,6 @@ class Evidence:
     fact: str
     source: Source
     detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
-    """As the manifest or the index claims it, in Go's names: ``linux``, ``amd64``, and ``v8`` where it is said."""
-
-    os: str
-    architecture: str
-    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from images.credentials import Logins, no_logins
 from images.downloads import Library, WebFiles
 from images.exchange import Exchange
 from images.layouts import Layouts
-from images.manifests import Descriptor, Platform
+from images.manifests import Descriptor
+from images.platforms import Platform
 from images.pushed import never_pushed
 from images.reference import (
     ArchiveReference,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.credentials import Login, Logins, first_of
-from images.manifests import Descriptor, Platform
+from images.manifests import Descriptor
+from images.platforms import Platform
 from images.reference import PushedReference, Reference
 from images.sources import Resolved, Sink, Source
 

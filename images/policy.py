@@ -14,7 +14,7 @@ from typing import Any
 
 from images import staging
 from images.host import HostFacts
-from images.manifests import Platform
+from images.platforms import Platform
 from images.records import FORMAT, load
 from images.store import Scope, StorePolicy
 from scheduler.model.errors import Problem, SpecInvalid

@@ -17,8 +17,9 @@ from uuid import uuid4
 from images.downloads import sif_file
 from images.errors import ImageUnknown
 from images.layouts import Layouts
-from images.manifests import SIF_TYPE, Descriptor, Platform
+from images.manifests import SIF_TYPE, Descriptor
 from images.members import Archive, open_file
+from images.platforms import Platform
 from images.reference import ArchiveReference, Packing, PushedReference, is_digest
 from images.sif import read_sif
 from images.sources import PIECE_BYTES, Proof, Resolved, Sink

@@ -35,11 +35,11 @@ from images.manifests import (
     Descriptor,
     Index,
     Manifest,
-    Platform,
     choose,
     parse_config,
     parse_document,
 )
+from images.platforms import Platform
 from images.reference import RegistryReference, is_digest
 from images.sources import MemorySink, Resolved, Sink
 from images.transfer import transfer

@@ -19,12 +19,12 @@ from images.needs import (
     MpiLibrary,
     Needs,
     PageAlignment,
-    Platform,
     PmixClient,
     RocmNeeds,
     Source,
     StartCommand,
 )
+from images.platforms import Platform
 from images.signs import (
     BUILT_ON,
     CARRIERS,

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from images.errors import BlobCorrupt
-from images.manifests import Config, Descriptor, Manifest, Platform
+from images.manifests import Config, Descriptor, Manifest
+from images.platforms import Platform
 from images.reference import Reference
 from scheduler.model.errors import FileRefused
 

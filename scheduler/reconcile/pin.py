@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from images.errors import ImagePrivate, ImageUnknown, RegistryUnavailable, TagMoved
-from images.manifests import Platform
+from images.platforms import Platform
 from images.policy import USUAL_PLATFORM, ImagePolicy
 from images.reference import PushedReference, parse_reference, shown
 from images.sources import Resolved, Source

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.keeper import Collected, Keeper
-from images.manifests import Platform
+from images.platforms import Platform
 from images.policy import ImagePolicy, policy_of
 from images.reference import PathReference, parse_reference, shown
 from images.sources import Resolved

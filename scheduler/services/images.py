@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.bring import needs_of
-from images.manifests import Platform
 from images.needs import Needs
+from images.platforms import Platform
 from images.reference import parse_reference
 from images.sources import Resolved
 from scheduler.model.errors import SpecInvalid
@@ -56,4 +56,4 @@ def _platform(text: str) -> Platform:
         raise SpecInvalid.of(
             "platform", f"{text[:40]!r} is no platform", "write linux/amd64, linux/arm64 or linux/arm/v7"
         )
-    return Platform(match["os"], match["architecture"], match["variant"] or "")
+    return Platform(match["os"], match["architecture"], match["variant"])

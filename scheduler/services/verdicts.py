@@ -11,9 +11,9 @@ from images.bring import needs_of
 from images.errors import ImageUnusable
 from images.findings import Finding, MatchPolicy
 from images.host import HostFacts
-from images.manifests import Platform
 from images.matcher import evidence_of, match
 from images.needs import Needs
+from images.platforms import Platform
 from images.policy import USUAL_PLATFORM, ImagePolicy
 from images.reference import PathReference, Reference, parse_reference
 from images.sources import Resolved, Source

@@ -8,7 +8,7 @@ import pytest
 from images.access import Access
 from images.errors import ImageUnknown, TagMoved
 from images.exchange import Exchange, Rules
-from images.manifests import Platform
+from images.platforms import Platform
 from images.reference import parse_reference
 from images.registry import Registry
 from images.sources import FileSink

@@ -9,7 +9,7 @@ import httpx
 from images.access import Access
 from images.credentials import Login
 from images.exchange import Exchange, Rules
-from images.manifests import Platform
+from images.platforms import Platform
 from images.reference import parse_reference
 from images.registry import Registry
 from images.sources import MemorySink

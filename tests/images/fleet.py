@@ -17,10 +17,10 @@ from images.needs import (
     MpiLibrary,
     Needs,
     PageAlignment,
-    Platform,
     PmixClient,
     RocmNeeds,
 )
+from images.platforms import Platform
 
 GIB = 1024**3
 V2_FLAGS = ("mmx", "sse", "sse2", "pni", "ssse3", "cx16", "popcnt", "sse4_1", "sse4_2", "lahf_lm")

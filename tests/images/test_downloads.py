@@ -15,7 +15,7 @@ from images.errors import (
     RegistryUnavailable,
 )
 from images.exchange import Exchange, Rules
-from images.manifests import Platform
+from images.platforms import Platform
 from images.reference import parse_reference
 from images.sources import MemorySink
 from tests.fakes.registry import Body, Endless, FakeWeb, content, digest_of, error, reply

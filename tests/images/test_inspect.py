@@ -24,12 +24,12 @@ from images.needs import (
     MpiMode,
     Needs,
     PageAlignment,
-    Platform,
     PmixClient,
     RocmNeeds,
     Source,
     StartCommand,
 )
+from images.platforms import Platform
 from images.survey import Survey
 from testbed.rootfs import CACHE
 from tests.images.tarballs import LINK, entry, folder, layer, tar

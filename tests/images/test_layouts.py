@@ -14,7 +14,8 @@ import pytest
 
 from images.errors import BlobCorrupt, ImageUnknown, ImageUnusable, TagMoved
 from images.layouts import Layouts
-from images.manifests import Descriptor, Platform
+from images.manifests import Descriptor
+from images.platforms import Platform
 from images.reference import parse_reference
 from images.sources import MemorySink
 from scheduler.model.errors import BerthError, FileRefused

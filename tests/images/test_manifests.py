@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from images.errors import ImageUnusable
 from images.inspect import inspect
-from images.manifests import Config, Index, Manifest, Platform, choose, parse_config, parse_document, runs_on
+from images.manifests import Config, Index, Manifest, choose, parse_config, parse_document, runs_on
 from images.needs import StartCommand
+from images.platforms import Platform
 from images.records import dump
 
 DIGEST = "sha256:" + "a" * 64

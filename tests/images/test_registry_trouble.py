@@ -16,7 +16,8 @@ from images.errors import (
     RegistryUnavailable,
     TagMoved,
 )
-from images.manifests import MAX_DOCUMENT_BYTES, Platform
+from images.manifests import MAX_DOCUMENT_BYTES
+from images.platforms import Platform
 from images.sources import FileSink, MemorySink
 from tests.fakes.registry import (
     Body,
