@@ -7,62 +7,40 @@ dies leaves rows that say what is owed, and stores that go on where they were.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import structlog
 
 from images.bring import Bringer
-from images.convert import Compressor
-from images.errors import RegistryMisbehaves, TagMoved
-from images.metered import Metered
-from images.policy import ImagePolicy
-from images.reference import parse_reference, shown
-from scheduler.judge import nodes_of
-from scheduler.model.errors import BerthError, CredentialRefused, FileRefused, NotFound, SpecInvalid, Stale
+from images.errors import RegistryMisbehaves
+from images.reference import shown
+from scheduler.model.errors import BerthError, NotFound, Stale
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
-from scheduler.model.jobs import HistoryEvent
-from scheduler.model.states import LIVE_ATTEMPTS, A
-from scheduler.model.systems import System
+from scheduler.model.states import LIVE_ATTEMPTS
 from scheduler.ports import Images, Ports
-from scheduler.reconcile.handing import Handing, handed, in_words
 from scheduler.reconcile.held_copy import HeldCopy
-from scheduler.reconcile.image_stores import Store, StoreKey, Stores
+from scheduler.reconcile.image_stores import Stores
 from scheduler.reconcile.loop import Crew
 from scheduler.reconcile.sides import Sides
-from scheduler.store.images import Awaited, Awaiting, ImageStore
+from scheduler.reconcile.to_jobs import READY, ToJobs
+from scheduler.reconcile.to_store import ToStore
+from scheduler.store.images import Awaited, ImageStore
 from scheduler.store.jobs import JobStore
-from scheduler.store.node_facts import NodeFactsStore
 
 log = structlog.get_logger()
 
 AGAIN_S, LONGEST_WAIT_S = 3.0, 120.0
 """Until what could not be done now is tried again: at first, and at most."""
 
-FAILED_FOR = timedelta(minutes=5)
-"""How long a copy that failed is not tried again: jobs that come meanwhile are told at once."""
-
 COLLECTED_EVERY = timedelta(minutes=15)
 """How often a store lets go of what no job needs any more."""
 
 CORRUPT_TRIES = 3
 """How often what a registry sends may be wrong before its image counts as broken."""
-
-HANDED_AT_ONCE = 8
-
-HOPELESS = (CredentialRefused, NotFound, SpecInvalid, Stale, FileRefused)
-"""What trying again soon does not mend: an image that is private, gone or unusable, a store that is full."""
-
-UNREAD = (CredentialRefused, NotFound)
-"""What is so for one user: others may read the image. Its copy says then that nobody knows how large it is."""
-
-READY = LIVE_ATTEMPTS - {A.PLANNED, A.INTENDED}
-"""States in which the system has the attempt, and with it the directory where it looks for its image."""
 
 
 class CopyKey(NamedTuple):
@@ -81,6 +59,8 @@ class Deliver:
         self._ports, self._lease_s = ports, lease_s
         self._sides = Sides(ports)
         self._stores = Stores(ports)
+        self._to_jobs = ToJobs(ports, self._sides)
+        self._to_store = ToStore(ports, self._stores, self._to_jobs)
         self._misses: Counter[int] = Counter()
         self._in_hand: set[HeldCopy] = set()
         self._collect_at = ports.clock() + COLLECTED_EVERY
@@ -171,170 +151,17 @@ class Deliver:
             await held.write(last=True, next_look_at=self._ports.clock() + timedelta(seconds=wait_s), **changes)
 
     async def _work(self, images: Images, bringer: Bringer, held: HeldCopy) -> None:
-        if held.copy.state is CopyState.FAILED and (asks := await self._who_tries_again(held.copy)) is not None:
-            await held.write(state=CopyState.WANTED, message="", asked_by=asks)
-        store = await self._brought(images, bringer, held)
-        is_there = await self._hand_out(held, store)
+        store = await self._to_store.brought(images, bringer, held)
+        is_there = await self._to_jobs.hand_out(held, store)
         if is_there:
             await held.write(last=True, next_look_at=None)
         else:
             words = "it was gone from the store, and is brought again"
             await held.write(last=True, state=CopyState.WANTED, message=words, next_look_at=self._ports.clock())
 
-    async def _brought(self, images: Images, bringer: Bringer, held: HeldCopy) -> Store | None:
-        """The store that has it now; None where it does not come, for whoever awaits it, as its row says then."""
-        in_vain: set[str] = set()
-        while held.copy.state is not CopyState.FAILED:
-            try:
-                store = await self._stores.open(_store_key(held.copy), bringer.workshop)
-                if held.copy.state in UNDER_WAY:
-                    await self._bring(images, bringer, store, held)
-                return store
-            except HOPELESS as error:
-                if isinstance(error, Stale) and not isinstance(error, TagMoved):
-                    raise
-                in_vain.add(held.copy.asked_by)
-                await self._in_vain(held, error, in_vain)
-        return None
-
-    async def _in_vain(self, held: HeldCopy, error: BerthError, asked: Collection[str]) -> None:
-        """What one user may not read, the next who awaits it may; it failed when all of them ``asked`` in vain."""
-        log.warning("image cannot be brought", copy=held.copy.id, system=held.copy.system_id, why=str(error))
-        others = [each.owner for each in await self._awaiting(held.copy) if each.owner not in asked]
-        if isinstance(error, UNREAD) and others:
-            await held.write(state=CopyState.WANTED, asked_by=others[0], total_bytes=None)
-            return
-        unread: dict[str, Any] = {"total_bytes": None} if isinstance(error, UNREAD) else {}
-        await held.write(state=CopyState.FAILED, message=str(error), next_look_at=None, **unread)
-
-    async def _who_tries_again(self, copy: ImageCopy) -> str | None:
-        """By whose logins an image that failed is read now: those of somebody who awaits it. None: not yet."""
-        users = [waiting.owner for waiting in await self._awaiting(copy)]
-        others = [user for user in users if user != copy.asked_by]
-        if copy.total_bytes is None and others:
-            return others[0]
-        is_over = self._ports.clock() - copy.updated_at >= FAILED_FOR
-        return (users or [copy.asked_by])[0] if is_over else None
-
-    # -- to the store ---------------------------------------------------------------------------------------------
-
-    async def _bring(self, images: Images, bringer: Bringer, store: Store, held: HeldCopy) -> None:
-        """WANTED -> PRESENT, by what is not done yet of fetching, converting and sending."""
-        copy, began_s = held.copy, time.monotonic()
-        meter = Metered(images.source_for(copy.tenant, copy.asked_by))
-        reference = parse_reference(copy.reference)
-        resolved = await meter.resolve(reference, store.policy.platform)
-        if resolved.manifest_digest != copy.manifest_digest:
-            raise TagMoved(f"{shown(copy.reference)} means another image now than when it was resolved; submit again")
-        await held.write(state=CopyState.FETCHING, total_bytes=resolved.manifest.size_bytes, done_bytes=0, message="")
-        held.follow = lambda: _fetched(meter, resolved.manifest.size_bytes)
-        mountable = await _mountable(self._ports, store.side.system, store.policy)
-        bringer = await images.bringer_for(reference, copy.tenant, copy.asked_by) or bringer
-        brought = await bringer.bring(resolved, mountable, meter)
-        made_s = time.monotonic()
-        async with self._ports.transaction() as db:
-            await ImageStore(db).put_needs(copy.manifest_digest, brought.needs, self._ports.clock())
-        await held.write(
-            state=CopyState.SENDING,
-            file_digest=brought.digest,
-            size_bytes=brought.size_bytes,
-            done_bytes=0,
-            total_bytes=brought.size_bytes,
-        )
-
-        async def progress(done_bytes: int, total_bytes: int) -> None:
-            held.follow = lambda: {"done_bytes": done_bytes, "total_bytes": total_bytes}
-
-        sent = await store.keeper.send(
-            brought.path,
-            brought.digest,
-            record={"manifest": copy.manifest_digest, "name": shown(copy.reference)},
-            progress=progress,
-            live_jobs=await self._stores.live_markers(_store_key(copy)),
-        )
-        figures = {
-            "fetched_bytes": meter.fetched_bytes,
-            "fetch_s": meter.fetch_s,
-            "convert_s": max(0.0, made_s - began_s - meter.fetch_s),
-            "send_s": time.monotonic() - made_s,
-            "sent_bytes": sent.sent_bytes,
-            "reused_bytes": sent.reused_bytes,
-            "took_s": time.monotonic() - began_s,
-        }
-        await held.write(
-            state=CopyState.PRESENT,
-            done_bytes=sent.size_bytes,
-            total_bytes=sent.size_bytes,
-            sent_bytes=sent.sent_bytes,
-            reused_bytes=sent.reused_bytes,
-            figures={name: round(float(value), 3) for name, value in figures.items()},
-            present_at=self._ports.clock(),
-        )
-        await self._keep_pinned(store, held.copy)
-
-    async def _keep_pinned(self, store: Store, copy: ImageCopy) -> None:
-        """Somebody may have said that it shall stay before it was there."""
-        async with self._ports.reading() as db:
-            is_pinned = (await ImageStore(db).get(copy.id)).pinned
-        if is_pinned and copy.file_digest is not None:
-            await store.keeper.pin(copy.file_digest, f"copy-{copy.id}")
-
-    # -- to the jobs ----------------------------------------------------------------------------------------------
-
-    async def _hand_out(self, held: HeldCopy, store: Store | None) -> bool:
-        """Tell everyone who awaits the copy where it is, or that it will not come; False: it is not there after all."""
-        copy = held.copy
-        mine = await self._awaiting(copy)
-        turn = asyncio.Semaphore(HANDED_AT_ONCE)
-
-        async def hand(waiting: Awaiting) -> bool:
-            async with turn:
-                return await self._hand_to(waiting, held.copy, store)
-
-        answers = await asyncio.gather(*(hand(waiting) for waiting in mine), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        if mine and store is not None:
-            await held.write(used_at=self._ports.clock())
-        return all(answers)
-
-    async def _awaiting(self, copy: ImageCopy) -> Sequence[Awaiting]:
-        """Who awaits the copy and can be told."""
-        async with self._ports.reading() as db:
-            awaiting = await ImageStore(db).awaiting(copy.manifest_digest)
-        return [waiting for waiting in awaiting if waiting.state in READY and await self._awaits(waiting, copy)]
-
-    async def _awaits(self, waiting: Awaiting, copy: ImageCopy) -> bool:
-        if (waiting.tenant, waiting.system_id) != (copy.tenant, copy.system_id):
-            return False
-        side = await self._sides.of(waiting.tenant, waiting.system_id, waiting.owner)
-        return side.login.owner == copy.owner
-
-    async def _hand_to(self, waiting: Awaiting, copy: ImageCopy, store: Store | None) -> bool:
-        side = await self._sides.of(waiting.tenant, waiting.system_id, waiting.owner)
-        handing = Handing(self._ports, side, copy)
-        if store is None:
-            await handing.give_up(waiting.marker)
-        elif not await handing.give(waiting.marker, store.policy, store.keeper):
-            return False
-        at = self._ports.clock()
-        words = handed(copy, waiting.intended_at) if store is not None else in_words(copy)
-        await self._settle(waiting, HistoryEvent(event="JOB_USER_EVENT", detail="IMAGE", description=words, at=at))
-        return True
-
-    async def _settle(self, waiting: Awaiting, event: HistoryEvent) -> None:
-        async with self._ports.transaction() as db:
-            await ImageStore(db).settle(waiting, event)
-        self._ports.wake()
-
 
 def _key(copy: ImageCopy) -> CopyKey:
     return CopyKey(copy.tenant, copy.system_id, copy.owner, copy.manifest_digest)
-
-
-def _store_key(copy: ImageCopy) -> StoreKey:
-    return StoreKey(copy.tenant, copy.system_id, copy.owner)
 
 
 def _has_work(copy: ImageCopy, groups: Mapping[CopyKey, Sequence[Awaited]], at: datetime) -> bool:
@@ -342,22 +169,3 @@ def _has_work(copy: ImageCopy, groups: Mapping[CopyKey, Sequence[Awaited]], at: 
     if copy.next_look_at is not None and copy.next_look_at > at:
         return False
     return copy.state in UNDER_WAY or any(waiting.state in READY for waiting in groups.get(_key(copy), ()))
-
-
-def _fetched(meter: Metered, total_bytes: int) -> dict[str, Any]:
-    """How far a fetch is; what is not fetched is converted, or waits for its turn to be."""
-    if meter.is_fetching:
-        return {"done_bytes": min(meter.fetched_bytes, total_bytes)}
-    return {"state": CopyState.CONVERTING, "done_bytes": 0, "total_bytes": None}
-
-
-async def _mountable(ports: Ports, system: System, policy: ImagePolicy) -> frozenset[Compressor]:
-    """What every class of nodes there mounts, as far as it is known; all where nobody has looked.
-
-    What is packed before the first look and after it would otherwise share no bytes.
-    """
-    async with ports.reading() as db:
-        probed = await NodeFactsStore(db).of_system(system.tenant, system.id)
-    runtimes = [one for nodes in nodes_of(system, policy, probed).values() for one in nodes.facts.runtimes or ()]
-    tried = [runtime.compressors for runtime in runtimes if runtime.compressors]
-    return frozenset(word for word in Compressor if all(word in compressors for compressors in tried))
