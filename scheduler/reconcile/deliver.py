@@ -8,6 +8,7 @@ dies leaves rows that say what is owed, and stores that go on where they were.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -53,7 +54,7 @@ class CopyKey(NamedTuple):
 
 
 class Deliver:
-    """The loop of images. Memory holds what is in hand, and how often it failed."""
+    """The loop of images. Memory holds what is in hand, how often it failed, and for whom it was tried."""
 
     def __init__(self, ports: Ports, *, lease_s: float, at_once: int = 16) -> None:
         self._ports, self._lease_s = ports, lease_s
@@ -62,6 +63,7 @@ class Deliver:
         self._to_jobs = ToJobs(ports, self._sides)
         self._to_store = ToStore(ports, self._stores, self._to_jobs)
         self._misses: Counter[int] = Counter()
+        self._tried: dict[int, int] = {}
         self._in_hand: set[HeldCopy] = set()
         self._collect_at = ports.clock() + COLLECTED_EVERY
         self.crew = Crew(at_once)
@@ -88,7 +90,9 @@ class Deliver:
         for key in groups.keys() - {_key(copy) for copy, _ in known}:
             await self._want(key, groups[key][0], at)
         for copy, is_free in known:
-            if is_free and self.crew.free > 0 and copy.id not in self.crew and _has_work(copy, groups, at):
+            waiting = [each for each in groups.get(_key(copy), ()) if each.state in READY]
+            if is_free and self.crew.free > 0 and copy.id not in self.crew and self._has_work(copy, waiting, at):
+                self._tried[copy.id] = _newest(waiting)
                 await self._start(images, images.bringer, copy, at)
 
     async def _groups(self, awaited: Sequence[Awaited]) -> Mapping[CopyKey, Sequence[Awaited]]:
@@ -106,6 +110,16 @@ class Deliver:
             key = CopyKey(waiting.tenant, waiting.system_id, side.login.owner, waiting.awaits_image)
             groups.setdefault(key, []).append(waiting)
         return groups
+
+    def _has_work(self, copy: ImageCopy, waiting: Sequence[Awaited], at: datetime) -> bool:
+        """Whether it is on its way or awaited by attempts that can be told, and due.
+
+        Of an image that is there an attempt that came since the last try waits for no next one: what went wrong then
+        was about others.
+        """
+        if copy.next_look_at is None or copy.next_look_at <= at:
+            return copy.state in UNDER_WAY or bool(waiting)
+        return copy.state is CopyState.PRESENT and _newest(waiting) > self._tried.get(copy.id, sys.maxsize)
 
     async def _want(self, key: CopyKey, first: Awaited, at: datetime) -> None:
         async with self._ports.transaction() as db:
@@ -129,6 +143,7 @@ class Deliver:
         try:
             await self._work(images, bringer, held)
             self._misses.pop(held.copy.id, None)
+            self._tried.pop(held.copy.id, None)
         except Stale as stale:
             log.info("someone else has the copy", copy=held.copy.id, why=str(stale))
         except BerthError as error:
@@ -164,8 +179,5 @@ def _key(copy: ImageCopy) -> CopyKey:
     return CopyKey(copy.tenant, copy.system_id, copy.owner, copy.manifest_digest)
 
 
-def _has_work(copy: ImageCopy, groups: Mapping[CopyKey, Sequence[Awaited]], at: datetime) -> bool:
-    """Whether it is due, and on its way or awaited by an attempt that can be told."""
-    if copy.next_look_at is not None and copy.next_look_at > at:
-        return False
-    return copy.state in UNDER_WAY or any(waiting.state in READY for waiting in groups.get(_key(copy), ()))
+def _newest(waiting: Sequence[Awaited]) -> int:
+    return max((each.newest_id for each in waiting), default=0)

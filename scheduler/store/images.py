@@ -56,7 +56,10 @@ class Awaiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
-    """Attempts of one user, in one state on one system, that await the same image. job_id: of the first of them."""
+    """Attempts of one user, in one state on one system, that await the same image.
+
+    job_id: of the first of them. newest_id: row id of the last.
+    """
 
     tenant: str
     owner: str
@@ -64,6 +67,7 @@ class Awaited:
     state: AttemptState
     awaits_image: str
     job_id: int
+    newest_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +240,8 @@ class ImageStore:
     async def awaited(self) -> Sequence[Awaited]:
         """What attempts await in any tenant, in few rows however many do."""
         key = attempts.c.tenant, attempts.c.owner, attempts.c.system_id, attempts.c.state, attempts.c.awaits_image
-        first = func.min(attempts.c.job_id).label("job_id")
-        query = select(*key, first).where(attempts.c.awaits_image.is_not(None)).group_by(*key).order_by(first)
+        first, newest = func.min(attempts.c.job_id).label("job_id"), func.max(attempts.c.id).label("newest_id")
+        query = select(*key, first, newest).where(attempts.c.awaits_image.is_not(None)).group_by(*key).order_by(first)
         return [Awaited(**row) for row in (await self._db.execute(query)).mappings()]
 
     async def settle_ended(self) -> int:

@@ -15,6 +15,7 @@ from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.model.images import CopyState
 from scheduler.model.runs import ArraySpec, JobType, Resources, Runtime
 from scheduler.model.states import S
+from scheduler.reconcile.handing import Handing
 from scheduler.store.database import Database
 from scheduler.store.images import ImageStore
 from scheduler.store.jobs import JobStore
@@ -316,6 +317,31 @@ async def test_a_system_that_does_not_answer_is_tried_again(world: ImageWorld, m
     await delivered(world, job)
     assert [copy.state for copy in await world.copies()] == [CopyState.PRESENT]
     assert world.blobs_asked_for() == len(LAYERS)
+
+
+async def test_a_job_that_cannot_be_told_keeps_none_that_comes_later_waiting(world: ImageWorld, monkeypatch):
+    first, _ = await queued(world)
+    real = Handing.give
+
+    async def give(handing, marker, *rest):
+        if first.uuid in marker:
+            raise BackendUnavailable("its directory does not answer")
+        return await real(handing, marker, *rest)
+
+    monkeypatch.setattr(Handing, "give", give)
+    for _ in range(8):
+        await world.run(step_s=60)
+    [copy] = await world.copies()
+    assert copy.state is CopyState.PRESENT
+    assert (copy.next_look_at - world.now).total_seconds() > 30
+    second, attempt = await queued(world)
+    await world.run(2, step_s=1)
+    assert world.told(attempt)["image"]
+    assert [each.awaits_image is None for each in await world.attempts(second)] == [True]
+    assert [each.awaits_image is None for each in await world.attempts(first)] == [False]
+    monkeypatch.undo()
+    world.later(120)
+    await delivered(world, first)
 
 
 async def test_what_cannot_be_brought_is_told_and_the_runtime_fetches_the_image(database, tmp_path):
