@@ -17,6 +17,8 @@ from scheduler.reconcile.keep_right import KeepRight
 from scheduler.reconcile.loop import Bell, Crew, run_every
 from scheduler.reconcile.node_facts import NodeFacts
 from scheduler.reconcile.place import Placing
+from scheduler.reconcile.pod_watch import PodWatch
+from scheduler.reconcile.pods import Pods
 from scheduler.reconcile.snapshot import Snapshots
 from scheduler.reconcile.submit import Submit
 from scheduler.reconcile.sweep import Sweep
@@ -32,6 +34,7 @@ KEEP_RIGHT_TICK_S = 15.0
 NODE_FACTS_TICK_S = 5.0
 SWEEP_TICK_S = 3600.0
 DELIVER_TICK_S = 1.0
+PODS_TICK_S = 1.0
 
 
 class Reconciler:
@@ -60,6 +63,8 @@ class Reconciler:
         self.keep_right = KeepRight(ports, rethink, Rules(submissions_per_job=settings.submissions_per_job, moves=True))
         self.copies = Copies(ports, web, lease_s=lease_s)
         self.deliver = Deliver(ports, lease_s=lease_s)
+        self.pods = Pods(ports, place, SolveLimits(deterministic_time=settings.solve_limit_s), lease_s=lease_s)
+        self.pod_watch = PodWatch(ports, lost_after_s=settings.lost_after_s)
 
     @property
     def crews(self) -> tuple[Crew, ...]:
@@ -72,6 +77,8 @@ class Reconciler:
             self.copies.crew,
             self.deliver.crew,
             self.node_facts.crew,
+            self.pods.crew,
+            self.pod_watch.crew,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,6 +91,7 @@ class Reconciler:
             (WATCH_TICK_S, self.watch.tick),
             (COPIES_TICK_S, self.copies.tick),
             (KEEP_RIGHT_TICK_S, self.keep_right.tick),
+            (PODS_TICK_S, self.pods.tick),
         ]
         try:
             async with asyncio.TaskGroup() as group:
@@ -94,6 +102,7 @@ class Reconciler:
                 # What awaits an image waits behind a queue; and every tick reads all that do.
                 group.create_task(run_every(DELIVER_TICK_S, asyncio.Event(), self.deliver.tick, stop))
                 group.create_task(run_every(NODE_FACTS_TICK_S, asyncio.Event(), self.node_facts.tick, stop))
+                group.create_task(run_every(PODS_TICK_S, asyncio.Event(), self.pod_watch.tick, stop))
                 group.create_task(run_every(SWEEP_TICK_S, asyncio.Event(), self.sweep.tick, stop))
         finally:
             for crew in self.crews:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -98,6 +99,15 @@ class PodStore:
         live = mine.where(LIVE)
         found = {one.number: one for query in (latest, live) for one in await self._instances(query)}
         return [found[number] for number in sorted(found)]
+
+    async def instances_of(self, uuids: Collection[str], newest: int = 20) -> Mapping[str, Sequence[PodInstance]]:
+        """The same of several pods, by uuid."""
+        query = select(*INSTANCE_COLUMNS).join(pods, pods.c.uuid == instances.c.pod_uuid).where(pods.c.uuid.in_(uuids))
+        query = query.where(or_(LIVE, instances.c.number > pods.c.instance_number - newest))
+        found: dict[str, list[PodInstance]] = defaultdict(list)
+        for one in await self._instances(query.order_by(instances.c.number)):
+            found[one.pod_uuid].append(one)
+        return found
 
     async def current(self, uuids: Collection[str]) -> Mapping[str, PodInstance]:
         """Of each of these pods the instance that stands for it: what answered last, else the newest."""
@@ -227,9 +237,9 @@ class PodStore:
         await self._db.execute(insert(actions).values(pod_uuid=pod_uuid, at=at, words=words[:2000]))
 
     async def look_at(self, uuids: Collection[str], at: datetime) -> None:
-        """Something happened to these pods: whoever works on pods shall look at them then, or before."""
-        later = or_(pods.c.next_look_at.is_(None), pods.c.next_look_at > at)
-        await self._db.execute(update(pods).where(pods.c.uuid.in_(uuids), later).values(next_look_at=at))
+        """Something happened to these pods: whoever works on one starts again from what is so now."""
+        due = {**FREE, "next_look_at": at, "version": pods.c.version + 1}
+        await self._db.execute(update(pods).where(pods.c.uuid.in_(uuids)).values(due))
 
     async def intend(self, instance: PodInstance) -> None:
         """Write an instance down: from here on something of it may run."""

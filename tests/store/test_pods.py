@@ -169,13 +169,17 @@ async def test_claims_of_processes_never_meet(on_postgresql):
     assert not {pod.uuid for pod in first} & {pod.uuid for pod in second}
 
 
-async def test_what_happens_to_an_instance_makes_its_pod_due_and_never_later(database):
-    pod = await added(database, next_look_at=NOW)
-    idle = await added(database, "idle", next_look_at=None)
+async def test_what_happens_to_an_instance_makes_its_pod_due_whoever_works_on_it(database):
+    pod, idle = await added(database), await added(database, "idle", next_look_at=None)
     async with database.transaction() as db:
-        await PodStore(db).look_at({pod.uuid, idle.uuid}, LATER)
-        assert (await PodStore(db).get("dev", "web")).next_look_at == NOW
-        assert (await PodStore(db).get("dev", "idle")).next_look_at == LATER
+        [held] = await PodStore(db).claim("one", 30.0, 10, NOW)
+        await PodStore(db).look_at({pod.uuid, idle.uuid}, NOW)
+        assert (await PodStore(db).get("dev", "idle")).next_look_at == NOW
+    with pytest.raises(Stale):  # the news would be lost
+        async with database.transaction() as db:
+            await PodStore(db).note(held, NOW, next_look_at=None)
+    async with database.transaction() as db:
+        assert len(await PodStore(db).claim("two", 30.0, 10, NOW)) == 2
 
 
 async def test_instances_are_written_as_they_were_seen(database):

@@ -1,0 +1,162 @@
+"""From a pod and its place to what a backend runs: pure. Secrets are put in only when the run is handed over."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import replace
+
+from scheduler.model.ids import Marker
+from scheduler.model.macros import JobIdentity, working_dir_of
+from scheduler.model.pods import SERVICE_USER, Pod, PodCredentials, PodMount, VolumeKind
+from scheduler.model.runs import JobType, Mount, Resources, RunSpec, Runtime, StagedFile, StagePlan
+from scheduler.model.systems import LogicalQueue, System
+from scheduler.reconcile.runspec import absolute
+
+LONG_S = 30 * 86_400
+"""Walltime of an instance where nothing limits it."""
+
+STDOUT, STDERR = "pod.out", "pod.err"
+
+
+def pod_resources(pod: Pod, walltime_s: int) -> Resources:
+    """What an instance asks of its place: whole cores, and the most memory it may take, since places kill beyond it."""
+    asked = pod.definition.resources
+    return Resources(
+        cores_per_node=max(1, -(-asked.request_millicores // 1000)),
+        memory_mib=asked.limit_memory_mib,
+        walltime_s=walltime_s,
+        gpus_per_node=asked.gpus,
+    )
+
+
+def pod_run(
+    pod: Pod, number: int, system: System, queue: LogicalQueue | None, login_user: str, *, walltime_s: int
+) -> RunSpec:
+    """The run of one instance, placeholders of secrets still in it; paths are absolute on the system."""
+    definition = pod.definition
+    base = pod_dir(pod, system, login_user)
+    folder = posixpath.join(base, str(number))
+    command = definition.command
+    return RunSpec(
+        job_uuid=pod.uuid,
+        name=pod.id,
+        image=image_of(definition.image),
+        runtime=runtime_on(system),
+        use_entrypoint=command is None,
+        args=(*(command or ()), *definition.arguments),
+        env=dict(definition.environment),
+        mounts=tuple(
+            _mount(pod, mount, n, folder, base, system, login_user) for n, mount in enumerate(definition.mounts)
+        ),
+        job_type=JobType.FORK if queue is None else JobType.BATCH,
+        resources=pod_resources(pod, walltime_s),
+        partition=queue.partition if queue else None,
+        exec_dir=folder,
+        input_dir=folder,
+        output_dir=folder,
+        stdout=STDOUT,
+        stderr=STDERR,
+        plain_http_registry=_registry(definition.image) in system.berth_notes.get("plainHttpRegistries", ()),
+        ports=definition.ports,
+    )
+
+
+def pod_dir(pod: Pod, system: System, login_user: str) -> str:
+    """The directory on a system of all that instances of a pod keep there; absolute."""
+    return posixpath.join(_working_dir(pod, system, login_user), "pods", pod.uuid)
+
+
+def volume_dir(pod: Pod, system: System, login_user: str, volume: str) -> str:
+    """Where a volume lies on a system, absolute: beside the pods of all who use the same working directory."""
+    return posixpath.join(_working_dir(pod, system, login_user), "pod-volumes", pod.tenant, volume)
+
+
+def stage_pod(marker: Marker, pod: Pod, run: RunSpec, secrets: PodCredentials, number: int) -> StagePlan:
+    """What must be there before ``run`` may be handed over: its directories, and small files that the pod asks for."""
+    directories, files = [run.exec_dir], []
+    for mount, there in zip(pod.definition.mounts, run.mounts, strict=True):
+        if mount.content is None:
+            if mount.kind is not VolumeKind.PVC:
+                directories.append(there.source)
+            continue
+        directories.append(posixpath.dirname(there.source))
+        if not mount.content_once or number == 1:
+            content = filled(mount.content, pod, secrets).encode()
+            files.append(StagedFile(there.source, content, int(mount.content_mode, 8)))
+    return StagePlan(marker=marker, directories=tuple(dict.fromkeys(directories)), files=tuple(files), image=run.image)
+
+
+def with_secrets(run: RunSpec, pod: Pod, secrets: PodCredentials) -> RunSpec:
+    """``run`` with every placeholder replaced, for handing over and never for keeping."""
+    return replace(
+        run,
+        args=tuple(filled(arg, pod, secrets) for arg in run.args),
+        env={key: filled(value, pod, secrets) for key, value in run.env.items()},
+    )
+
+
+def filled(text: str, pod: Pod, secrets: PodCredentials) -> str:
+    """``text`` with the placeholders of the pod's own names and secrets replaced."""
+    for placeholder, value in placeholders(pod, secrets).items():
+        text = text.replace(placeholder, value)
+    return text
+
+
+def placeholders(pod: Pod, secrets: PodCredentials) -> Mapping[str, str]:
+    """What templates may leave to be filled in."""
+    return {
+        "<<TAPIS_user_username>>": pod.id,
+        "<<TAPIS_user_password>>": secrets.user_password,
+        "<<TAPIS_podsservice_username>>": SERVICE_USER,
+        "<<TAPIS_podsservice_password>>": secrets.service_password,
+    }
+
+
+def image_of(name: str) -> str:
+    """The image as runtimes read it: a bare name lies in a registry."""
+    return name if "://" in name or name.startswith("/") else f"docker://{name}"
+
+
+def runtime_on(system: System) -> Runtime:
+    """What runs pods there: Apptainer unless the system says that it has only Docker."""
+    offered = {each.runtime for each in system.runtimes}
+    return Runtime.DOCKER if Runtime.DOCKER in offered and Runtime.SINGULARITY not in offered else Runtime.SINGULARITY
+
+
+def _mount(pod: Pod, mount: PodMount, n: int, folder: str, base: str, system: System, login_user: str) -> Mount:
+    if mount.content is not None:
+        kept = base if mount.content_once else folder
+        source = posixpath.join(kept, "files", str(n), mount.content_name or posixpath.basename(mount.target))
+        return Mount(source=source, target=_file_target(mount), read_only=mount.read_only)
+    match mount.kind:
+        case VolumeKind.EPHEMERAL:
+            source = posixpath.join(folder, "ephemeral", str(n))
+        case VolumeKind.PVC:
+            source = mount.source
+        case VolumeKind.SNAPSHOT:
+            source = volume_dir(pod, system, login_user, posixpath.join("snapshots", mount.source))
+        case VolumeKind.VOLUME:
+            source = volume_dir(pod, system, login_user, mount.source)
+    return Mount(
+        source=posixpath.join(source, mount.sub_path.strip("/")).rstrip("/"),
+        target=mount.target,
+        read_only=mount.read_only or mount.kind is VolumeKind.SNAPSHOT,
+    )
+
+
+def _file_target(mount: PodMount) -> str:
+    """A small file lies at the path itself, or under its name in the directory that the path is."""
+    return posixpath.join(mount.target, mount.content_name) if mount.content_name else mount.target
+
+
+def _working_dir(pod: Pod, system: System, login_user: str) -> str:
+    identity = JobIdentity(
+        uuid=pod.uuid, tenant=pod.tenant, owner=pod.owner, created_at=pod.created_at, login_user=login_user
+    )
+    return absolute(system, working_dir_of(system, identity))
+
+
+def _registry(image: str) -> str:
+    head, slash, _ = image.split("://")[-1].partition("/")
+    return head if slash and ("." in head or ":" in head or head == "localhost") else ""
