@@ -7,11 +7,11 @@ from pathlib import Path
 import structlog
 from hypothesis import settings
 
-from testbed.k8s.pytest_plugin import control_plane, rough_control_plane
+from testbed.k8s.pytest_plugin import control_plane, real_node_cluster, rough_control_plane
 from testbed.pytest_plugin import cluster, rough_cluster
 from tests.tapipy import tapipy_python
 
-__all__ = ["cluster", "control_plane", "rough_cluster", "rough_control_plane", "tapipy_python"]
+__all__ = ["cluster", "control_plane", "real_node_cluster", "rough_cluster", "rough_control_plane", "tapipy_python"]
 
 # Programs of Berth's start as ``python3``: this interpreter, and not a wrapper that takes half a second to find one.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

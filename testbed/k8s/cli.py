@@ -19,7 +19,10 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         return sub
 
     up = command("up", _up, "bring a Kubernetes up; when it is up, repair it")
-    up.add_argument("--fake-nodes", type=int, default=3, help="nodes on which pods only seem to run (default: 3)")
+    up.add_argument(
+        "--fake-nodes", type=int, help="nodes on which pods only seem to run (default: 3, or 0 with --node)"
+    )
+    up.add_argument("--node", action="store_true", help="one real node, on which pods do run")
     up.add_argument("--gpus", type=int, default=0, help="GPUs of the last of them")
     up.add_argument("--port", type=int, default=Spec.port, help="first of ten ports on 127.0.0.1")
     down = command("down", _down, "take it down; leaves nothing")
@@ -31,9 +34,16 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(arguments: argparse.Namespace) -> None:
-    nodes = fake_nodes(arguments.fake_nodes, gpus=arguments.gpus)
-    plane = ControlPlane(Spec(arguments.name, nodes, port=arguments.port))
+    count = (0 if arguments.node else 3) if arguments.fake_nodes is None else arguments.fake_nodes
+    nodes = fake_nodes(count, gpus=arguments.gpus)
+    plane = ControlPlane(Spec(arguments.name, nodes, apart=arguments.node, port=arguments.port))
     plane.up()
+    if arguments.node:
+        from testbed.k8s.node import Node  # its HTTP client is not everywhere where a Kubernetes is built
+
+        node = Node(plane)
+        node.up()
+        print(f"# an image to run: {node.push_demo_image()}")
     print(f"export KUBECONFIG={plane.kubeconfig()}")
     for user in USERS:
         print(f"# {user}, who may do nothing yet: {plane.kubeconfig(user)}")
@@ -44,7 +54,12 @@ def _down(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    status = ControlPlane.load(arguments.name).status()
+    plane = ControlPlane.load(arguments.name)
+    status = plane.status()
+    if plane.spec.apart:
+        from testbed.k8s.node import Node
+
+        status |= Node(plane).status()
     for part, runs in status.items():
         print(f"{part:24} {'runs' if runs else 'DOWN'}")
     return 0 if all(status.values()) else 1

@@ -6,7 +6,7 @@ it take ``rough_control_plane``, which is brought up anew for each module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from testbed.host import TestbedError, require_root
 from testbed.k8s.binaries import ensure_binaries
 from testbed.k8s.control_plane import STATES, ControlPlane
+from testbed.k8s.node import Node
 from testbed.k8s.spec import Spec, fake_nodes, free_port
 from testbed.pytest_plugin import cannot_run
 from testbed.sessions import Sessions, this_test_run
@@ -37,16 +38,37 @@ def rough_control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane
         yield running
 
 
+@pytest.fixture(scope="session")
+def real_node_cluster() -> Iterator[ControlPlane]:
+    """A control plane with one real node, on which containers run; ``Node(plane)`` is what a test does to it."""
+    with _or_cannot_run(), shared_real_node(this_test_run("real node")) as running:
+        yield running
+
+
 @contextmanager
 def shared_control_plane(test_run: str) -> Iterator[ControlPlane]:
     """The control plane of a test run: its first process brings it up, the last one takes it down."""
+    with _shared(test_run, lambda name: Spec(name, fake_nodes(_NODES, gpus=_GPUS), port=free_port())) as running:
+        yield running
+
+
+@contextmanager
+def shared_real_node(test_run: str) -> Iterator[ControlPlane]:
+    """The same with a real node and no others."""
+    with _shared(test_run, lambda name: Spec(name, apart=True, port=free_port())) as running:
+        yield running
+
+
+@contextmanager
+def _shared(test_run: str, new: Callable[[str], Spec]) -> Iterator[ControlPlane]:
     ensure_binaries()
 
     def bring_up(name: str) -> ControlPlane:
-        spec_file = STATES / name / "spec.json"
-        new = Spec(name, fake_nodes(_NODES, gpus=_GPUS), port=free_port())
-        running = ControlPlane.load(name) if spec_file.exists() else ControlPlane(new)
+        there = (STATES / name / "spec.json").exists()
+        running = ControlPlane.load(name) if there else ControlPlane(new(name))
         running.up()
+        if running.spec.apart:
+            Node(running).up()
         return running
 
     with _SESSIONS.joined(test_run, bring_up) as running:

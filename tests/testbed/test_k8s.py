@@ -150,6 +150,18 @@ def test_a_killed_api_server_comes_back_with_everything_and_jobs_go_on(rough_con
         assert ended(api, namespace, "over") == "Complete"
 
 
+def test_a_paused_api_server_is_silent_and_goes_on_when_it_is_resumed(rough_control_plane):
+    with client(rough_control_plane) as api:
+        made(api.get("/api/v1/nodes"))
+        rough_control_plane.pause("kube-apiserver")
+        try:
+            with pytest.raises(httpx.ReadTimeout):
+                api.get("/api/v1/nodes", timeout=1)
+        finally:
+            rough_control_plane.resume("kube-apiserver")
+        made(api.get("/api/v1/nodes"))
+
+
 def test_a_list_that_began_before_a_compaction_is_gone(rough_control_plane):
     with client(rough_control_plane) as api, own_namespace(rough_control_plane, api) as namespace:
         path = f"/api/v1/namespaces/{namespace}/configmaps"
