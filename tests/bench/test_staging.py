@@ -8,6 +8,7 @@ from math import inf
 import pytest
 
 from bench.staging import at_start, hidden_share, idle_node_hours, table, uses_of
+from bench.staging_bound import crowded, foreseen
 from bench.staging_model import Rules, Use, simulate
 from bench.waits_traces import generated
 
@@ -86,6 +87,30 @@ def test_a_job_that_begins_elsewhere_at_once_needs_no_room_any_more():
     uses = [use("a", 0, None, ends=0), use("b", 20, 30, ends=40), use("c", 20, 40, ends=50)]
     told = simulate(uses, SMALL)
     assert (told.delays_s, told.without_room) == ([0, 0], 0)
+
+
+def test_who_knows_all_starts_lets_go_of_what_is_begun_last_and_brings_it_again():
+    uses = [use("a", 0, 400, ends=500), use("b", 0, 20, ends=300), use("c", 30, 60, ends=70)]
+    assert simulate(uses, SMALL).delays_s == [0, 0, 10]
+    told = foreseen(uses, SMALL)
+    assert told.delays_s == [0, 0, 0]
+    assert (told.sent, told.without_room) == (4, 0)
+
+
+def test_what_runs_together_and_does_not_fit_helps_no_knowledge():
+    uses = [use("a", 0, 10, ends=500), use("b", 0, 20, ends=500), use("c", 30, 60, ends=500), use("d", 0, None)]
+    told = foreseen(uses, SMALL)
+    assert (told.delays_s, told.without_room) == ([0, 0, 10], 1)
+    assert crowded(uses, SMALL.store_bytes) == [False, False, True]
+    assert crowded([use("a", 0, 1), use("a", 0, 2), use("b", 0, 3)], SMALL.store_bytes) == [False] * 3
+
+
+def test_knowing_all_starts_is_worth_something_in_a_small_store_and_nothing_in_one_that_holds_all():
+    uses, all_bytes = uses_of(generated(jobs=300), zipf=0.8, seed=1)
+    small = Rules(link_bytes_per_s=125e6, store_bytes=0.05 * all_bytes)
+    assert hidden_share(uses, foreseen(uses, small)) >= hidden_share(uses, simulate(uses, small))
+    whole = replace(small, store_bytes=inf)
+    assert hidden_share(uses, foreseen(uses, whole)) >= hidden_share(uses, simulate(uses, whole)) >= 0.95
 
 
 def test_above_the_high_share_unused_images_go_until_the_low_share():
