@@ -19,6 +19,7 @@ import structlog
 from images.bring import Bringer
 from images.errors import RegistryMisbehaves
 from images.reference import shown
+from images.store import StoreFull
 from scheduler.model.errors import BerthError, NotFound, Stale
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
 from scheduler.model.states import LIVE_ATTEMPTS
@@ -36,6 +37,9 @@ log = structlog.get_logger()
 
 AGAIN_S, LONGEST_WAIT_S = 3.0, 120.0
 """Until what could not be done now is tried again: at first, and at most."""
+
+FULL_WAIT_S = 30.0
+"""The same at most where a store has no room: a job that began meanwhile waits on its nodes."""
 
 COLLECTED_EVERY = timedelta(minutes=15)
 """How often a store lets go of what no job needs any more."""
@@ -155,7 +159,8 @@ class Deliver:
         """What is known stays; it is tried again after a while, and people are told why."""
         copy = held.copy
         self._misses[copy.id] += 1
-        wait_s = min(LONGEST_WAIT_S, AGAIN_S * 2.0 ** min(self._misses[copy.id] - 1, 10))
+        most_s = FULL_WAIT_S if isinstance(error, StoreFull) else LONGEST_WAIT_S
+        wait_s = min(most_s, AGAIN_S * 2.0 ** min(self._misses[copy.id] - 1, 10))
         log.warning("image not brought yet", copy=copy.id, system=copy.system_id, why=str(error), again_s=wait_s)
         changes: dict[str, Any] = {}
         if isinstance(error, RegistryMisbehaves) and self._misses[copy.id] >= CORRUPT_TRIES:

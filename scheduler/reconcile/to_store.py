@@ -18,9 +18,11 @@ from images.errors import TagMoved
 from images.metered import Metered
 from images.policy import ImagePolicy
 from images.reference import parse_reference, shown
+from images.store import StoreFull
 from scheduler.judge import nodes_of
 from scheduler.model.errors import BerthError, CredentialRefused, FileRefused, NotFound, SpecInvalid, Stale
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
+from scheduler.model.states import A
 from scheduler.model.systems import System
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.held_copy import HeldCopy
@@ -35,7 +37,7 @@ FAILED_FOR = timedelta(minutes=5)
 """How long a copy that failed is not tried again: jobs that come meanwhile are told at once."""
 
 HOPELESS = (CredentialRefused, NotFound, SpecInvalid, Stale, FileRefused)
-"""What trying again soon does not mend: an image that is private, gone or unusable, a store that is full."""
+"""What trying again soon does not mend: an image that is private, gone or unusable, or too large for its store."""
 
 UNREAD = (CredentialRefused, NotFound)
 """What is so for one user: others may read the image. Its copy says then that nobody knows how large it is."""
@@ -61,9 +63,18 @@ class ToStore:
             except HOPELESS as error:
                 if isinstance(error, Stale) and not isinstance(error, TagMoved):
                     raise
+                if isinstance(error, StoreFull) and await self._waits_for_room(held.copy, store.policy):
+                    raise
                 in_vain.add(held.copy.asked_by)
                 await self._in_vain(held, error, in_vain)
         return None
+
+    async def _waits_for_room(self, copy: ImageCopy, policy: ImagePolicy) -> bool:
+        """Whether others may make room in time: it would fit alone, and of the jobs that await it none runs yet."""
+        quota_bytes = policy.store.quota_bytes
+        fits = quota_bytes is None or (copy.size_bytes or 0) < quota_bytes
+        waiting = await self._jobs.awaiting(copy)
+        return fits and bool(waiting) and all(each.state is A.QUEUED for each in waiting)
 
     async def _in_vain(self, held: HeldCopy, error: BerthError, asked: Collection[str]) -> None:
         """What one user may not read, the next who awaits it may; it failed when all of them ``asked`` in vain."""

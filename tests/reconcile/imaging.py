@@ -84,13 +84,15 @@ class ImageWorld(World):
             then = path.stat().st_mtime - seconds
             os.utime(path, (then, then))
 
-    def fill(self, copy: ImageCopy) -> None:
-        """Another image fills the store up to its quota."""
+    def fill(self) -> Path:
+        """Another image fills the store up to its quota; its file."""
         digest = "f" * 64
         path = self.store / "blobs" / "sha256" / digest[:2] / digest
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(2**20))
+        (self.store / "meta").mkdir(exist_ok=True)
         (self.store / "meta" / f"{digest}.json").write_text("{}")
+        return path
 
     def _leases(self, copy: ImageCopy) -> Path:
         return self.store / "leases" / str(copy.file_digest).removeprefix("sha256:")

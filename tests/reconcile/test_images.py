@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.model.errors import BackendUnavailable, FileRefused
-from scheduler.model.images import CopyState
+from scheduler.model.images import UNDER_WAY, CopyState
 from scheduler.model.runs import ArraySpec, JobType, Resources, Runtime
 from scheduler.model.states import S
 from scheduler.reconcile.handing import Handing
@@ -371,6 +371,32 @@ async def test_an_image_for_which_the_store_has_no_room_is_fetched_by_the_runtim
     assert "quota" in told["why"]
 
 
+@pytest.mark.parametrize("begins", [False, True], ids=["room comes", "the job begins"])
+async def test_an_image_waits_for_room_in_the_store_until_its_job_begins(database, tmp_path, begins):
+    world = await image_world(database, tmp_path, quotaBytes=2**20)
+    other = world.fill()
+    pin = world.store / "leases" / other.name / "pin-other"
+    pin.parent.mkdir(parents=True)
+    pin.touch()
+    job, attempt = await queued(world)
+    await world.run(8, step_s=10)
+    [copy] = await world.copies()
+    assert copy.state in UNDER_WAY
+    assert "quota" in copy.message
+    assert (await world.attempts(job))[-1].awaits_image
+    if begins:
+        world.system.start(attempt.marker)
+        world.later(30)
+        attempt = await delivered(world, job)
+        assert "quota" in world.told(attempt)["why"]
+    else:
+        pin.unlink()
+        other.unlink()
+        world.later(30)
+        attempt = await delivered(world, job)
+        assert world.image_of(attempt)
+
+
 @pytest.mark.parametrize(
     ("compressors", "number"), [(["gzip", "zstd"], 6), (["gzip"], 1), (None, 6)], ids=["zstd", "gzip", "not known"]
 )
@@ -498,7 +524,7 @@ async def test_an_image_that_nobody_needs_makes_room_and_is_known_to_be_gone(dat
     world.system.end(first.marker)
     await world.run_until(job, S.FINISHED)
     [copy] = await world.copies()
-    world.fill(copy)
+    world.fill()
     world.age(copy, 2 * 3600)
     world.later(16 * 60)
     await world.run()
