@@ -257,14 +257,18 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
         *_quoted(run.args),
     ]
     positional = '"$prefix" "$runtime"' + (' "$image"' if is_file else "")
-    return "".join(lines) + _RUN.format(positional=positional, command=" ".join(words))
+    return (
+        "".join(lines)
+        + _RUN.format(positional=positional, command=" ".join(words))
+        + (_DROP_IMAGE if run.ports else "")
+    )
 
 
 def _fetched(run: RunSpec) -> tuple[str, bool]:
     """Lines by which the runtime itself fetches the image; whether they leave it as a file, named by ``$image``."""
     image = _image(run)
-    several = run.resources.nodes > 1 or run.is_mpi
-    if several and _TRANSPORT.match(image) is not None:
+    as_file = run.resources.nodes > 1 or run.is_mpi or run.ports  # a pod's own network reaches no registry
+    if as_file and _TRANSPORT.match(image) is not None:
         verb = "build" if re.match(r"(oci|oci-archive|docker-archive|docker-daemon):", image) else "pull"
         return _TAKE_TURNS + _PULL_ONCE.format(verb=verb, image=_quote(image)), True
     if "://" not in image:
@@ -325,6 +329,13 @@ pull() {{
 }}
 [ -e "$image" ] || in_turn pull || refuse "the image could not be fetched"
 """
+
+_DROP_IMAGE = """\
+code=$?
+rm -f "$marker_dir/image.sif"
+( exit "$code" )
+"""
+"""Pods start often: the copy of an image that one fetched for itself goes with it."""
 
 _FETCH_FIRST = """\
 fetched=$turns/{name}

@@ -26,7 +26,8 @@ for word; do printf '%s\\0' "$word"; done > "$SHOWN/argv"
 def host(tmp_path, request) -> Host:
     host = Host(tmp_path, request.param)
     host.install("python3", text=SHOW_WORDS)
-    host.install("apptainer", "bwrap", "podman", text="#!/bin/sh\n")
+    host.install("bwrap", "podman", text="#!/bin/sh\n")
+    host.install("apptainer", text='#!/bin/sh\n[ "$2" = pull ] && touch "$4"\n')
     host.run = replace(host.run, ports=(80, 5432), env={"door_told": "x", "PATH": "/nowhere"})
     return host
 
@@ -47,6 +48,8 @@ def test_a_door_stands_before_the_container_with_its_ports(host):
     assert json.loads(told) == {"ports": [80, 5432], "tcp": False, "shared": False, "contained": True}
     assert runtime.endswith("/apptainer")
     assert {"--userns", "--containall", "--writable-tmpfs"} <= set(words)
+    assert words[-1] == f"{host.marker_dir}/image.sif", "what the pod's own network cannot fetch was fetched before"
+    assert not (host.marker_dir / "image.sif").exists(), "the copy goes with the pod"
     assert (host.marker_dir / "door.py").read_text() == program()
 
 

@@ -140,12 +140,19 @@ class Door:
             pid, status = os.waitpid(self.command, os.WNOHANG)
             if pid:
                 return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-            if kill_at is None and event is not None and event.si_signo != signal.SIGCHLD:
+            if kill_at is None and (self._is_void() if event is None else event.si_signo != signal.SIGCHLD):
                 kill_at = time.monotonic() + GRACE_S
                 self._ask_to_end()
             if kill_at is not None and time.monotonic() >= kill_at:
                 _kill(os.killpg, self.command, signal.SIGKILL)
             self._note_listening()
+
+    def _is_void(self):
+        """Whether the marker was given up: Slurm tells the script of a cancelled job nothing before it kills it."""
+        try:
+            return "void" in os.listdir(self.folder)  # a network file system looks anew when a directory is opened
+        except OSError:
+            return False
 
     def _ask_to_end(self):
         """TERM to what the container runs, not to its launcher, which might end it at once."""
