@@ -41,14 +41,18 @@ class Commands(Protocol):
     async def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Completed: ...
 
 
+def starting(program: bytes) -> tuple[list[str], bytes]:
+    """The command that runs a program, and what it must read first. It writes byte 2 before it begins."""
+    return ["sh", "-c", _FIND_PYTHON, _BOOTSTRAP], b"%d\n%s" % (len(program), program)
+
+
 async def run_beside(commands: Commands, program: bytes, stdin: bytes, timeout_s: float = BESIDE_TIMEOUT_S) -> bytes:
     """What ``program`` writes when it reads ``stdin``, without what login scripts printed before it.
 
     BackendUnavailable when it was killed, UnexpectedReply when it failed or the host has no Python.
     """
-    done = await commands.run(
-        ["sh", "-c", _FIND_PYTHON, _BOOTSTRAP], b"%d\n%s%s" % (len(program), program, stdin), timeout_s
-    )
+    argv, first = starting(program)
+    done = await commands.run(argv, first + stdin, timeout_s)
     complaint = done.stderr[-2048:].decode("utf-8", "replace").strip()
     if done.exit_status == 127:
         raise UnexpectedReply("the host has no python3; install Python 3.6 or later", complaint)

@@ -25,6 +25,7 @@ from backends.local.registries import Registries
 from backends.local.storage import LocalStorage
 from backends.slurm.backend import SlurmBackend
 from backends.slurm.pacing import TokenBucket
+from backends.slurm.pods import SlurmPodHost
 from backends.slurm.probe import probe
 from backends.ssh.backend import SshBackend
 from backends.ssh.connection import SshConnection, verify
@@ -276,8 +277,10 @@ def _pod_host(opened: Opened) -> PodHost:
     system = opened.system
     if not system.keeps_pods:
         raise BackendUnavailable(f"system '{system.id}' keeps no pods; notes.berth.pods of the system allows them")
-    if opened.connection is None:
+    if opened.connection is None or opened.credential is None:
         return LocalPodHost(system)
+    if system.backend is BackendKind.SLURM:
+        return SlurmPodHost(system, opened.credential.login_user, opened.connection)
     raise BackendUnavailable(f"system '{system.id}' keeps no pods")
 
 

@@ -73,7 +73,7 @@ class DoorHost:
         if (known := self._doors.get(marker)) is not None:
             try:
                 return await self._greet(known, wish)
-            except OSError:
+            except (OSError, BackendUnavailable):  # it may have another door by now, on another node
                 self._doors.pop(marker, None)
         traces = (await traces_of(self._commands, self._root, [marker])).get(marker, Traces())
         if traces.door is None or traces.exit_code is not None:

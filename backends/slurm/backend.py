@@ -59,7 +59,9 @@ log = logging.getLogger(__name__)
 class SlurmBackend:
     """One Slurm cluster as one login. Answers are as fresh as the controller's; nothing is kept that matters."""
 
-    capabilities = Capabilities(batch=True, arrays=True, multi_node=True, start_estimates=True, visible_queue=True)
+    capabilities = Capabilities(
+        batch=True, arrays=True, multi_node=True, start_estimates=True, visible_queue=True, pods=True
+    )
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class SlurmBackend:
         self._connection = connection
         self._markers_dir = marker_root(system, login_user)
         self._bucket = bucket or TokenBucket(system.berth_notes.get("submitRatePerS"))
+        self._pods_share_network = system.pods_share_network
         self._clock = clock
         self._version: tuple[str, tuple[int, int]] | None = None
         self._rights = offers.Rights()
@@ -268,7 +271,9 @@ class SlurmBackend:
 
     def _frame(self, intent: SubmitIntent) -> bytes:
         directory = self._marker_dir(intent.marker)
-        files = launch_files(intent.run, marker_dir=directory, claim=Claim.SLURM)
+        files = launch_files(
+            intent.run, marker_dir=directory, claim=Claim.SLURM, shared_network=self._pods_share_network
+        )
         fields = (directory, intent.run.exec_dir, intent.run.output_dir, str(intent.fence), files.script, files.env)
         command = sbatch.sbatch_argv(intent.run, intent.marker)
         if any("\0" in field for field in (*fields, *command)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -19,7 +20,8 @@ from weakref import WeakKeyDictionary
 import asyncssh
 from asyncssh.public_key import get_default_public_key_algs
 
-from backends.base import REMOTE_OUTPUT_BYTES
+from backends.base import REMOTE_OUTPUT_BYTES, Channel
+from backends.ssh.forward import ForwardedChannel
 from scheduler.model.errors import BackendUnavailable, CredentialRefused, NotAuthorised, UnexpectedReply
 from scheduler.model.systems import Credential, System
 
@@ -42,6 +44,9 @@ REFUSED_PAUSE_S = 30.0
 
 _PIECE_BYTES = 64 * 1024
 
+_REFUSED = re.compile("refused|Errno 111", re.IGNORECASE)
+"""How servers say that a host answered, and nobody listened there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -60,6 +65,10 @@ class Completed:
     def complaint(self) -> str:
         """What the command said on standard error, else its exit status, for people."""
         return self.stderr.decode("utf-8", "replace").strip() or f"exit status {self.exit_status}"
+
+
+class ForwardingClosed(BackendUnavailable):
+    """The host does not forward TCP connections (AllowTcpForwarding, PermitOpen)."""
 
 
 class SshConnection:
@@ -148,6 +157,42 @@ class SshConnection:
                     yield process
             finally:
                 process.close()
+
+    async def open_stream(self, host: str, port: int, timeout_s: float = CONNECT_TIMEOUT_S) -> Channel:
+        """A TCP connection from the host to a port that it sees; it keeps this connection in use until it is closed.
+
+        ConnectionRefusedError where nobody listens, another ConnectionError where nothing answers, ForwardingClosed
+        where the host opens none.
+        """
+        with self._operation(ours_alone=True):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    connection, reader, writer = await self._open_forward(host, port)
+            except TimeoutError:
+                raise ConnectionError(f"{host}:{port} did not answer within {timeout_s:g} s") from None
+            except asyncssh.ChannelOpenError as error:
+                if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+                    raise ForwardingClosed(f"{self} opens no connections to other hosts: {error.reason}") from None
+                kind = ConnectionRefusedError if _REFUSED.search(error.reason) else ConnectionError
+                raise kind(f"{host}:{port}: {error.reason}") from None
+        self._under_way += 1
+        return ForwardedChannel(reader, writer, connection.is_closed, self._stream_closed)
+
+    async def _open_forward(
+        self, host: str, port: int
+    ) -> tuple[asyncssh.SSHClientConnection, asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]]:
+        connection = await self._open()
+        try:
+            return connection, *await connection.open_connection(host, port, encoding=None)
+        except asyncssh.ChannelOpenError:
+            if not connection.is_closed():
+                raise
+        connection = await self._open()  # the link had gone while nobody used it
+        return connection, *await connection.open_connection(host, port, encoding=None)
+
+    def _stream_closed(self) -> None:
+        self._under_way -= 1
+        self._used_at = self._monotonic()
 
     async def connect(self) -> None:
         """Log in now, if that was not done yet."""

@@ -5,6 +5,7 @@ A place that keeps pods writes one PodSubject and adds one line to ``POD_HOSTS``
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -18,10 +19,15 @@ from backends.base import Backend, PodHost
 from backends.local.backend import LocalBackend
 from backends.local.pods import LocalPodHost
 from backends.local.queue import Slots
-from scheduler.model.ids import Marker
+from backends.slurm.backend import SlurmBackend
+from backends.slurm.pods import SlurmPodHost
+from scheduler.model.ids import Marker, checked_marker
 from scheduler.model.runs import Runtime, SubmitIntent
+from scheduler.model.systems import System
 from tests.contract.local import LocalSubject, local_system, unprivileged_directory
+from tests.contract.slurm import SlurmSubject, slurm_subject
 from tests.contract.subjects import INTENDED_AT, run_spec
+from tests.slurm.ssh_server import USER
 
 PORTS = (7001, 80, 7003)
 """What the pod of the suite is to have; nobody listens on the last one."""
@@ -148,4 +154,62 @@ async def local(tmp_path: Path) -> AsyncIterator[PodSubject]:
             await subject.end_pods()
 
 
-POD_HOSTS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[PodSubject]]] = {"local": local}
+class SlurmPods:
+    """Pods of the toy cluster, as the user who runs the tests."""
+
+    def __init__(self, inner: SlurmSubject) -> None:
+        self._inner, self.backend, self.connection = inner, inner.backend, inner.connection
+        self.system = System(
+            tenant="t", id="toy", uuid="u", owner="o", host="127.0.0.1", root_dir=str(inner.work), can_run_batch=True
+        )
+        self.hosts: list[SlurmPodHost] = []
+        self.host = self.cut_host()
+        self.log_path, self.cut, self.heal = inner.log_path, inner.cut, inner.heal
+
+    def pod(self, marker: Marker) -> SubmitIntent:
+        args = (PYTHON, "-I", "-c", ANSWERS, marker[-6:], *map(str, PORTS[:-1]))
+        return self._inner.intent(marker, args=args, ports=PORTS)
+
+    def reopened(self) -> tuple[Backend, PodHost]:
+        return SlurmBackend(self.system, USER, self.connection), self.cut_host()
+
+    def cut_host(self) -> PodHost:
+        self.hosts.append(SlurmPodHost(self.system, USER, self.connection))
+        return self.hosts[-1]
+
+    def as_stranger(self, program: str, *args: str) -> str:
+        return run_as_stranger(program, *args)
+
+    def door_of(self, marker: Marker) -> Mapping[str, Any]:
+        return door_file(self._inner.marker_dir(marker))
+
+    async def end_pods(self) -> None:
+        for job in self._inner.jobs():
+            if "pid" in job and not job.keys() & {"code", "cancelled"}:
+                remote_id = await self.backend.find(checked_marker(job["name"]), INTENDED_AT)
+                assert remote_id is not None
+                await self.backend.cancel(remote_id, checked_marker(job["name"]))
+
+
+@asynccontextmanager
+async def slurm(tmp_path: Path, forwards: bool = True) -> AsyncIterator[PodSubject]:
+    """forwards: whether the login node's sshd opens connections to the nodes."""
+    async with slurm_subject(tmp_path, forwards=forwards) as inner:
+        subject = SlurmPods(inner)
+        try:
+            yield subject
+        finally:
+            subject.heal()
+            await subject.end_pods()
+            await asyncio.gather(*(host.aclose() for host in subject.hosts))
+
+
+def slurm_without_forwarding(tmp_path: Path) -> AbstractAsyncContextManager[PodSubject]:
+    return slurm(tmp_path, forwards=False)
+
+
+POD_HOSTS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[PodSubject]]] = {
+    "local": local,
+    "slurm": slurm,
+    "slurm without forwarding": slurm_without_forwarding,
+}

@@ -104,8 +104,9 @@ async def slurm_server(tmp_path: Path) -> AsyncIterator[TestServer]:
 
 
 @contextlib.asynccontextmanager
-async def slurm_subject(tmp_path: Path, **settings: Any) -> AsyncIterator[SlurmSubject]:
+async def slurm_subject(tmp_path: Path, *, forwards: bool = True, **settings: Any) -> AsyncIterator[SlurmSubject]:
     async with slurm_server(tmp_path) as server:
+        server.forwards = forwards
         connection = CuttableConnection(
             "127.0.0.1", server.port, USER, private_key=server.private_key, host_key=server.public_host_key
         )

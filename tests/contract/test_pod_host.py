@@ -183,9 +183,9 @@ async def test_a_command_that_takes_too_long_is_ended(subject, marker):
     remote_id = await started(subject, marker)
     begun = time.monotonic()
     argv = ["sh", "-c", "echo begun; sleep 300"]
-    done = await subject.host.execute(remote_id, marker, argv, timeout_s=1)
+    done = await subject.host.execute(remote_id, marker, argv, timeout_s=6)
     assert (done.exit_code, done.stdout) == (124, b"begun\n")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
 
 
 async def test_a_command_that_is_not_there_says_so(subject, marker):

@@ -31,6 +31,8 @@ class TestServer:
     logins: int = 0
     sessions: int = 0
     most_sessions: int = 0
+    forwards: bool = True
+    """Whether logins may open TCP connections to other hosts."""
     busy: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by the first command."""
     _acceptor: asyncssh.SSHAcceptor | None = None
@@ -134,6 +136,11 @@ class _Login(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._server.logins += 1
         self._server._connections.append(conn)
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        if not self._server.forwards:  # in OpenSSH's words
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
+        return True
 
     def password_auth_supported(self) -> bool:
         return True
