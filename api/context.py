@@ -30,7 +30,8 @@ class Options:
     public_url: how clients reach Berth; None takes what each client typed. trusted_proxies: addresses whose
     ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` count. cors_origins: origins of pages that may call from browsers.
     log_poll_s: how often a followed log is looked at. default_pod_template: of pods that name neither template nor
-    image; empty: they are refused. pods_domain: of pods of a tenant that answers under any name.
+    image; empty: they are refused. pods_domain: of pods of a tenant that answers under any name. pods_port: of the
+    gateway in front of them.
     """
 
     public_url: str | None = None
@@ -39,6 +40,7 @@ class Options:
     log_poll_s: float = 1.0
     default_pod_template: str = ""
     pods_domain: str = "pods.localhost"
+    pods_port: int = 443
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from api.app import create_app
 from api.context import Options
 from gateway.gateway import CERTIFICATES_S, ROUTES_S, Gateway
 from gateway.gateway import Options as GatewayOptions
+from gateway.login import LoginGuard
 from migrations import run as migrations
 from scheduler import wiring
 from scheduler.collector import spare_the_collector
@@ -103,28 +104,30 @@ async def serve(settings: Settings, *, serve_api: bool = True, reconcile_jobs: b
             if reconcile_jobs:
                 await _free_leases(ports)
                 group.create_task(Reconciler(ports, settings, bell).run(stop))
-            if serve_api and settings.gateway_port:
-                await _serve_pods(ports, settings, group, stop)
             if serve_api:
-                await _serve_api(ports, settings, stop)
+                tokens = await _tokens(ports, settings)
+                if settings.gateway_port:
+                    await _serve_pods(ports, settings, tokens, group, stop)
+                await _serve_api(ports, settings, tokens, stop)
             elif reconcile_jobs:
                 _say("berth: reconciling")
             await stop.wait()
         await _free_leases(ports)
 
 
-async def _serve_api(ports: Ports, settings: Settings, stop: asyncio.Event) -> None:
+async def _tokens(ports: Ports, settings: Settings) -> Tokens:
+    keys = await signing_keys(ports)
+    return Tokens(keys, access_ttl_s=settings.access_token_s, refresh_ttl_s=settings.refresh_token_s)
+
+
+async def _serve_api(ports: Ports, settings: Settings, tokens: Tokens, stop: asyncio.Event) -> None:
     """Answer requests until ``stop`` is set."""
-    tokens = Tokens(
-        await signing_keys(ports),
-        access_ttl_s=settings.access_token_s,
-        refresh_ttl_s=settings.refresh_token_s,
-    )
     options = Options(
         public_url=str(settings.public_url) if settings.public_url else None,
         trusted_proxies=settings.trusted_proxies,
         cors_origins=settings.cors_origins,
         pods_domain=settings.pods_domain,
+        pods_port=settings.gateway_port or 443,
     )
     config = uvicorn.Config(
         create_app(ports, tokens, options),
@@ -147,19 +150,19 @@ async def _serve_api(ports: Ports, settings: Settings, stop: asyncio.Event) -> N
             stop.set()
 
 
-async def _serve_pods(ports: Ports, settings: Settings, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+async def _serve_pods(
+    ports: Ports, settings: Settings, tokens: Tokens, group: asyncio.TaskGroup, stop: asyncio.Event
+) -> None:
     """Begin to stand in front of pods, until ``stop`` is set."""
-    gateway = Gateway(
-        ports,
-        GatewayOptions(
-            home=settings.home,
-            host=settings.gateway_host or settings.host,
-            port=settings.gateway_port,
-            pods_domain=settings.pods_domain,
-            certificate=settings.gateway_certificate,
-            key=settings.gateway_key,
-        ),
+    options = GatewayOptions(
+        home=settings.home,
+        host=settings.gateway_host or settings.host,
+        port=settings.gateway_port,
+        pods_domain=settings.pods_domain,
+        certificate=settings.gateway_certificate,
+        key=settings.gateway_key,
     )
+    gateway = Gateway(ports, options, LoginGuard(ports, tokens, settings.base_url, settings.site))
     listener = gateway.listener()
     await gateway.look_at_certificates()
     group.create_task(run_every(CERTIFICATES_S, asyncio.Event(), gateway.look_at_certificates, stop))

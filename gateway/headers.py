@@ -45,13 +45,14 @@ UPGRADES = frozenset({b"websocket"})
 class Seen:
     """What is known of a client beside its request. added: headers (lower case) that a login adds to requests.
 
-    withheld: names of cookies that pods do not see.
+    withheld: names of cookies that pods do not see; hidden: headers that they do not see (lower case).
     """
 
     address: str
     port: int
     added: Mapping[str, str] = field(default_factory=dict)
     withheld: frozenset[str] = frozenset()
+    hidden: frozenset[bytes] = frozenset()
 
 
 def get(headers: Iterable[Header], name: bytes) -> bytes:
@@ -82,7 +83,7 @@ def host_of(headers: Headers) -> str | None:
 def to_pod(headers: Headers, seen: Seen) -> list[Header]:
     """A request's headers as the pod gets them, but for its framing, which goes on unchanged."""
     added = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in seen.added.items()}
-    gone = HOP_BY_HOP | OURS | added.keys() | tokens(get(headers, b"connection"))
+    gone = HOP_BY_HOP | OURS | seen.hidden | added.keys() | tokens(get(headers, b"connection"))
     kept = [(name, value) for name, value in headers if name.replace(b"_", b"-") not in gone and name != b"cookie"]
     if cookies := _cookies(get(headers, b"cookie"), seen.withheld):
         kept.append((b"cookie", cookies))

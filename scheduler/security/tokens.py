@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
@@ -39,6 +40,25 @@ class Issued:
     jti: str
     expires_at: datetime
     expires_in_s: int
+
+
+class PodPassKind(StrEnum):
+    """What a pass to a pod is for."""
+
+    TICKET = "pod-ticket"
+    """From Berth to the gateway, once."""
+    SESSION = "pod-session"
+    """From the browser to the gateway, with each request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodPass:
+    """What a pass that holds says. state: what the gateway had made up when it asked who somebody is."""
+
+    principal: Principal
+    jti: str
+    state: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +144,27 @@ class Tokens:
             count=int(claims["tapis/refresh_count"]),
         )
 
+    def pod_pass(
+        self, kind: PodPassKind, user: User | Principal, host_name: str, ttl_s: int, state: str = ""
+    ) -> Issued:
+        """A pass that says to the gateway who somebody is; good under one host name, and for nothing else."""
+        expires_at = self._expiry(ttl_s)
+        ours = {"aud": host_name, "berth/state": state, "berth/account": user.account}
+        return self._issue({**_common_claims(user, "", kind, expires_at), **ours}, expires_at)
+
+    def read_pod_pass(self, kind: PodPassKind, token: str, host_name: str) -> PodPass:
+        """Whom a pass speaks for; Unauthenticated when it does not hold here."""
+        claims = self._claims(token, kind)
+        if claims.get("aud") != host_name:
+            raise Unauthenticated("the pass is for another name; log in again")
+        principal = Principal(
+            tenant=claims["tapis/tenant_id"],
+            username=claims["tapis/username"],
+            account=str(claims.get("berth/account", "")),
+        )
+        state, expires_at = str(claims.get("berth/state", "")), utc(float(claims["exp"]))
+        return PodPass(principal=principal, jti=str(claims["jti"]), state=state, expires_at=expires_at)
+
     def jwks(self) -> dict[str, Any]:
         """The public keys, as ``/v3/oauth2/jwks`` publishes them."""
         extra = {"alg": ALGORITHM, "use": "sig"}
@@ -199,7 +240,7 @@ def new_signing_key(at: datetime) -> SigningKey:
     return SigningKey(kid=kid, private_pem=secret.decode(), public_pem=public.decode(), created_at=at)
 
 
-def _common_claims(user: User, base_url: str, token_type: str, expires_at: datetime) -> dict[str, Any]:
+def _common_claims(user: User | Principal, base_url: str, token_type: str, expires_at: datetime) -> dict[str, Any]:
     """What access and refresh tokens both say, in Tapis's claims."""
     return {
         "jti": str(uuid.uuid4()),

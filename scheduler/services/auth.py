@@ -52,11 +52,16 @@ async def all_tenants(ports: Ports) -> tuple[Sequence[Site], Sequence[Tenant]]:
 
 async def log_in(ports: Ports, tokens: Tokens, tenant: str, username: str, password: str, base_url: str) -> TokenPair:
     """Tokens for a user name and password; LoginRefused in the same words whatever was wrong."""
+    return await _pair(ports, tokens, await demand_password(ports, tenant, username, password), base_url)
+
+
+async def demand_password(ports: Ports, tenant: str, username: str, password: str) -> User:
+    """The user of this name and password; LoginRefused in the same words whatever was wrong."""
     user = await _user_or_none(ports, tenant, username)
     matches = await passwords.verify(password, user.password_hash if user else None)
     if user is None or not matches or not user.enabled:
         raise LoginRefused(WRONG_LOGIN)
-    return await _pair(ports, tokens, user, base_url)
+    return user
 
 
 async def refresh(ports: Ports, tokens: Tokens, tenant: str, token: str, base_url: str) -> TokenPair:

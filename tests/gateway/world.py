@@ -150,10 +150,14 @@ class _Here(httpx.AsyncHTTPTransport):
         self._port = port
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        name = request.url.host
-        request.extensions = {**request.extensions, "sni_hostname": name}
-        request.url = request.url.copy_with(host="127.0.0.1")
-        return await super().handle_async_request(request)
+        here = httpx.Request(
+            request.method,
+            request.url.copy_with(host="127.0.0.1"),
+            headers=request.headers,
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": request.url.host},
+        )
+        return await super().handle_async_request(here)
 
 
 @asynccontextmanager

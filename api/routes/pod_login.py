@@ -1,0 +1,94 @@
+"""The page on which browsers log in to a pod. The pod's gateway sends them here, and they go back with a ticket."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from typing import Annotated
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from api.context import TheEdge, TheTenant
+from api.strict import StrictRoute
+from scheduler.model.errors import Forbidden, LoginRefused, SpecInvalid
+from scheduler.services import pod_login
+
+router = APIRouter(prefix="/v3/pods", tags=["pods"], route_class=StrictRoute, include_in_schema=False)
+
+Label = Annotated[str, Path(max_length=130)]
+RETURN_PATH = re.compile(r"/(?![/\\])[\x21-\x7e]{0,2000}")
+STATE = re.compile(r"[0-9a-f]{64}")
+MOST_FORM_BYTES = 16 * 1024
+ON_PAGES = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Log in to {pod}</title>
+<style>body{{font-family:sans-serif;max-width:22rem;margin:4rem auto}}input{{width:100%;margin:.3rem 0 1rem}}</style>
+<h1>{pod}</h1><p role="alert">{wrong}</p>
+<form method="post"><input type="hidden" name="next" value="{after}"><input type="hidden" name="state" value="{state}">
+<label>User name<input name="username" autocomplete="username" required autofocus></label>
+<label>Password<input name="password" type="password" autocomplete="current-password" required></label>
+<button>Log in</button></form></html>
+"""
+
+
+@router.get("/{pod_id_net}/auth", operation_id="pod_auth")
+async def pod_auth(
+    edge: TheEdge,
+    tenant: TheTenant,
+    pod_id_net: Label,
+    after: Annotated[str, Query(alias="next")] = "/",
+    state: Annotated[str, Query()] = "",
+) -> Response:
+    """The page; 404 for what has no login."""
+    _demand_sound(after, state)
+    await pod_login.guarded_net(edge.ports, tenant.id, pod_id_net)
+    return _page(pod_id_net, after, state)
+
+
+@router.post("/{pod_id_net}/auth", operation_id="pod_auth_log_in")
+async def pod_auth_log_in(request: Request, edge: TheEdge, tenant: TheTenant, pod_id_net: Label) -> Response:
+    """Take user name and password, and send the browser to the pod with a ticket; or show the page again."""
+    form = await _form(request)
+    after, state = form.get("next", "/"), form.get("state", "")
+    _demand_sound(after, state)
+    login = (form.get("username", ""), form.get("password", ""))
+    try:
+        host, ticket = await pod_login.ticket(
+            edge.ports, edge.tokens, tenant, pod_id_net, edge.options.pods_domain, login, state
+        )
+    except LoginRefused as refused:
+        return _page(pod_id_net, after, state, str(refused), 400)
+    except Forbidden as refused:
+        return _page(pod_id_net, after, state, str(refused), 403)
+    port = edge.options.pods_port
+    there = f"https://{host}{'' if port == 443 else f':{port}'}"
+    query = urlencode({"ticket": ticket, "next": after})
+    return Response(status_code=303, headers={**ON_PAGES, "Location": f"{there}/.berth/login?{query}"})
+
+
+def _demand_sound(after: str, state: str) -> None:
+    if RETURN_PATH.fullmatch(after) is None:
+        raise SpecInvalid.of("next", "must be a path on the pod", "begin at the pod's own address")
+    if STATE.fullmatch(state) is None:
+        raise SpecInvalid.of("state", "is not what a gateway gives", "begin at the pod's own address")
+
+
+async def _form(request: Request) -> dict[str, str]:
+    body = await request.body()
+    try:
+        if len(body) > MOST_FORM_BYTES:
+            raise ValueError("too long")
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=10))
+    except ValueError as unreadable:
+        raise SpecInvalid.of("body", f"is not a form ({unreadable})", "send the page's form") from None
+
+
+def _page(label: str, after: str, state: str, wrong: str = "", status: int = 200) -> Response:
+    filled = {"pod": label, "after": after, "state": state, "wrong": wrong}
+    page = PAGE.format(**{name: escape(value) for name, value in filled.items()})
+    return Response(page, status, ON_PAGES, "text/html; charset=utf-8")
