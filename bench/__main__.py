@@ -30,6 +30,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "waits": Part(("--quick",), "predicted waits beside what came"),
         "store": Part((), "the store beside a bare commit"),
         "http": Part(("--seconds", "2", "--rounds", "1"), "submissions over HTTP beside a bare application"),
+        "gateway": Part(("--seconds", "1", "--rounds", "1"), "requests to a pod through the gateway beside its server"),
         "dispatch": Part(("--jobs", "100", "--rounds", "1"), "submissions into Slurm beside a loop of sbatch"),
         "first_line": Part(("--runs", "5"), "from the submission to the first line beside ssh host sbatch"),
         "relay": Part(
