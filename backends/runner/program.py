@@ -18,6 +18,7 @@ taken for it.
 """
 
 import base64
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -200,6 +201,7 @@ def _detach():
 
 
 def _watch(folder, intent, lock, answer, logs):
+    _close_all_but([lock, answer, *logs])
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
@@ -225,6 +227,14 @@ def _watch(folder, intent, lock, answer, logs):
     _write(folder, "process", _process(job))
     _write(folder, "ended", _wait(folder, job, intent["walltime_s"]))
     os._exit(0)
+
+
+def _close_all_but(kept):
+    """Let go of what whoever started us left open: a pipe that a job holds keeps its reader waiting for the job."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
 
 
 def _become_the_job(intent, awaited, logs):

@@ -1,17 +1,20 @@
 """The runner program, judged by what it does to real processes of this machine."""
 
 import ast
+import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backends.container import Claim, launch_files
-from backends.local.commands import LocalCommands
+from backends.local.commands import Completed, LocalCommands
 from backends.runner import program
 from backends.runner.calls import Runner
 from scheduler.model.errors import NothingLearnt, SubmitError, UnexpectedReply
@@ -75,6 +78,34 @@ def host(tmp_path) -> Host:
 def is_running(pid: str) -> bool:
     found = program._stat(pid)
     return found is not None and found[0] not in "ZX"
+
+
+class Leaking(LocalCommands):
+    """Gives every program a pipe that is none of its business, as some event loops do."""
+
+    def __init__(self, pipe: int) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    async def run(self, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Completed:
+        done = await asyncio.to_thread(
+            subprocess.run, argv, input=stdin, capture_output=True, timeout=60, pass_fds=[self._pipe], check=False
+        )
+        return Completed(done.returncode, done.stdout, done.stderr)
+
+
+async def test_a_job_holds_nothing_open_of_whoever_started_it(host):
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as end:
+        with os.fdopen(writing, "wb"):
+            host.runner = Runner(Leaking(writing), str(host.root / "markers"))
+            marker = await host.start("sleep 30")
+        began = time.monotonic()
+        assert await asyncio.to_thread(end.read) == b""  # it would wait for the job
+    assert time.monotonic() - began < 20
+    assert (await host.runner.look([marker]))[marker].state is RemoteState.RUNNING
+    await host.runner.cancel(marker)
+    await host.ended(marker)
 
 
 async def test_the_walltime_is_enforced_by_the_job_s_own_watchdog(host):
