@@ -93,10 +93,10 @@ class Door:
                 if not self.told["shared"]:
                     return self._refuse(error)
                 self.facts["network"] = "shared with the node"
+                os.close(go)
             else:
                 self.facts["network"] = "its own" + (", outbound by " + outbound if outbound else "")
                 os.write(go, b"+")
-            os.close(go)
             self.command = _start(words)
             self._tell()
             for listener in listeners:
@@ -380,7 +380,10 @@ def _own_network():
 
 
 def _prepare_outbound():
-    """A process that stays outside and gives the namespace a way out once told to; the pipe, and who does it."""
+    """A process that stays outside and gives the namespace a way out once told to; the pipe, and who does it.
+
+    It ends when the pipe is closed, which we never do while it is wanted.
+    """
     await_go, go = os.pipe()
     program = shutil.which("slirp4netns")
     parent = os.getpid()
@@ -397,14 +400,15 @@ def _prepare_outbound():
 
 
 def _become_outbound(program, parent, await_go):
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.read(await_go, 1) != b"+":
         return
+    os.set_inheritable(await_go, True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
-    os.execv(program, [program, "--configure", "--mtu=65520", "--disable-host-loopback", str(parent), "tap0"])
+    words = ["--configure", "--mtu=65520", "--disable-host-loopback", "--exit-fd=%d" % await_go, str(parent), "tap0"]
+    os.execv(program, [program, *words])
 
 
 def workload(command):

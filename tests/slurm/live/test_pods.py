@@ -9,9 +9,10 @@ import pytest
 import pytest_asyncio
 
 from backends.slurm.pods import SlurmPodHost
+from backends.ssh.connection import ForwardingClosed
 from scheduler.model.errors import NothingLearnt, PortClosed
 from scheduler.model.ids import RemoteId
-from scheduler.model.runs import Ending, RemoteState, Resources, Runtime, SubmitIntent
+from scheduler.model.runs import Ending, RemoteState, Resources, Runtime, SchedulerOption, SubmitIntent
 from tests.contract.subjects import eventually
 from tests.contract.test_pod_host import KNOCK, REACH_DOOR, REACH_PORTS, rest
 from tests.slurm.live.conftest import Login
@@ -104,8 +105,6 @@ async def test_a_container_on_a_node_answers_and_runs_commands(pods):
 
 
 async def test_two_pods_of_one_node_have_the_same_port_and_nobody_else_reaches_them(pods):
-    from scheduler.model.runs import SchedulerOption
-
     intents = [pods.pod(scheduler_options=(SchedulerOption("--nodelist", "n2"),)) for _ in range(2)]
     ids = await asyncio.gather(*(pods.started(intent) for intent in intents))
     assert [await pods.name(*one) for one in zip(ids, intents, strict=True)] == ["n2", "n2"]
@@ -145,8 +144,6 @@ async def test_a_cancelled_pod_is_asked_and_leaves_nothing_on_its_node(pods):
 
 
 async def test_a_pod_that_was_put_back_in_the_queue_is_found_where_it_runs_then(pods):
-    from scheduler.model.runs import SchedulerOption
-
     intent = pods.pod(scheduler_options=(SchedulerOption("--requeue"),))
     remote_id = await pods.started(intent)
     before = pods.door_of(intent)["secret"]
@@ -175,3 +172,25 @@ async def test_more_connections_than_sessions_are_carried_at_once_and_a_lost_lin
     for channel in channels:
         await channel.aclose()
     assert await pods.name(remote_id, intent)
+
+
+async def test_a_login_that_may_forward_nothing_reaches_its_pods_all_the_same(pods):
+    intent = pods.pod()
+    remote_id = await pods.started(intent)
+    keys = "/home/alice/.ssh/authorized_keys"
+    pods.cluster.sh("login", f"sed -i 's/^/no-port-forwarding /' {keys}")
+    restricted = Login(pods.cluster)
+    host = SlurmPodHost(pods.system, "alice", restricted.connection)
+    try:
+        with pytest.raises(ForwardingClosed):
+            await restricted.connection.open_stream("n1", 22)
+        channels = [await host.connect(remote_id, intent.marker, PORT) for _ in range(20)]
+        for channel in channels:
+            await channel.write(b"GET /name HTTP/1.0\r\n\r\n")
+        assert all(said.endswith(b"\n") for said in await asyncio.gather(*map(rest, channels)))
+        for channel in channels:
+            await channel.aclose()
+    finally:
+        pods.cluster.sh("login", f"sed -i 's/^no-port-forwarding //' {keys}")
+        await host.aclose()
+        await restricted.connection.aclose()
