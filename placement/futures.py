@@ -32,9 +32,6 @@ UNLIMITED_S = 365 * 86_400.0
 
 DAY_S = 86_400.0
 
-JOBS_APART = 0.25
-"""How far the ranks of one user's jobs are apart, beside how far users are."""
-
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -152,7 +149,7 @@ class Futures:
         return drawn
 
     def _start_s(self, n: int, draw: Played, copy: Copy, until_s: float) -> float:
-        rank_s = copy.ready_s + self._order.offset_s.get(copy.user, 0.0) + self._misjudged_s(n, copy.id, copy.user)
+        rank_s = copy.ready_s + self._order.later_s(copy.user) + self._misjudged_s(n, copy.id, copy.user)
         asked_s = max(1.0, copy.asked_s)
         load = Load(copy.id, max(1, copy.cores), asked_s, asked_s, copy.ready_s, rank_s, copy.kin)
         return draw.start_among_s(load, copy.ready_s, until_s)
@@ -168,11 +165,10 @@ class Futures:
 
     def _misjudged_s(self, n: int, name: str, user: str) -> float:
         """By how much a draw ranks a job other than what is known says: as its user, and as the one job it is."""
-        apart_s = self._order.apart_s
-        if not apart_s:
+        if not self._order.apart_s:
             return 0.0
         unsure_s = self._order.unsure_s(user) * _sigmas(f"{user} ranks", n, self._draws)
-        return unsure_s + JOBS_APART * apart_s * _sigmas(f"{name} ranks", n, self._draws)
+        return unsure_s + self._order.unsure_of_job_s(name) * _sigmas(f"{name} ranks", n, self._draws)
 
     def _coming(self, n: int) -> Sequence[Load]:
         """Who came from the same hour on, some weeks (at first) or some days ago, comes again."""
@@ -184,7 +180,7 @@ class Futures:
         return _Again(self._newcomers, first, last, lambda job: held._again(n, job, job.submitted_s + back_s))
 
     def _again(self, n: int, job: SeenJob, at_s: float) -> Load:
-        rank_s = at_s + self._order.offset_s.get(job.user, 0.0) + self._misjudged_s(n, job.id, job.user)
+        rank_s = at_s + self._order.later_s(job.user) + self._misjudged_s(n, job.id, job.user)
         name = f"+{job.id}"
         self._phases[name] = self._phase(job.id)
         return Load(name, job.cores, job.asked_s, job.asked_s, at_s, rank_s, job.kin)

@@ -4,7 +4,8 @@ Under backfilling a job that starts while another stays, which came before it an
 time, has the better rank: the other would have fitted wherever it did. Such pairs are facts, whatever order the site
 shows. They tell whether that order can be believed, and by how much each user's jobs are ranked before or behind their
 submission (fair-share, QOS): the smallest offsets with which the pairs agree. A site that serves by submission never
-contradicts itself, and its offsets stay zero. That nobody in line has started tells who may be the first of it.
+contradicts itself, and its offsets stay zero. Where the order shown is not believed, ``ranks`` says how each job
+stands. That nobody in line has started tells who may be the first of it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import sqrt
 
+from placement import ranks
 from placement.looks import Look, SeenJob
+from placement.ranks import Ranks, Scale
 
 KEPT = 12
 """Pairs of the same two users that are remembered, the latest."""
@@ -36,6 +39,9 @@ FEWEST = 20
 TELLING = 6
 """Pairs after which a user's offset is half known (in variance)."""
 
+JOBS_APART = 0.25
+"""How far the ranks of one user's jobs are apart, beside how far users are; where the order shown is believed."""
+
 Lags = Mapping[tuple[str, str], tuple[float, ...]]
 """By (user who went first, user who was passed): how much later the first had come, in seconds."""
 
@@ -43,13 +49,22 @@ Lags = Mapping[tuple[str, str], tuple[float, ...]]
 @dataclass(frozen=True)
 class Order:
     """What is known of a queue's order. offset_s: how much later than submitted a user's jobs are ranked; told: pairs
-    that spoke of a user; pairs, contradicted: those that the shown order spoke of, and those that it had wrong."""
+    that spoke of a user; pairs, contradicted: those that the shown order spoke of, and those that it had wrong.
+
+    ranks: what counts in place of the offsets where the order shown is not believed.
+    """
 
     offset_s: Mapping[str, float] = field(default_factory=dict)
     lags_s: Lags = field(default_factory=dict)
     told: Mapping[str, int] = field(default_factory=dict)
     pairs: int = 0
     contradicted: int = 0
+    ranks: Ranks = ranks.UNKNOWN
+
+    @cached_property
+    def unshown(self) -> Scale:
+        """What counts where the order shown is not the order served."""
+        return ranks.believed(self.ranks)
 
     @cached_property
     def apart_s(self) -> float:
@@ -60,21 +75,31 @@ class Order:
 
     def unsure_s(self, user: str) -> float:
         """How far a user's offset may be from what is known of it (one sigma)."""
+        if not self.believed:
+            return sqrt(self.unshown.user(user).variance)
         return self.apart_s / sqrt(1 + self.told.get(user, 0) / TELLING)
+
+    def unsure_of_job_s(self, job_id: str) -> float:
+        """How far the rank of one job may be from that of its user's others (one sigma)."""
+        return JOBS_APART * self.apart_s if self.believed else sqrt(self.unshown.job(job_id).variance)
 
     @property
     def believed(self) -> bool:
         """Whether the order shown is the order served."""
         return self.contradicted <= DOUBTED * max(self.pairs, FEWEST)
 
+    def later_s(self, user: str, job_id: str = "") -> float:
+        """How much later than submitted a job is ranked by what is known of its user, and of itself."""
+        return self.offset_s.get(user, 0.0) if self.believed else self.unshown.later_s(user, job_id)
+
     def rank_s(self, job: SeenJob) -> float:
-        """Where a job stands in line by what is known of its user."""
-        return job.submitted_s + self.offset_s.get(job.user, 0.0)
+        """Where a job stands in line by what is known."""
+        return job.submitted_s + self.later_s(job.user, job.id)
 
     def ranks_s(self, waiting: Sequence[SeenJob]) -> list[float]:
         """Ranks of the jobs in line; where the order shown is believed, they rise along it."""
-        ranks = [self.rank_s(job) for job in waiting]
-        return rising(ranks) if self.believed else ranks
+        ranks_s = [self.rank_s(job) for job in waiting]
+        return rising(ranks_s) if self.believed else ranks_s
 
 
 def learn(known: Order, before: Look | None, now: Look) -> Order:
@@ -82,7 +107,9 @@ def learn(known: Order, before: Look | None, now: Look) -> Order:
     shown = {job.id: n for n, job in enumerate(before.waiting)} if before else {}
     pairs, contradicted = known.pairs, known.contradicted
     news: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for first, passed in _overtakings(before, now):
+    passings = list(_overtakings(before, now))
+    learnt = ranks.learn(known.ranks, passings, {job.id for job in now.waiting}) if passings else known.ranks
+    for first, passed in passings:
         for second in passed:
             if first.id in shown and second.id in shown:
                 pairs += 1
@@ -92,7 +119,7 @@ def learn(known: Order, before: Look | None, now: Look) -> Order:
         for first, second in zip(now.waiting, now.waiting[1:], strict=False):
             _note(news, first, (second,))
     if not news:
-        return replace(known, pairs=pairs, contradicted=contradicted) if pairs != known.pairs else known
+        return replace(known, pairs=pairs, contradicted=contradicted, ranks=learnt) if passings else known
     lags_s = {**known.lags_s, **{key: (*known.lags_s.get(key, ()), *lags)[-KEPT:] for key, lags in news.items()}}
     users = {user for key in news for user in key}
     offsets = _agreeing(known.offset_s, lags_s, users, SWEEPS if before else FIRST_SWEEPS)
@@ -100,7 +127,7 @@ def learn(known: Order, before: Look | None, now: Look) -> Order:
     for key, lags in news.items():
         for user in key:
             told[user] = told.get(user, 0) + len(lags)
-    return Order(offsets, lags_s, told, pairs, contradicted)
+    return Order(offsets, lags_s, told, pairs, contradicted, learnt)
 
 
 def rising(values: Iterable[float]) -> list[float]:
