@@ -32,6 +32,7 @@ class Engine:
         self._draws, self._tick_s = draws, tick_s
         self._known, self._spent, self._rules = Experience(), Spent(), Rules()
         self._cores: Mapping[str, int] = {}
+        self._speeds: Mapping[str, float] = {}
         self._users: dict[str, str] = {}
         self._sent: dict[tuple[str, str], SeenJob] = {}
         self._move_counts: Counter[str] = Counter()
@@ -43,6 +44,7 @@ class Engine:
 
     def _init(self, message: Message) -> Message:
         self._cores = {each["name"]: each["procs"] for each in message["systems"]}
+        self._speeds = {each["name"]: each["speed"] for each in message["systems"]}
         limits = message.get("limits") or {}
         self._rules = Rules(
             submissions_per_job=limits.get("submissions_per_job", 1.0),
@@ -120,6 +122,7 @@ class Engine:
             tuple(self._job(name, job[:4], job[4]) for job in shown["waiting"]),
             tuple(self._job(name, job[:4], job[6], job[4], job[5]) for job in shown["finished"]),
             coming,
+            speed=self._speeds[name],
         )
 
     def _job(

@@ -40,7 +40,7 @@ def learn(known: Experience, looks: Mapping[str, Look]) -> Experience:
     places = dict(known.places)
     for name, look in sorted(looks.items()):
         before = known.places.get(name)
-        used += [(job.ended_s or 0.0, _used(job)) for job in look.ended]
+        used += [(job.ended_s or 0.0, _used(job, look.speed)) for job in look.ended]
         if before is not None and look.whole:
             used += [(look.now_s, each) for each in _vanished(before.look, look)]
         places[name] = _after(before, look)
@@ -78,15 +78,16 @@ def _vanished(before: Look, now: Look) -> list[Used]:
     here = {job.id for job in now.running} | {job.id for job in now.ended}
     middle_s = (before.now_s + now.now_s) / 2
     return [
-        Used(job.kin, job.asked_s, max(1.0, min(job.asked_s, middle_s - job.started_s)), job.cores)
+        _used(job._replace(ended_s=job.started_s + max(1.0, min(job.asked_s, middle_s - job.started_s))), now.speed)
         for job in before.running
         if job.id not in here and job.started_s is not None
     ]
 
 
-def _used(job: SeenJob) -> Used:
+def _used(job: SeenJob, speed: float) -> Used:
+    """In seconds of a place of speed 1: who asks for less where it is faster asks for the same."""
     began_s, ended_s = job.started_s or 0.0, job.ended_s or 0.0
-    return Used(job.kin, job.asked_s, max(0.0, ended_s - began_s), job.cores)
+    return Used(job.kin, job.asked_s * speed, max(0.0, ended_s - began_s) * speed, job.cores)
 
 
 def _came(job: SeenJob) -> tuple[float, str]:

@@ -138,13 +138,14 @@ class Futures:
     def _run_times(self, n: int) -> Callable[[Load], float]:
         """How long jobs run in one draw. It holds nothing that holds the draw: long queues go when they are let go."""
         phases, ages_s, run_s, part = self._phases, self._ages_s, self._predictor.run_s, (n + 0.5) / self._draws
+        speed = self._look.speed
 
         def drawn(load: Load) -> float:
             at = phases.get(load.id)
             if at is None:
                 at = phases[load.id] = phase(load.id)
             age_s, quantile = ages_s.get(load.id, 0.0), (at + part) % 1.0
-            return max(age_s + 1.0, run_s(load.user, load.asked_s, quantile, age_s, load.cores))
+            return max(age_s + 1.0, run_s(load.user, load.asked_s * speed, quantile, age_s * speed, load.cores) / speed)
 
         return drawn
 
@@ -156,7 +157,8 @@ class Futures:
 
     def _run_s(self, n: int, copy: Copy) -> float:
         part = (self._phase(copy.id) + (n + 0.5) / self._draws) % 1.0
-        return self._predictor.run_s(copy.kin, copy.asked_s, part, cores=copy.cores)
+        speed = self._look.speed
+        return self._predictor.run_s(copy.kin, copy.asked_s * speed, part, cores=copy.cores) / speed
 
     def _phase(self, name: str) -> float:
         if name not in self._phases:

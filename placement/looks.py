@@ -30,6 +30,7 @@ class Look:
 
     coming: jobs of ours that were sent and are not in line yet; they will be from their ``submitted_s`` on.
     whole: False where it was cut short: who is missing may be there still.
+    speed: how fast jobs run there; where walltimes are asked for accordingly, one job asks for another in each place.
     """
 
     now_s: float
@@ -39,3 +40,4 @@ class Look:
     ended: Sequence[SeenJob] = ()
     coming: Sequence[SeenJob] = ()
     whole: bool = True
+    speed: float = 1.0

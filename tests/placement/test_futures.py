@@ -156,6 +156,16 @@ def test_a_job_that_waits_is_moved_where_it_starts_at_once():
     assert steering.reconsider(here_or_there, replace(standing, waited_s=0.0), held, Spent(10, 10)).submit == ()
 
 
+def test_what_a_job_used_in_one_place_is_known_where_it_asks_for_less_for_it_is_faster():
+    slow, fast = replace(look(), speed=0.5), replace(look(), speed=1.5)
+    ended = [seen(f"e{n}", asked_s=6000.0, came_s=-900, started_s=-900, ended_s=-300, user="us") for n in range(30)]
+    known = learn(Experience(), {"slow": replace(slow, ended=tuple(ended))})
+    there = Futures(fast, Predictor(known.run_times), Order())
+    same, other = (there.mean_run_s(copy(asked_s=asked_s)) for asked_s in (2000.0, 6000.0))
+    assert 200 <= same < 260, "600 s at half the speed are 200 s at one and a half"
+    assert other / 6000 > same / 2000, "who asks for another walltime is not as well known"
+
+
 def test_a_job_that_vanishes_from_sight_is_taken_to_have_ended():
     before = Look(NOW - 200, 4, (seen("r", started_s=-500),), ())
     known = learn(learn(Experience(), {"a": before}), {"a": look()})
