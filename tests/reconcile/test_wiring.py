@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.model.errors import CredentialRefused, NotAuthorised
+from backends.slurm.pods import SlurmPodHost
+from scheduler.model.errors import BackendUnavailable, CredentialRefused, NotAuthorised
 from scheduler.model.probes import ProbeAsk
 from scheduler.model.runs import JobType
 from scheduler.model.systems import Credential
@@ -86,6 +87,20 @@ async def test_a_changed_system_is_opened_anew(connections: SystemConnections, w
         await SystemStore(db).replace(replace(system, port=2222))
     time.now += REREAD_S
     assert await connections.backend(LOGIN, JobType.BATCH) is not first
+
+
+async def test_a_cluster_keeps_pods_only_where_its_owner_says_so(
+    connections: SystemConnections, world: World, time: Time
+):
+    with pytest.raises(BackendUnavailable, match="allows them"):
+        await connections.pod_host(LOGIN)
+    async with world.database.transaction() as db:
+        system = await SystemStore(db).get("dev", "cluster")
+        await SystemStore(db).replace(replace(system, notes={"berth": {"pods": {"sharedNetwork": True}}}))
+    time.now += REREAD_S
+    host = await connections.pod_host(LOGIN)
+    assert isinstance(host, SlurmPodHost)
+    assert await connections.pod_host(LOGIN) is host
 
 
 async def test_what_nobody_uses_is_closed(connections: SystemConnections, world: World, time: Time):
