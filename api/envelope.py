@@ -65,8 +65,8 @@ def answer(
     return _json(status_code, "success", message, result, metadata or {}, headers)
 
 
-def deleted(message: str) -> Response:
-    """A success that gives back a text, as deletions of the Pods API do: never empty, for clients."""
+def told(message: str) -> Response:
+    """A success that gives back a text, as some of the Pods API do: never an empty one, for clients."""
     return answer(message, message)
 
 

@@ -128,6 +128,7 @@ async def _serve_api(ports: Ports, settings: Settings, tokens: Tokens, stop: asy
         cors_origins=settings.cors_origins,
         pods_domain=settings.pods_domain,
         pods_port=settings.gateway_port or 443,
+        default_pod_template=settings.default_pod_template,
     )
     config = uvicorn.Config(
         create_app(ports, tokens, options),

@@ -15,13 +15,20 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Of records of past jobs: about 150,000 jobs as sacct prints them."""
 
+MAX_POD_FILE_BYTES = 1024 * 1024 * 1024
+"""Of a file for a volume or a pod; read to the disk, and only for those who may write there."""
+
 _SLASHES = re.compile(r"/{2,}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_ESCAPE = re.compile(rb"%(?:[01][0-9a-fA-F]|7[fF])")
 _PAST_JOBS = re.compile(r"/v3/systems/[^/]+/pastJobs")
 _PUSHED = re.compile(r"/v3/images/files/[^/]+")
 """Counted where it is written to the disk: how much may come is the operator's word."""
+_POD_FILES = re.compile(r"/v3/pods/(volumes/[^/]+/upload/.+|[^/]+/upload_to_pod|jupyter/[^/]+/upload)")
 _TRACKING_ID = re.compile(r"[A-Za-z0-9._~:@-]{1,126}\.[A-Za-z0-9._~:@-]{1,126}")
+
+LARGER = ((_PAST_JOBS, MAX_RECORD_BYTES), (_POD_FILES, MAX_POD_FILE_BYTES))
+"""Where more than MAX_BODY_BYTES may come."""
 
 BAD_PATH = Kind(400, "bad-path", "The address cannot be meant")
 BAD_HEADER = Kind(400, "bad-header", "A header cannot be meant")
@@ -58,7 +65,7 @@ class BodyLimit:
         if scope["method"] == "PUT" and _PUSHED.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        max_bytes = MAX_RECORD_BYTES if _PAST_JOBS.fullmatch(scope["path"]) else MAX_BODY_BYTES
+        max_bytes = next((most for path, most in LARGER if path.fullmatch(scope["path"])), MAX_BODY_BYTES)
         detail = f"the body is larger than {max_bytes} bytes"
         said = Headers(scope=scope).get("content-length", "0")
         if not said.isdecimal() or int(said) > max_bytes:

@@ -108,6 +108,7 @@ class Ports:
     ``definitions`` remembers apps and systems between submissions; left out, nothing is remembered.
     ``knowledge`` learns from looks at systems; left out, placement is told only what the store says.
     ``images`` reads images; left out, nobody can ask about them.
+    ``volumes`` opens a directory in which files of pods lie, as a root of its own; left out, pods have no volumes.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -120,6 +121,7 @@ class Ports:
     definitions: Definitions | None = None
     knowledge: Knowledge | None = None
     images: Images | None = None
+    volumes: Callable[[str], Storage] | None = None
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""

@@ -127,6 +127,11 @@ class Settings(BaseSettings):
     image_push_limit_mib: int = Field(default=0, ge=0)
     """How much each user may push to this server in images; 0 lets nobody."""
 
+    default_pod_template: str = Field(default="", pattern=r"^([a-z][a-z0-9._:@-]{1,200})?$")
+    """The template of pods that name neither a template nor an image; empty: they are refused."""
+    pod_volumes_dir: Path | None = None
+    """Where the files of volumes and snapshots of pods lie; ``pod-volumes`` in ``home`` when not said."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -197,6 +202,10 @@ class Settings(BaseSettings):
     def effective_images_dir(self) -> Path:
         shared = Path("/var/cache/berth/images") if os.geteuid() == 0 else self.home / "images"
         return self.images_dir or shared
+
+    @property
+    def effective_pod_volumes_dir(self) -> Path:
+        return self.pod_volumes_dir or self.home / "pod-volumes"
 
     @property
     def base_url(self) -> str:

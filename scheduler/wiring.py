@@ -360,6 +360,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         wake=wake,
         process_id=process_id,
         images=images(settings, opened.reading),
+        volumes=lambda place: LocalStorage(settings.effective_pod_volumes_dir / place),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query, Response
 
 from api.context import Caller, ThePorts
-from api.envelope import Envelope, answer, deleted
+from api.envelope import Envelope, answer, told
 from api.permissions import permission_routes
 from api.schemas.pod_catalog import (
     AllowedImageView,
@@ -84,7 +84,7 @@ async def update_template(ports: ThePorts, caller: Caller, template_id: Template
 async def delete_template(ports: ThePorts, caller: Caller, template_id: TemplateId) -> Response:
     """Forget a template and its tags; pods that were made from it stay. ADMIN."""
     await pod_templates.remove(ports, caller, template_id)
-    return deleted(f"template '{template_id}' deleted")
+    return told(f"template '{template_id}' deleted")
 
 
 @router.get("/templates/{template_id}/tags", operation_id="list_template_tags", response_model=Envelope[list[TagView]])
@@ -152,7 +152,7 @@ async def get_image(ports: ThePorts, caller: Caller, image_id: ImageId) -> Respo
 async def delete_image(ports: ThePorts, caller: Caller, image_id: ImageId) -> Response:
     """Take an image off the list. For admins."""
     await pod_images.remove(ports, caller, image_id)
-    return deleted(f"image '{image_id}' is not listed any more")
+    return told(f"image '{image_id}' is not listed any more")
 
 
 def _image(ports: Ports, caller: Principal, body: NewImage) -> AllowedImage:

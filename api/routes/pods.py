@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from api.context import Caller, MayRepeat, TheEdge, ThePorts
-from api.envelope import Envelope, answer, deleted
+from api.envelope import Envelope, answer, told
 from api.permissions import permission_routes
 from api.schemas.pod_catalog import SaveAsTag, TagView
 from api.schemas.pods import CredentialsView, ExecBody, ExecView, LogsView, NewPod, PodView, UpdatePod
@@ -73,7 +73,7 @@ async def update_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: Po
 async def delete_pod(ports: ThePorts, caller: Caller, pod_id: PodId) -> Response:
     """Remove a pod; its name is free once it is proven that nothing of it runs. ADMIN."""
     await pods.remove(ports, caller, pod_id)
-    return deleted(f"pod '{pod_id}' is being deleted")
+    return told(f"pod '{pod_id}' is being deleted")
 
 
 @router.get("/{pod_id}/derived", operation_id="get_derived_pod", response_model=Envelope[PodView])
@@ -101,14 +101,14 @@ async def get_pod_logs(ports: ThePorts, caller: Caller, pod_id: PodId) -> Respon
 @router.get("/{pod_id}/start", operation_id="start_pod", response_model=Envelope[PodView])
 async def start_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: PodId) -> Response:
     """Start a pod that is at rest; 409 for any other."""
-    pod = await pods.want(ports, caller, pod_id, Desired.ON)
+    pod = await pod_requests.want(ports, caller, pod_id, Desired.ON)
     return await _shown(ports, pod, domain, f"pod '{pod_id}' is to start", headers=NOT_KEPT)
 
 
 @router.get("/{pod_id}/stop", operation_id="stop_pod", response_model=Envelope[PodView])
 async def stop_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: PodId) -> Response:
     """Stop a pod; answers at once, and the pod is STOPPED once it is proven that nothing of it runs."""
-    pod = await pods.want(ports, caller, pod_id, Desired.OFF)
+    pod = await pod_requests.want(ports, caller, pod_id, Desired.OFF)
     return await _shown(ports, pod, domain, f"pod '{pod_id}' is to stop", headers=NOT_KEPT)
 
 

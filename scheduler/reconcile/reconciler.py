@@ -17,6 +17,7 @@ from scheduler.reconcile.keep_right import KeepRight
 from scheduler.reconcile.loop import Bell, Crew, run_every
 from scheduler.reconcile.node_facts import NodeFacts
 from scheduler.reconcile.place import Placing
+from scheduler.reconcile.pod_files import PodFiles
 from scheduler.reconcile.pod_watch import PodWatch
 from scheduler.reconcile.pods import Pods
 from scheduler.reconcile.snapshot import Snapshots
@@ -35,6 +36,7 @@ NODE_FACTS_TICK_S = 5.0
 SWEEP_TICK_S = 3600.0
 DELIVER_TICK_S = 1.0
 PODS_TICK_S = 1.0
+POD_FILES_TICK_S = 10.0
 
 
 class Reconciler:
@@ -58,6 +60,7 @@ class Reconciler:
         )
         self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
         self.sweep = Sweep(ports)
+        self.pod_files = PodFiles(ports)
         self.node_facts = NodeFacts(ports, lease_s=lease_s)
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
         self.keep_right = KeepRight(ports, rethink, Rules(submissions_per_job=settings.submissions_per_job, moves=True))
@@ -103,6 +106,7 @@ class Reconciler:
                 group.create_task(run_every(DELIVER_TICK_S, asyncio.Event(), self.deliver.tick, stop))
                 group.create_task(run_every(NODE_FACTS_TICK_S, asyncio.Event(), self.node_facts.tick, stop))
                 group.create_task(run_every(PODS_TICK_S, asyncio.Event(), self.pod_watch.tick, stop))
+                group.create_task(run_every(POD_FILES_TICK_S, asyncio.Event(), self.pod_files.tick, stop))
                 group.create_task(run_every(SWEEP_TICK_S, asyncio.Event(), self.sweep.tick, stop))
         finally:
             for crew in self.crews:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scheduler.model.errors import Forbidden, NotFound, SpecInvalid
-from scheduler.model.pod_catalog import PodKind, PodLevel, TemplateTag
+from scheduler.model.pod_catalog import PodLevel, TemplateTag
 from scheduler.model.pod_names import domain_of
 from scheduler.model.pods import Desired, Pod, PodDefinition, PodMount, PodRequest, VolumeKind
 from scheduler.model.users import Principal
@@ -18,6 +17,7 @@ from scheduler.services.pod_definitions import defined
 from scheduler.services.pod_fields import Fields, check, newest_names
 from scheduler.services.pod_names import check_host_names, check_pod_id, parse_template
 from scheduler.services.pod_templates import Resolved
+from scheduler.services.pod_volumes import MOUNTED
 from scheduler.store.pods import PodStore
 from scheduler.store.tenants import TenantStore
 
@@ -87,7 +87,7 @@ async def update(ports: Ports, caller: Principal, pod_id: str, changes: Fields) 
         pod = await pods.update(ports, caller, pod_id, written)
     wanted = changes.get("status_requested")
     if wanted is not None and wanted != pod.desired:
-        pod = await pods.want(ports, caller, pod_id, Desired(wanted))
+        pod = await want(ports, caller, pod_id, Desired(wanted))
     return pod
 
 
@@ -101,7 +101,17 @@ async def restart(ports: Ports, caller: Principal, pod_id: str, *, grab_latest: 
         if made.template.name != pod.template:
             newer = {"template": made.template.name, "definition": made.definition}
             await pods.update(ports, caller, pod_id, newer)
-    return await pods.want(ports, caller, pod_id, Desired.RESTART)
+    return await want(ports, caller, pod_id, Desired.RESTART)
+
+
+async def want(ports: Ports, caller: Principal, pod_id: str, desired: Desired) -> Pod:
+    """Start, stop or restart a pod. What it mounts may be another's by now: to run, the caller must be allowed it."""
+    if desired is not Desired.OFF:
+        pod = await pods.get(ports, caller, pod_id, PodLevel.USER)
+        async with ports.reading() as db:
+            for mount in pod.definition.mounts:
+                await _check_mount(db, caller, mount)
+    return await pods.want(ports, caller, pod_id, desired)
 
 
 async def ensure_jupyter(ports: Ports, caller: Principal) -> Pod:
@@ -115,7 +125,7 @@ async def ensure_jupyter(ports: Ports, caller: Principal) -> Pod:
     if pod.owner != caller.username:
         raise Forbidden(f"pod '{pod_id}' belongs to {pod.owner}; make one of your own from template 'jupyter'")
     if pod.desired is Desired.OFF:
-        return await pods.want(ports, caller, pod_id, Desired.ON)
+        return await want(ports, caller, pod_id, Desired.ON)
     return pod
 
 
@@ -144,9 +154,6 @@ async def _make(db: Any, caller: Principal, pod_id: str, asked: Fields, template
     for mount in definition.mounts:
         await _check_mount(db, caller, mount)
     return Made(resolved, definition)
-
-
-MOUNTED: Mapping[VolumeKind, PodKind] = {VolumeKind.VOLUME: PodKind.VOLUME, VolumeKind.SNAPSHOT: PodKind.SNAPSHOT}
 
 
 async def _check_mount(db: Any, caller: Principal, mount: PodMount) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +19,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.context import Edge, Options
 from api.schemas.apps import AppBody
+from backends.local.storage import LocalStorage
 from scheduler.model.ids import marker_for
 from scheduler.model.jobs import Attempt, Fact, Job
 from scheduler.model.pages import Filter, Op, Page
@@ -261,6 +264,7 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
     registries = Registries("registry.test")
     registries.web.elsewhere = lambda _: error(404, "NAME_UNKNOWN")
     registries.registry.push_image("hello", "0.1", Entrypoint=["hello"], Labels=HELLO_LABELS)
+    files = tempfile.TemporaryDirectory()
     ports = Ports(
         transaction=database.transaction,
         reads=database.reading,
@@ -269,6 +273,7 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
         connections=connections,
         clock=clock,
         images=personal_images(registries.access.exchange, None, (), database.reading, nothing_to_close),
+        volumes=lambda place: LocalStorage(Path(files.name) / place),
     )
     tokens = Tokens([signing_key()], clock)
     app = _application()
@@ -280,6 +285,7 @@ async def open_world(url: str, options: Options | None = None, base_url: str = B
         yield world
         await world.stop()
     await database.aclose()
+    files.cleanup()
 
 
 _hashes: list[str] = []

@@ -1,0 +1,206 @@
+"""The files of volumes and snapshots of pods: where they lie, how they are measured, made, copied and deleted.
+
+Each volume and each snapshot is a root of its own, so that no link in one leads into another.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+from backends.base import Storage
+from scheduler.model.errors import BerthError, FileMissing, FileRefused, NotFound, NothingLearnt, SpecInvalid, Stale
+from scheduler.model.pod_catalog import FilesStatus, PodKind, PodSnapshot, PodVolume
+from scheduler.model.runs import FileInfo, FileKind
+from scheduler.pod_schedules import next_at, parse_retention
+from scheduler.ports import Ports
+from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore
+from scheduler.store.pod_grants import PodGrantStore
+
+MIB = 1024 * 1024
+MAX_DEPTH = 64
+PAGE = 1_000
+
+STAMP = "%Y-%m-%dT%H-%M-%SZ"
+"""Each copy of a snapshot with a schedule lies in a directory named by its instant."""
+
+
+class TooLarge(Exception):
+    """More than the limit."""
+
+
+def place_of(one: PodVolume | PodSnapshot) -> str:
+    """Where the files lie, below the directory of all volumes."""
+    return f"{one.tenant}/{'volumes' if isinstance(one, PodVolume) else 'snapshots'}/{one.uuid}"
+
+
+@asynccontextmanager
+async def files_of(ports: Ports, one: PodVolume | PodSnapshot) -> AsyncIterator[Storage]:
+    """The files of one volume or snapshot, and nothing else. SpecInvalid where this server keeps none."""
+    async with _below(ports, place_of(one)) as storage:
+        yield storage
+
+
+async def walk(storage: Storage, path: str = "") -> AsyncIterator[tuple[str, FileInfo]]:
+    """Every file below a directory with its path relative to it; links are left out. FileRefused when too deep."""
+    pending = [("", 0)]
+    while pending:
+        folder, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise FileRefused(f"'{folder[:200]}' is more than {MAX_DEPTH} directories deep")
+        offset = 0
+        while page := await storage.list(posixpath.join(path, folder), PAGE, offset):
+            for entry in page:
+                name = posixpath.join(folder, entry.name)
+                if entry.kind is FileKind.DIRECTORY:
+                    pending.append((name, depth + 1))
+                elif entry.kind is FileKind.FILE:
+                    yield name, entry
+            offset += len(page)
+            if len(page) < PAGE:
+                break
+
+
+async def size_bytes(storage: Storage, path: str = "") -> int:
+    """What the files below a directory hold together."""
+    return sum([info.size_bytes async for _, info in walk(storage, path)])
+
+
+# -- what is to be done ------------------------------------------------------------------------------------------
+
+
+async def settle_volume(ports: Ports, volume: PodVolume) -> None:
+    """REQUESTED: make its directory; DELETING: delete its files, then the row. May be done again after a crash."""
+    if volume.status is FilesStatus.REQUESTED:
+        async with files_of(ports, volume) as storage:
+            await storage.make_directory("")
+        await _write(ports, volume, status=FilesStatus.AVAILABLE)
+    elif volume.status is FilesStatus.DELETING:
+        await _delete_tree(ports, place_of(volume))
+        async with ports.transaction() as db:
+            await PodVolumeStore(db).remove(volume)
+            await PodGrantStore(db, PodKind.VOLUME).remove_all(volume.tenant, volume.id)
+
+
+async def settle_snapshot(ports: Ports, snapshot: PodSnapshot) -> None:
+    """Take the copy that is due and drop those that are not kept; DELETING: delete all, then the row."""
+    if snapshot.status is FilesStatus.DELETING:
+        await _delete_tree(ports, place_of(snapshot))
+        async with ports.transaction() as db:
+            await PodSnapshotStore(db).remove(snapshot)
+            await PodGrantStore(db, PodKind.SNAPSHOT).remove_all(snapshot.tenant, snapshot.id)
+        return
+    now = ports.clock()
+    due_at = snapshot.next_at or snapshot.created_at
+    following = next_at(snapshot.cron, now) if snapshot.cron else None
+    try:
+        taken_bytes = await _take(ports, snapshot, due_at, now)
+    except NothingLearnt:
+        raise
+    except (BerthError, TooLarge) as error:
+        message = f"the copy of {due_at:%Y-%m-%d %H:%M} was not taken: {str(error) or 'it is larger than size_limit'}"
+        status = FilesStatus.AVAILABLE if snapshot.cron else FilesStatus.ERROR
+        await _write(ports, snapshot, status=status, message=message[:2000], next_at=following)
+        return
+    await _write(ports, snapshot, status=FilesStatus.AVAILABLE, message="", size_bytes=taken_bytes, next_at=following)
+
+
+async def measure(ports: Ports, volume: PodVolume) -> None:
+    """Note how much a volume holds, and whether that is more than it should."""
+    async with files_of(ports, volume) as storage:
+        held_bytes = await size_bytes(storage)
+    full = held_bytes > volume.size_limit_mib * MIB
+    message = f"it holds more than its size_limit of {volume.size_limit_mib} MB" if full else ""
+    if (held_bytes, message) != (volume.size_bytes, volume.message):
+        await _write(ports, volume, size_bytes=held_bytes, message=message)
+
+
+async def _take(ports: Ports, snapshot: PodSnapshot, due_at: datetime, now: datetime) -> int:
+    """Copy what is due, seen under its name only when complete, then drop what is not kept; bytes of all copies."""
+    async with ports.reading() as db:
+        volume = await PodVolumeStore(db).get(snapshot.tenant, snapshot.source_volume_id)
+    limit_bytes = snapshot.size_limit_mib * MIB
+    name = due_at.astimezone(UTC).strftime(STAMP) if snapshot.cron else "copy"
+    async with files_of(ports, volume) as source, files_of(ports, snapshot) as target:
+        await target.make_directory("")
+        for unfinished in [entry for entry in await target.list("", PAGE) if entry.name.startswith(".")]:
+            await target.delete(unfinished.name)
+        kept = await _kept(target, snapshot, now)
+        if name not in kept:
+            held_bytes = sum([await size_bytes(target, each) for each in kept])
+            fresh = f".{name}"
+            into = posixpath.join(fresh, snapshot.destination_path)
+            await target.make_directory(into)
+            try:
+                await _copy(source, snapshot.source_path, target, into, limit_bytes - held_bytes)
+                await target.move(fresh, name)
+            except (BerthError, TooLarge):
+                await target.delete(fresh)
+                raise
+        await _kept(target, snapshot, now)
+        return await size_bytes(target)
+
+
+async def _kept(target: Storage, snapshot: PodSnapshot, now: datetime) -> list[str]:
+    """The copies that stay; the others are deleted."""
+    names = [entry.name for entry in await target.list("", PAGE) if entry.kind is FileKind.DIRECTORY]
+    if not snapshot.cron:
+        return names
+    taken = {datetime.strptime(name, STAMP).replace(tzinfo=UTC): name for name in names}
+    for at in parse_retention(snapshot.retention_policy).dropped(list(taken), now):
+        await target.delete(taken.pop(at))
+    return list(taken.values())
+
+
+async def _copy(source: Storage, path: str, target: Storage, into: str, most_bytes: int) -> None:
+    info = await source.stat(path)
+    if info.kind is FileKind.FILE:
+        if info.size_bytes > most_bytes:
+            raise TooLarge
+        await target.write(posixpath.join(into, info.name), limited(source.read(path), most_bytes))
+        return
+    async for name, _ in walk(source, path):
+        pieces = limited(source.read(posixpath.join(path, name)), most_bytes)
+        most_bytes -= await target.write(posixpath.join(into, name), pieces)
+
+
+async def limited(pieces: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:
+    """The same pieces; TooLarge as soon as they are more."""
+    async for piece in pieces:
+        most_bytes -= len(piece)
+        if most_bytes < 0:
+            raise TooLarge
+        yield piece
+
+
+# -- below -------------------------------------------------------------------------------------------------------
+
+
+async def _write(ports: Ports, one: PodVolume | PodSnapshot, **changes: object) -> None:
+    """Stale is fine: somebody else wrote, and what is to be done then is looked at again."""
+    with suppress(Stale, NotFound):
+        async with ports.transaction() as db:
+            if isinstance(one, PodVolume):
+                await PodVolumeStore(db).change(one, ports.clock(), **changes)
+            else:
+                await PodSnapshotStore(db).change(one, ports.clock(), **changes)
+
+
+async def _delete_tree(ports: Ports, place: str) -> None:
+    folder, _, name = place.rpartition("/")
+    async with _below(ports, folder) as storage:
+        with suppress(FileMissing):
+            await storage.delete(name)
+
+
+@asynccontextmanager
+async def _below(ports: Ports, place: str) -> AsyncIterator[Storage]:
+    if ports.volumes is None:
+        raise SpecInvalid.of("volume", "is not possible: this server keeps no files of pods", "ask the operator")
+    storage = ports.volumes(place)
+    try:
+        yield storage
+    finally:
+        await storage.aclose()
