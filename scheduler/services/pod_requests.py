@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scheduler.model.errors import Forbidden, NotFound, SpecInvalid
 from scheduler.model.pod_catalog import PodLevel, TemplateTag
 from scheduler.model.pod_names import domain_of
-from scheduler.model.pods import Desired, Pod, PodDefinition, PodMount, PodRequest, VolumeKind
+from scheduler.model.pods import Desired, OpenNet, Pod, PodDefinition, PodMount, PodRequest, VolumeKind
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
+from scheduler.security.authorize import demand_admin
 from scheduler.services import pod_grants, pod_images, pod_templates, pods
 from scheduler.services.idempotency import Repeatable
 from scheduler.services.pod_definitions import defined
@@ -144,6 +146,14 @@ async def domain(ports: Ports, caller: Principal, pods_domain: str) -> str:
     """The domain below which the pods of the caller's tenant have their names."""
     async with ports.reading() as db:
         return domain_of(await TenantStore(db).get(caller.tenant), pods_domain)
+
+
+async def open_nets(ports: Ports, caller: Principal) -> Sequence[OpenNet]:
+    """Every net of the caller's tenant that has a name outside. Forbidden to all but admins."""
+    demand_admin(caller, "see where all pods are")
+    async with ports.reading() as db:
+        found = await PodStore(db).open_nets(ports.clock())
+    return [each for each in found if each.tenant == caller.tenant]
 
 
 async def _make(db: Any, caller: Principal, pod_id: str, asked: Fields, template: str) -> Made:

@@ -1,4 +1,4 @@
-"""docs/api.md: every example is sent, and what it shows of the answer is there."""
+"""docs/api.md and docs/pods.md: every example is sent, and what it shows of the answer is there."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.api.world import World
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
+DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = re.compile(r"```http\n(?P<request>.*?)```\s*```json\n(?P<answer>.*?)```", re.DOTALL)
 
 
@@ -29,8 +31,10 @@ def filled(text: str, names: dict[str, str]) -> str:
     return re.sub(r"\$([A-Z]+)\b", lambda match: names.get(match[1], match[0]), text)
 
 
-async def test_every_example_does_what_it_shows(world: World):
-    examples = list(EXAMPLE.finditer(DOCUMENT.read_text()))
+@pytest.mark.parametrize("document", ["api.md", "pods.md"])
+async def test_every_example_does_what_it_shows(world: World, document: str):
+    text = (DOCS / document).read_text()
+    examples = list(EXAMPLE.finditer(text))
     finished = (await world.submit())["uuid"]
     await world.finish(finished, b"hello\n")
     names = {"FINISHED": finished}
@@ -50,4 +54,4 @@ async def test_every_example_does_what_it_shows(world: World):
         shown = json.loads(filled(example["answer"], names))
         wrong += [f"{first}: {difference}" for difference in differences(shown, answer)]
     assert not wrong, "\n".join(wrong)
-    assert len(examples) == DOCUMENT.read_text().count("```http"), "an example shows no answer"
+    assert len(examples) == text.count("```http"), "an example shows no answer"

@@ -305,6 +305,18 @@ async def test_the_last_admin_cannot_be_removed(world: World):
     assert (wrong.status_code, "use one of READ, USER, ADMIN" in wrong.text) == (400, True)
 
 
+async def test_a_proxy_is_told_the_names_of_pods_by_admins_alone(world: World):
+    await world.post(PODS, NEO4J)
+    assert (await world.call("GET", "/v3/traefik-config")).status_code == 403
+    told = await world.get("/v3/traefik-config", user="admin")
+    shown = {"tls": True, "status": "REQUESTED", "answers": False}
+    assert told["tcp"]["routers"] == {"docpod.pods.localhost": {"rule": "HostSNI(`docpod.pods.localhost`)", **shown}}
+    assert list(told["http"]["routers"]) == ["docpod-browser.pods.localhost"]
+    page = await world.get("/v3/error-handler/503", user=None)
+    assert (page["status"], "try again" in page["message"]) == (503, True)
+    assert (await world.call("GET", "/v3/error-handler/200", user=None)).status_code == 400
+
+
 async def test_nobody_without_a_token_sees_anything(world: World):
     for path in ("", "/docpod", "/templates", "/images", "/jupyter/ensure"):
         assert (await world.call("GET", PODS + path, user=None)).status_code == 401
