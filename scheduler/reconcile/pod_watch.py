@@ -54,6 +54,12 @@ TAIL_LIMIT = timedelta(minutes=2)
 
 LOGINS_AT_ONCE = 64
 
+MOST_TOGETHER = 200
+"""Most instances written in one transaction: it shall stay short."""
+
+News = tuple[PodInstance, Mapping[str, Any]]
+"""An instance as it was known, and what is so of it now."""
+
 
 @dataclass
 class Outlook:
@@ -143,37 +149,21 @@ class PodWatch:
         now = self._ports.clock()
         outlook.unreachable_since = None
         outlook.ask_at = now + timedelta(seconds=_interval_s(group, (now - began_at).total_seconds()))
+        news: list[News] = []
         for one in group:
             if one.remote_id is None:
                 continue
             seen = answers.get(one.remote_id)
+            if seen is not None and seen.state is not RemoteState.ENDED:
+                outlook.missed.pop(one.marker, None)
+                news.append((one, _seen_now(one, seen, looks.get(one.remote_id), now)))
+                continue
             with _unless_stale(one):
                 if seen is None:
                     await self._missing(target, one, outlook)
                 else:
-                    outlook.missed.pop(one.marker, None)
-                    await self._learn(target, one, seen, looks.get(one.remote_id))
-
-    async def _learn(self, target: Target, one: PodInstance, seen: Observation, look: PodSeen | None) -> None:
-        at = self._ports.clock()
-        if seen.state is RemoteState.ENDED:
-            await self._ended(target, one, seen, look)
-            return
-        changes: dict[str, Any] = {}
-        if one.missing_since is not None:
-            changes["missing_since"] = None
-        state = I.RUNNING if seen.state is RemoteState.RUNNING else I.QUEUED
-        if state is not one.state:
-            changes |= {"state": state, "answered_at": None}
-        if state is I.RUNNING and (state is not one.state or one.started_at is None):
-            started_at = seen.started_at or at
-            walltime = timedelta(seconds=one.run.resources.walltime_s)
-            changes |= {"started_at": started_at, "go_on_until": started_at + walltime, "message": ""}
-        if state is I.QUEUED:
-            changes |= {"message": queued_words(one, seen, look), "started_at": None, "go_on_until": None}
-        if look is not None:
-            changes["seen"] = seen_of(look)
-        await self._write(one, changes)
+                    await self._ended(target, one, seen, looks.get(one.remote_id))
+        await self._write_all(news)
 
     async def _ended(self, target: Target, one: PodInstance, seen: Observation, look: PodSeen | None) -> None:
         """It is over; the end of what it wrote is kept first, as long as there is hope for it."""
@@ -234,9 +224,8 @@ class PodWatch:
             return
         outlook.unreachable_since = self._ports.clock()
         log.warning("nothing learnt of pods", instances=len(group), why=why)
-        for one in group:
-            with _unless_stale(one):
-                await self._write(one, {"message": unreachable_words(one, outlook.unreachable_since, why)})
+        words = {one.marker: unreachable_words(one, outlook.unreachable_since, why) for one in group}
+        await self._write_all([(one, {"message": words[one.marker]}) for one in group])
 
     # -- whether ports answer ----------------------------------------------------------------------------------------
 
@@ -253,8 +242,7 @@ class PodWatch:
         news = {one.pod_uuid for one, verdict in pairs if verdict.answers and not self._answering.get(one.marker)}
         for one, verdict in pairs:
             self._answering[one.marker] = verdict.answers or self._answering.get(one.marker, False)
-            with _unless_stale(one):
-                await self._write(one, _news_of(one, verdict))
+        await self._write_all([(one, _news_of(verdict)) for one, verdict in pairs])
         await self._tell(news)
 
     async def _note_answers(self, answering: Sequence[PodInstance], at: datetime) -> None:
@@ -294,7 +282,7 @@ class PodWatch:
 
     async def _write(self, one: PodInstance, changes: Mapping[str, Any], text: str = "") -> None:
         """Write what differs, and tell who decides about the pod."""
-        news = {name: value for name, value in changes.items() if getattr(one, name) != value}
+        news = _differing(one, changes)
         if not news:
             return
         at = self._ports.clock()
@@ -306,6 +294,21 @@ class PodWatch:
             await store.look_at([one.pod_uuid], at)
         self._known[one.marker] = newer
         self._ports.wake()
+
+    async def _write_all(self, told: Sequence[News]) -> None:
+        """The same of many instances, in few transactions; one that someone else changed is left as it is."""
+        differing = [(one, news) for one, changes in told if (news := _differing(one, changes))]
+        for start in range(0, len(differing), MOST_TOGETHER):
+            written: list[PodInstance] = []
+            async with self._ports.transaction() as db:
+                store = PodStore(db)
+                for one, news in differing[start : start + MOST_TOGETHER]:
+                    with _unless_stale(one):
+                        written.append(await store.write(one, **news))
+                await store.look_at({one.pod_uuid for one in written}, self._ports.clock())
+            self._known |= {one.marker: one for one in written}
+        if differing:
+            self._ports.wake()
 
     async def _tell(self, pod_uuids: set[str]) -> None:
         if not pod_uuids:
@@ -324,7 +327,28 @@ def _unless_stale(one: PodInstance) -> Iterator[None]:
         log.info("someone else changed the instance", marker=one.marker, why=str(stale))
 
 
-def _news_of(one: PodInstance, verdict: Verdict) -> Mapping[str, Any]:
+def _differing(one: PodInstance, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in changes.items() if getattr(one, name) != value}
+
+
+def _seen_now(one: PodInstance, seen: Observation, look: PodSeen | None, at: datetime) -> Mapping[str, Any]:
+    """What an instance that has not ended is now, as its place says."""
+    changes: dict[str, Any] = {"missing_since": None}
+    state = I.RUNNING if seen.state is RemoteState.RUNNING else I.QUEUED
+    if state is not one.state:
+        changes |= {"state": state, "answered_at": None}
+    if state is I.RUNNING and (state is not one.state or one.started_at is None):
+        started_at = seen.started_at or at
+        walltime = timedelta(seconds=one.run.resources.walltime_s)
+        changes |= {"started_at": started_at, "go_on_until": started_at + walltime, "message": ""}
+    if state is I.QUEUED:
+        changes |= {"message": queued_words(one, seen, look), "started_at": None, "go_on_until": None}
+    if look is not None:
+        changes["seen"] = seen_of(look)
+    return changes
+
+
+def _news_of(verdict: Verdict) -> Mapping[str, Any]:
     """What a try tells of an instance: one whose port is closed has not answered, however lately it did."""
     if verdict.answers:
         return {"message": ""}

@@ -91,6 +91,11 @@ class PodWorld(World):
         async with self.database.reading() as db:
             return await PodStore(db).open_nets(self.now)
 
+    async def process_has_work(self) -> bool:
+        """Whether something is due for any pod."""
+        async with self.database.reading() as db:
+            return await PodStore(db).is_any_due(self.now)
+
     async def tick(self, ticks: int = 1, step_s: float = 2.0) -> None:
         for _ in range(ticks):
             await self.process.tick()
