@@ -217,7 +217,8 @@ class SystemConnections:
     def _backend(self, opened: Opened, login: LoginKey, job_type: JobType) -> Backend:
         system = opened.system
         if system.backend is BackendKind.K8S:
-            return _kubernetes_backend(opened)
+            # What watches the cluster serves runs of both types.
+            return next(iter(opened.backends.values()), None) or _kubernetes_backend(opened)
         if opened.connection is None or opened.credential is None:
             state_dir = self._state_dir / "local" / system.tenant / system.id
             return LocalBackend(
@@ -250,6 +251,14 @@ def _kubernetes_backend(opened: Opened) -> Backend:
     return KubernetesBackend(opened.system, Api(access, site.namespace))
 
 
+def _kubernetes_pod_host(opened: Opened) -> PodHost:
+    with _kubernetes_extra():
+        from backends.k8s.api import Api
+        from backends.k8s.pods import KubernetesPodHost
+    site, access = _kubernetes_site(opened)
+    return KubernetesPodHost(Api(access, site.namespace), access)
+
+
 def _kubernetes_site(opened: Opened) -> tuple[Site, Access]:
     if opened.credential is None:
         raise NotAuthorised(f"there is no credential for system '{opened.system.id}'; register one")
@@ -277,6 +286,8 @@ def _pod_host(opened: Opened) -> PodHost:
     system = opened.system
     if not system.keeps_pods:
         raise BackendUnavailable(f"system '{system.id}' keeps no pods; notes.berth.pods of the system allows them")
+    if system.backend is BackendKind.K8S:
+        return _kubernetes_pod_host(opened)
     if opened.connection is None or opened.credential is None:
         return LocalPodHost(system)
     if system.backend is BackendKind.SLURM:

@@ -40,6 +40,9 @@ REVIEWS = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAcces
 
 _PATHS = {JOBS: "/apis/batch/v1/namespaces/{}/jobs", PODS: "/api/v1/namespaces/{}/pods"}
 _GONE = 410
+_NO_LOG = ("waiting to start", "is terminated", "not available")
+_LOST_LOG = b"unable to retrieve container logs for "
+"""How a node says that there is nothing to read, not yet or no more; the last in place of the log itself."""
 
 
 class Refused(Exception):
@@ -155,15 +158,15 @@ class Api:
                     yield parse_event(line)
 
     async def log(self, pod: str, container: str, limit_bytes: int) -> bytes:
-        """The first bytes of what a container wrote, both of its streams together; empty while it has not started."""
+        """The first bytes of what a container wrote, both of its streams together; empty where the node has none."""
         params = {"container": container, "limitBytes": str(limit_bytes)}
         try:
             with _errors():
                 answer = await self._http.get(f"{self._path(PODS)}/{pod}/log", params=params)
                 _raise_for(answer)
-                return answer.content
+                return b"" if answer.content.startswith(_LOST_LOG) else answer.content
         except Refused as refused:
-            if refused.code == httpx2.codes.BAD_REQUEST and "waiting to start" in str(refused):
+            if refused.code == httpx2.codes.BAD_REQUEST and any(word in str(refused) for word in _NO_LOG):
                 return b""
             _raise_unless_missing(refused)
             return b""

@@ -46,6 +46,9 @@ CALLS_AT_ONCE = 8
 SINGLE_GETS = 20
 """Up to so many Jobs that the watch does not show are asked for one by one; for more, all are listed."""
 
+COUNTED = frozenset({"Pending", "Running", "Unknown"})
+"""Phases of a pod that still takes room on its node for the cluster's scheduler; the log of others may be read."""
+
 SETTLE_S, SETTLE_PAUSE_S = 10.0, 0.1
 """How long the cluster's controller may take to stop making pods of a Job, and how often it is looked at."""
 
@@ -138,7 +141,7 @@ class KubernetesBackend:
             return seen
         try:
             if "deletionTimestamp" in job["metadata"]:
-                await self._let_go(pods)
+                await self._let_go([pod for pod in pods if pod.get("status", {}).get("phase") in COUNTED])
             await self._note_told(job)
         except (NothingLearnt, Refused) as error:
             log.warning("the end of %s is not told yet: %s", marker, error)
@@ -181,7 +184,9 @@ class KubernetesBackend:
     async def _submit_one(self, intent: SubmitIntent) -> RemoteId | SubmitError:
         marker = checked_marker(intent.marker)
         try:
-            job = objects.job(marker, intent.run, self._site, self._system.root_dir)
+            low_ports = any(port < objects.FIRST_FREE_PORT for port in intent.run.ports)
+            opens_low = low_ports and (await self._server())[1] >= objects.LOW_PORTS_SINCE
+            job = objects.job(marker, intent.run, self._site, self._system.root_dir, opens_low_ports=opens_low)
             environment = objects.environment(marker, intent.run)
             await self._demand_known(intent, job)
         except SpecInvalid as error:

@@ -40,8 +40,15 @@ MULTI_NODE_SINCE, ARRAYS_SINCE = (1, 22), (1, 29)
 """Versions that number the pods of a Job; and that end a task that failed without the others, nor try it again."""
 
 
-def job(marker: Marker, run: RunSpec, site: Site, root_dir: str) -> Object:
-    """The Job of a run. SpecInvalid, naming the field, for what Kubernetes cannot be asked for."""
+LOW_PORTS_SINCE, FIRST_FREE_PORT = (1, 22), 1024
+"""Nodes that let a user listen on ports below the first that is free to all, where a pod asks for that."""
+
+
+def job(marker: Marker, run: RunSpec, site: Site, root_dir: str, *, opens_low_ports: bool = False) -> Object:
+    """The Job of a run. SpecInvalid, naming the field, for what Kubernetes cannot be asked for.
+
+    opens_low_ports: the pod asks that its user may listen below 1024, which nodes before LOW_PORTS_SINCE refuse.
+    """
     _check(run)
     nodes, tasks = run.resources.nodes, len(run.array.indices) if run.array else 0
     count = tasks or nodes
@@ -57,6 +64,9 @@ def job(marker: Marker, run: RunSpec, site: Site, root_dir: str) -> Object:
     if tasks:
         del spec["backoffLimit"]
         spec |= {"backoffLimitPerIndex": 0, "maxFailedIndexes": tasks}
+    if opens_low_ports:
+        free = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
+        spec["template"]["spec"]["securityContext"]["sysctls"] = [free]
     about = _about(marker, kept=True)
     out = posixpath.join(run.output_dir, run.stdout)
     about["annotations"] = {STDOUT: out, STDERR: posixpath.join(run.output_dir, run.stderr)}

@@ -130,6 +130,12 @@ def test_several_nodes_are_as_many_pods_apart():
     assert objects.needed_version(replace(RUN, resources=asked))[0] == objects.MULTI_NODE_SINCE
 
 
+def test_low_ports_are_opened_to_a_user_where_nodes_let_pods_ask_for_it():
+    asked = objects.job(MARKER, replace(RUN, ports=(80,)), SITE, "/work", opens_low_ports=True)
+    assert asked["spec"]["template"]["spec"]["securityContext"]["sysctls"][0]["value"] == "0"
+    assert "sysctls" not in pod(ports=(80,))["securityContext"]
+
+
 def test_where_a_queue_admits_jobs_they_begin_suspended():
     made = job(Site(queue="lab"))
     assert made["spec"]["suspend"] is True

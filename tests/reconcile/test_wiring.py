@@ -132,3 +132,20 @@ async def test_hosts_outside_the_allow_list_are_not_talked_to(connections: Syste
         await connections.probe(ProbeAsk(host="127.0.0.1", credential=CREDENTIAL))
     with pytest.raises(CredentialRefused, match="BERTH_PROBE_ALLOW"):
         await connections.verify(replace(CLUSTER, host="127.0.0.1"), CREDENTIAL)
+
+
+async def test_a_kubernetes_has_one_backend_for_all_runs_and_no_files(connections: SystemConnections, world: World):
+    notes = {"berth": {"backend": "k8s", "pods": True, "k8s": {"namespace": "lab"}}}
+    system = replace(CLUSTER, id="kube", uuid="kube", host="192.0.2.7", notes=notes)
+    login = system.login_of("ann")
+    async with world.database.transaction() as db:
+        await SystemStore(db).add(system)
+    with pytest.raises(NotAuthorised, match="register one"):
+        await connections.backend(login, JobType.BATCH)
+    await stored(world, replace(CREDENTIAL, system_id="kube", user=login.owner, password="token"))
+    backend = await connections.backend(login, JobType.BATCH)
+    assert backend.capabilities.pods
+    assert await connections.backend(login, JobType.FORK) is backend
+    assert await connections.pod_host(login) is await connections.pod_host(login)
+    with pytest.raises(BackendUnavailable, match="files"):
+        await connections.storage(login)

@@ -1,0 +1,258 @@
+"""Pods on Kubernetes: their ports, and commands inside them, through the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from backends.base import REMOTE_OUTPUT_BYTES, Channel
+from backends.k8s.api import JOBS, PODS, Api, Object, Refused
+from backends.k8s.objects import MAIN, MANAGED, MARKER, is_void
+from backends.k8s.site import Access
+from backends.k8s.spdy import Session, Stream
+from backends.k8s.states import WAITING, has_begun, pod_is_over, pod_waits_for
+from scheduler.model.errors import BackendUnavailable, PortClosed, UnexpectedReply
+from scheduler.model.ids import Marker, RemoteId, checked_marker
+from scheduler.model.pods import Executed, PodSeen
+
+EXEC, PORTS = "v4.channel.k8s.io", "portforward.k8s.io"
+
+QUIET_S = 0.25
+"""A port that nobody listens to is refused on the node at once; silence for so long after it means that one does."""
+
+PROVEN_S = 10.0
+"""How long a port that proved open is taken for open without another wait, while no connection says otherwise."""
+
+TIMED_OUT, NOT_THERE = 124, 127
+"""Exit codes in place of one that a command does not have, as shells give them."""
+
+
+class KubernetesPodHost:
+    """One namespace of one cluster as one login."""
+
+    def __init__(self, api: Api, access: Access, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._api, self._access, self._monotonic = api, access, monotonic
+        self._proven: dict[tuple[RemoteId, int], float] = {}
+
+    async def look(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, PodSeen]:
+        """One list for all. A run whose pod was not made yet is seen as such."""
+        if not ids:
+            return {}
+        jobs, pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
+        there = {str(job["metadata"]["uid"]): job for job in jobs.items if not is_void(job)}
+        found = {}
+        for remote_id, marker in ids.items():
+            job = there.get(remote_id)
+            if job is not None and job["metadata"]["name"] == marker:
+                found[remote_id] = seen_of(_newest(pods.items, remote_id))
+        return found
+
+    async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
+        """Through the API server to the pod's own loopback. PortClosed also while the pod does not run."""
+        name = await self._running(remote_id, marker)
+        if name is None:
+            raise PortClosed(f"{marker} does not run")
+        channel = await self._forward(remote_id, marker, name, port)
+        if self._monotonic() - self._proven.get((remote_id, port), -PROVEN_S) < PROVEN_S:
+            return channel
+        try:
+            await channel.prove()
+        except BaseException:
+            await channel.aclose()
+            raise
+        return channel
+
+    async def execute(
+        self, remote_id: RemoteId, marker: Marker, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float
+    ) -> Executed:
+        """In the container of the run. One that takes too long ends with 124 and what it wrote until then.
+
+        Kubernetes has no way to end a command: its standard input and outputs are closed, and it may go on.
+        """
+        name = await self._running(remote_id, marker)
+        if name is None:
+            raise BackendUnavailable(f"{marker} does not run")
+        query = [("container", MAIN), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+        session = await self._session(name, "exec", [*query, *(("command", word) for word in argv)], EXEC)
+        try:
+            return await _executed(session, stdin, timeout_s)
+        except ConnectionError as error:
+            raise BackendUnavailable(f"the command was cut off: {error}") from None
+        finally:
+            await session.aclose()
+
+    async def aclose(self) -> None:
+        await self._api.aclose()
+
+    # -- pieces ------------------------------------------------------------------------------------------------------
+
+    async def _running(self, remote_id: RemoteId, marker: Marker) -> str | None:
+        """The name of the pod of this run that runs now."""
+        try:
+            listed = await self._api.list(PODS, {MARKER: checked_marker(marker)})
+        except Refused as refused:
+            raise BackendUnavailable(str(refused)) from None
+        pod = _newest(listed.items, remote_id)
+        leaves = pod is not None and "deletionTimestamp" in pod["metadata"]
+        if pod is None or leaves or pod_is_over(pod) or not has_begun(pod):
+            return None
+        return str(pod["metadata"]["name"])
+
+    async def _session(self, pod: str, verb: str, query: Sequence[tuple[str, str]], protocol: str) -> Session:
+        path = f"/api/v1/namespaces/{self._api.namespace}/pods/{pod}/{verb}"
+        try:
+            return await Session.open(self._access, path, query, protocol)
+        except Refused as refused:
+            raise BackendUnavailable(f"the API server refuses: {refused}") from None
+
+    async def _forward(self, remote_id: RemoteId, marker: Marker, pod: str, port: int) -> ForwardedPort:
+        session = await self._session(pod, "portforward", (), PORTS)
+        key = (remote_id, port)
+
+        def told(is_open: bool) -> None:
+            if is_open:
+                self._proven[key] = self._monotonic()
+            else:
+                self._proven.pop(key, None)
+
+        try:
+            headers = {"port": str(port), "requestid": "0"}
+            errors = await session.stream({**headers, "streamtype": "error"})
+            await errors.end()
+            data = await session.stream({**headers, "streamtype": "data"})
+            return ForwardedPort(session, data, errors, f"{marker} port {port}", told)
+        except ConnectionError as error:
+            await session.aclose()
+            raise BackendUnavailable(f"the node does not take the connection: {error}") from None
+        except BaseException:
+            await session.aclose()
+            raise
+
+
+class ForwardedPort:
+    """A ``Channel`` to a port of a pod. What the node says against it comes on a stream of its own."""
+
+    def __init__(self, session: Session, data: Stream, errors: Stream, name: str, told: Callable[[bool], None]) -> None:
+        self._session, self._data, self._name, self._told = session, data, name, told
+        self._complaint, self._came = "", False
+        self._listening = asyncio.create_task(self._listen(errors))
+
+    async def prove(self) -> None:
+        """Return when somebody took the connection. PortClosed when nobody did.
+
+        The node says so when nobody does, and nothing when somebody does. So what counts is that it has heard of the
+        connection, and then says nothing for a moment; or that bytes come.
+        """
+        try:
+            await self._session.ping()
+            heard = asyncio.create_task(self._data.wait())
+            await asyncio.wait({heard, self._listening}, timeout=QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+            if heard.done():
+                await asyncio.wait({self._listening}, timeout=QUIET_S / 5)  # a refusal also ends the data
+            heard.cancel()
+        except ConnectionError as error:
+            raise BackendUnavailable(str(error)) from None
+        if self._complaint:
+            raise PortClosed(f"{self._name}: {self._complaint}")
+        self._told(True)
+
+    async def read(self, most_bytes: int) -> bytes:
+        """Some bytes; empty at the end."""
+        some = await self._data.read(most_bytes)
+        if not some and not self._came:  # a refusal may still be on its way
+            await asyncio.wait({self._listening}, timeout=QUIET_S)
+            if self._complaint:
+                raise ConnectionRefusedError(self._complaint)
+        self._came = self._came or bool(some)
+        return some
+
+    async def write(self, data: bytes) -> None:
+        await self._data.write(data)
+
+    async def end(self) -> None:
+        await self._data.end()
+
+    async def aclose(self) -> None:
+        self._listening.cancel()
+        await self._session.aclose()
+
+    async def _listen(self, errors: Stream) -> None:
+        with contextlib.suppress(ConnectionError, UnexpectedReply):
+            text = await errors.read_all(64 * 1024)
+            if text:
+                self._complaint = text.decode("utf-8", "replace")
+                self._told(False)
+                return
+        await asyncio.Event().wait()  # nothing is said against it
+
+
+def seen_of(pod: Object | None) -> PodSeen:
+    """What can be said of a run's pod; None: it was not made yet."""
+    if pod is None:
+        return PodSeen(phase="Pending", waits_for="the cluster has not made its pod yet")
+    status = pod.get("status", {})
+    reason, words = pod_waits_for(pod)
+    known = WAITING.get(reason)
+    clause = known.words if known else ""
+    containers = status.get("containerStatuses", [])
+    return PodSeen(
+        phase=str(status.get("phase", "Pending")),
+        reason=reason or str(status.get("reason", "")),
+        waits_for=f"{clause}: {words}" if clause and words else clause or words,
+        is_ready=bool(containers) and all(each.get("ready") for each in containers),
+        restarts=sum(int(each.get("restartCount", 0)) for each in containers),
+        node=str(pod["spec"].get("nodeName", "")),
+        details={"name": pod["metadata"]["name"], "containers": containers},
+    )
+
+
+def exit_code_of(status: bytes) -> tuple[int, str]:
+    """The exit code that the node tells at the end of a command, and its words where the command did not begin."""
+    try:
+        said = json.loads(status)
+        if said["status"] == "Success":
+            return 0, ""
+        if said.get("reason") == "NonZeroExitCode":
+            causes = said["details"]["causes"]
+            return next(int(cause["message"]) for cause in causes if cause["reason"] == "ExitCode"), ""
+        return NOT_THERE, str(said["message"])
+    except (ValueError, KeyError, TypeError, StopIteration):
+        raise UnexpectedReply("the end of a command was not understood", status.decode("latin-1")) from None
+
+
+async def _executed(session: Session, stdin: bytes, timeout_s: float) -> Executed:
+    streams = {name: await session.stream({"streamtype": name}) for name in ("error", "stdin", "stdout", "stderr")}
+    heard: dict[str, bytearray] = {name: bytearray() for name in ("error", "stdout", "stderr")}
+
+    async def give() -> None:
+        with contextlib.suppress(ConnectionError):  # a command need not read all
+            await streams["stdin"].write(stdin)
+            await streams["stdin"].end()
+
+    async def take(name: str) -> None:
+        with contextlib.suppress(ConnectionError):  # the node resets streams at the end; what counts is its last word
+            await take_all(name)
+
+    async def take_all(name: str) -> None:
+        while piece := await streams[name].read(64 * 1024):
+            heard[name] += piece
+            if len(heard[name]) > REMOTE_OUTPUT_BYTES:
+                raise UnexpectedReply(f"a command wrote more than {REMOTE_OUTPUT_BYTES} bytes")
+
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.gather(give(), *(take(name) for name in heard))
+    except TimeoutError:
+        return Executed(exit_code=TIMED_OUT, stdout=bytes(heard["stdout"]), stderr=bytes(heard["stderr"]))
+    if not heard["error"]:
+        raise ConnectionResetError("the node did not say how it ended")
+    code, words = exit_code_of(bytes(heard["error"]))
+    return Executed(exit_code=code, stdout=bytes(heard["stdout"]), stderr=bytes(heard["stderr"]) + words.encode())
+
+
+def _newest(pods: Sequence[Object], remote_id: RemoteId) -> Object | None:
+    own = [pod for pod in pods if any(each["uid"] == remote_id for each in pod["metadata"].get("ownerReferences", []))]
+    return max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)

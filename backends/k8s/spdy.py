@@ -1,0 +1,274 @@
+"""Streams to a container over one upgraded connection: SPDY/3.1 as far as Kubernetes speaks it.
+
+The API server hands such a connection on to the node, for a command (exec) or for ports (portforward). Of the two
+protocols that it knows, this is the one in which one side can end what it sends and go on reading. A stream is opened
+by SYN_STREAM with a few headers; bytes travel in data frames, and a flag on the last one ends that direction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Self
+from urllib.parse import urlencode, urlsplit
+
+from backends.k8s.api import error_of
+from backends.k8s.site import Access
+from scheduler.model.errors import BackendUnavailable, UnexpectedReply
+
+VERSION = 3
+SYN_STREAM, SYN_REPLY, RST_STREAM, PING, GOAWAY = 1, 2, 3, 6, 7
+FIN = 0x01
+
+CONNECT_S = 15.0
+FRAME_BYTES = 32 * 1024
+"""Most bytes in a data frame of ours; what the other side sends may be longer."""
+BUFFER_BYTES = 256 * 1024
+"""So much that nobody has read yet of one stream, and nothing more is read from the connection."""
+_LONGEST_FRAME = 16 * 1024 * 1024
+_LONGEST_HEAD = 64 * 1024
+
+
+# -- frames: pure ------------------------------------------------------------------------------------------------------
+
+
+def control(kind: int, payload: bytes, flags: int = 0) -> bytes:
+    """A control frame."""
+    return (0x8000 | VERSION).to_bytes(2) + kind.to_bytes(2) + bytes([flags]) + len(payload).to_bytes(3) + payload
+
+
+def data(stream_id: int, content: bytes, flags: int = 0) -> bytes:
+    """A data frame."""
+    return stream_id.to_bytes(4) + bytes([flags]) + len(content).to_bytes(3) + content
+
+
+class HeaderWriter:
+    """Header blocks of one connection: all of them are one zlib stream. No dictionary is used, which readers allow."""
+
+    def __init__(self) -> None:
+        self._deflate = zlib.compressobj()
+
+    def block(self, headers: Mapping[str, str]) -> bytes:
+        """The next block."""
+        plain = len(headers).to_bytes(4)
+        for word in (word.encode() for pair in headers.items() for word in pair):
+            plain += len(word).to_bytes(4) + word
+        return self._deflate.compress(plain) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+
+
+def upgrade_request(access: Access, path: str, query: Sequence[tuple[str, str]], protocol: str) -> bytes:
+    """What asks an API server for such a connection."""
+    target = path + (f"?{urlencode(query)}" if query else "")
+    lines = (
+        f"POST {target} HTTP/1.1",
+        f"Host: {urlsplit(access.server).netloc}",
+        f"Authorization: Bearer {access.token}",
+        "Connection: Upgrade",
+        "Upgrade: SPDY/3.1",
+        f"X-Stream-Protocol-Version: {protocol}",
+        "Content-Length: 0",
+    )
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
+
+
+# -- the connection ----------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """One stream of a session. What it meets raises ConnectionError."""
+
+    def __init__(self, session: Session, number: int) -> None:
+        self.number = number
+        self._session, self._held, self._changed = session, bytearray(), asyncio.Event()
+        self._drained = asyncio.Event()
+        self._ended, self._failure = False, ""
+        self.replied = asyncio.Event()
+
+    async def read(self, most_bytes: int) -> bytes:
+        """Some bytes; empty at the end."""
+        while not self._held and not self._ended:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._held:
+            some = bytes(self._held[:most_bytes])
+            del self._held[:most_bytes]
+            self._drained.set()
+            return some
+        if self._failure:
+            raise ConnectionResetError(self._failure)
+        return b""
+
+    async def read_all(self, most_bytes: int) -> bytes:
+        """Everything until the end. UnexpectedReply when that is more than so much."""
+        said = bytearray()
+        while piece := await self.read(FRAME_BYTES):
+            said += piece
+            if len(said) > most_bytes:
+                raise UnexpectedReply(f"a stream held more than {most_bytes} bytes")
+        return bytes(said)
+
+    async def wait(self) -> None:
+        """Return when something came, or the end."""
+        while not self._held and not self._ended:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def write(self, content: bytes) -> None:
+        """Returns when there is room for more."""
+        for start in range(0, len(content), FRAME_BYTES):
+            await self._session.send(data(self.number, content[start : start + FRAME_BYTES]))
+
+    async def end(self) -> None:
+        """No more will be written."""
+        await self._session.send(data(self.number, b"", FIN))
+
+    async def take(self, content: bytes, is_last: bool) -> None:
+        """What came for this stream; waits while its reader is far behind."""
+        self._held += content
+        self._ended = self._ended or is_last
+        self._changed.set()
+        while len(self._held) > BUFFER_BYTES and not self._ended:
+            self._drained.clear()
+            await self._drained.wait()
+
+    def fail(self, why: str) -> None:
+        """Nothing more will come, and not because the other side had said all."""
+        if not self._ended:
+            self._ended, self._failure = True, why
+        self.replied.set()
+        self._changed.set()
+        self._drained.set()
+
+
+class Session:
+    """Streams over one connection to an API server. Opened by ``open``; closed by whoever opened it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer, self._headers = reader, writer, HeaderWriter()
+        self._streams: dict[int, Stream] = {}
+        self._pinged = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, access: Access, path: str, query: Sequence[tuple[str, str]], protocol: str) -> Self:
+        """Raises as a call of ``Api`` does: NothingLearnt, or Refused with the API server's words."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await _connect(access)
+                try:
+                    writer.write(upgrade_request(access, path, query, protocol))
+                    await _demand_switch(reader)
+                except BaseException:
+                    writer.close()
+                    raise
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+            words = str(error) or type(error).__name__
+            raise BackendUnavailable(f"the API server does not answer: {words}") from None
+        return cls(reader, writer)
+
+    async def stream(self, headers: Mapping[str, str]) -> Stream:
+        """Open a stream; returns when the other side has heard of it."""
+        stream = Stream(self, 2 * len(self._streams) + 1)
+        self._streams[stream.number] = stream
+        payload = stream.number.to_bytes(4) + bytes(4) + bytes(2) + self._headers.block(headers)
+        await self.send(control(SYN_STREAM, payload))
+        async with _in_time():
+            await stream.replied.wait()
+        return stream
+
+    async def ping(self) -> None:
+        """Return when the other side has read all that was sent so far."""
+        self._pinged.clear()
+        await self.send(control(PING, (1).to_bytes(4)))
+        async with _in_time():
+            await self._pinged.wait()
+
+    async def send(self, frame: bytes) -> None:
+        if self._reading.done():
+            raise ConnectionResetError("the connection to the API server has ended")
+        self._writer.write(frame)
+        await self._writer.drain()
+
+    async def aclose(self) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(1):
+                await self._writer.wait_closed()
+
+    async def _read(self) -> None:
+        why = "the connection to the API server has ended"
+        try:
+            while True:
+                head = await self._reader.readexactly(8)
+                length = int.from_bytes(head[5:])
+                if length > _LONGEST_FRAME:
+                    why = "a frame of the API server was too long"
+                    return
+                await self._take(head, await self._reader.readexactly(length))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            why = f"{why}: {error}" if isinstance(error, OSError) else why
+        finally:
+            self._pinged.set()
+            for stream in self._streams.values():
+                stream.fail(why)
+
+    async def _take(self, head: bytes, payload: bytes) -> None:
+        number = int.from_bytes(payload[:4]) & 0x7FFFFFFF
+        if not head[0] & 0x80:
+            stream = self._streams.get(int.from_bytes(head[:4]))
+            if stream is not None:
+                await stream.take(payload, bool(head[4] & FIN))
+            return
+        stream = self._streams.get(number)
+        match int.from_bytes(head[2:4]):
+            case kind if kind == SYN_REPLY and stream is not None:
+                stream.replied.set()
+                if head[4] & FIN:
+                    await stream.take(b"", True)
+            case kind if kind == RST_STREAM and stream is not None:
+                stream.fail("the stream was reset")
+            case kind if kind == PING and number % 2:
+                self._pinged.set()
+            case kind if kind == PING:
+                await self.send(control(PING, payload))
+
+
+async def _connect(access: Access) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    server = urlsplit(access.server)
+    context = ssl.create_default_context(cadata=access.ca)
+    return await asyncio.open_connection(server.hostname, server.port or 443, ssl=context, limit=_LONGEST_HEAD)
+
+
+async def _demand_switch(reader: asyncio.StreamReader) -> None:
+    """Return when the server has changed to SPDY; raise what it says otherwise."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    status = head.split(" ", 2)[1] if head.startswith("HTTP/1.") else ""
+    if status == "101":
+        return
+    body = b""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2):
+            body = await reader.read(_LONGEST_HEAD)
+    if not status.isdigit():
+        raise UnexpectedReply("the API server's answer was not understood", head)
+    text = body.decode("utf-8", "replace")
+    said: object = None
+    with contextlib.suppress(ValueError):
+        said = json.loads(text[text.find("{") : text.rfind("}") + 1])
+    told = said if isinstance(said, dict) else {"message": text[:500]}
+    raise error_of(int(status), str(told.get("reason", "")), str(told.get("message", "")))
+
+
+@contextlib.asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            yield
+    except TimeoutError:
+        raise BackendUnavailable("the node does not answer through the API server") from None
