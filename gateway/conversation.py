@@ -116,7 +116,7 @@ class Conversation:
         host_name = self._client.host_name
         if (host := rules.host_of(request.headers)) != host_name:
             raise Refused(pages.misdirected(host, host_name))
-        route = self._ways.board.routes.get(host_name)
+        route = await self._ways.board.find(host_name)
         if route is None:
             raise Unknown(host_name)
         if not route.admits(self._client.address):

@@ -113,7 +113,7 @@ class Embedded:
     async def _named(self, client: Client, is_postgres: bool, alpn: str | None, channel: SocketChannel) -> None:
         """Serve a connection by its name. One that was made for another protocol than the net's is not: what a server
         of one protocol makes of bytes that were meant for another is nobody's to try."""
-        route = self._ways.board.routes.get(client.host_name)
+        route = await self._ways.board.find(client.host_name)
         protocol = NetProtocol.HTTP if route is None else route.protocol
         if is_postgres and protocol in (NetProtocol.HTTP, NetProtocol.TCP):
             await channel.write(postgres.unknown(client.host_name))

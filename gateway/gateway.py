@@ -47,7 +47,7 @@ class Gateway:
         self._domains: Mapping[str, str] = {}
         self._served: Mapping[str, Certificate] = {}
         self._names = Names()
-        self.board = Board(ports.clock)
+        self.board = Board(ports.clock, self.look_at_pods)
         self._embedded = Embedded(self._names, Ways(ports.connections, self.board), guard)
 
     def listener(self) -> socket.socket:
