@@ -62,8 +62,9 @@ class Pods:
         """``user_username`` and ``user_password`` of the software inside."""
         return dict(self._session.get(f"{_pod(pod_id)}/credentials"))
 
-    def execute(self, pod_id: str, command: Sequence[str], *, timeout_s: float) -> Any:
-        """Run a command inside a pod; what it wrote."""
+    def execute(self, pod_id: str, command: Sequence[str], *, timeout_s: float) -> Raw:
+        """Run a command inside a pod: ``stdout``, ``stderr``, ``exit_code``; that is None, and ``message`` says why,
+        where it did not come to its end."""
         whole_s = max(1, round(timeout_s))
         body = {
             "commands": [[*command]],
@@ -71,7 +72,8 @@ class Pods:
             "total_timeout": whole_s,
             "fail_on_non_success": False,
         }
-        return self._session.post(f"{_pod(pod_id)}/exec", body, timeout_s=timeout_s + WORK_S)
+        done = self._session.post(f"{_pod(pod_id)}/exec", body, timeout_s=timeout_s + WORK_S)
+        return dict(done["results"][0])
 
     def wait(
         self,

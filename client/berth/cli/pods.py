@@ -190,8 +190,7 @@ def exec_(
       berth pods exec --timeout 10 web ls /www
     """
     with connect() as client:
-        ran = client.pods.execute(pod_id, command, timeout_s=_timeout_s(timeout) or 60.0)
-    done = ran[0] if isinstance(ran, list) else ran
+        done = client.pods.execute(pod_id, command, timeout_s=_timeout_s(timeout) or 60.0)
     print(done.get("stdout") or "", end="")
     typer.echo(done.get("stderr") or "", nl=False, err=True)
     if done.get("exit_code") != 0:
