@@ -25,9 +25,17 @@ esac
 """
 
 NEO4J = """#!/bin/sh
-echo "user ${NEO4J_AUTH%%/*} may log in"
+test "$1" = neo4j
+test -n "${NEO4J_AUTH#*/}"
+httpd -p 7474 -h /www
 echo "Bolt enabled on 0.0.0.0:7687."
 exec nc -ll -p 7687 -e /bin/bolt
+"""
+
+CYPHER_SHELL = """#!/bin/sh
+# It runs when the server answers: then the user of the pod is made.
+nc -w 1 127.0.0.1 7687 </dev/null || exit 1
+case "$*" in *"CREATE USER $PODS_USER "*) echo "user $PODS_USER was made" ;; *) exit 1 ;; esac
 """
 
 POSTGRES = r"""#!/bin/sh
@@ -59,9 +67,12 @@ def web(place: Path, port: int = 5000) -> Path:
 
 
 def neo4j(place: Path) -> Path:
-    """What answers on the port of bolt."""
-    programs = [file("bin/bolt", BOLT.encode(), 0o755), file("bin/neo4j", NEO4J.encode(), 0o755)]
-    return oci_image(place, [*_tools(), *programs], Entrypoint=["/bin/neo4j"], Env=_PATH)
+    """What answers on the ports of Neo4j, with the programs that its image has."""
+    programs = {"bin/bash": '#!/bin/sh\nexec sh "$@"\n', "bin/bolt": BOLT}
+    programs |= {"startup/docker-entrypoint.sh": NEO4J, "bin/cypher-shell": CYPHER_SHELL}
+    files = [file(name, text.encode(), 0o755) for name, text in programs.items()]
+    page = [directory("www"), file("www/index.html", b"a browser of graphs\n")]
+    return oci_image(place, [*_tools(), *files, *page], Env=_PATH)
 
 
 def postgres(place: Path) -> Path:
