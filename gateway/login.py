@@ -11,7 +11,6 @@ import re
 import secrets
 from collections.abc import Callable
 from datetime import datetime
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import h11
@@ -97,7 +96,8 @@ class LoginGuard:
             ticket = self._tokens.read_pod_pass(PodPassKind.TICKET, query.get("ticket", [""])[0], route.host_name)
         except Unauthenticated as refused:
             return pages.forbidden(f"{refused}.")
-        own = secrets.compare_digest(ticket.state, _state(cookies.get(NONCE, "")))
+        nonce = cookies.get(NONCE, "")  # without one it would be anybody's: the hash of nothing is no secret
+        own = nonce != "" and secrets.compare_digest(ticket.state, _state(nonce))
         if not own or ticket.principal.tenant != route.tenant or not self._spent.spend(ticket.jti, ticket.expires_at):
             return pages.forbidden("This login was begun elsewhere, or was used; begin at the pod's own address.")
         issued = self._tokens.pod_pass(PodPassKind.SESSION, ticket.principal, route.host_name, SESSION_S)
@@ -151,11 +151,16 @@ def _is_of_this_origin(request: h11.Request, route: Route, client: Client) -> bo
 
 
 def _cookies(request: h11.Request) -> dict[str, str]:
-    try:
-        parsed = SimpleCookie(rules.get(request.headers, b"cookie").decode("latin-1"))
-    except CookieError:
-        return {}
-    return {name: morsel.value for name, morsel in parsed.items()}
+    """Cookies as browsers write them, divided by semicolons alone: another pod of the domain may have set one whose
+    value holds a space and the name of ours. Of two of one name, neither."""
+    found: dict[str, str] = {}
+    twice: set[str] = set()
+    for pair in b";".join(value for name, value in request.headers if name == b"cookie").decode("latin-1").split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name in found:
+            twice.add(name)
+        found[name] = value
+    return {name: value for name, value in found.items() if name not in twice}
 
 
 def _set_cookie(name: str, value: str, age_s: int) -> Header:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -246,3 +247,27 @@ async def test_the_cookies_are_for_one_host_over_tls_only(door: Door):
     assert cookie.startswith(f"{NONCE}=")
     assert all(word in cookie for word in ("Secure", "HttpOnly", "SameSite=Lax", "Path=/"))
     assert "Domain" not in cookie
+
+
+async def test_nobody_is_logged_in_as_another_by_a_link(door: Door):
+    """The hash of an empty nonce is known to all; a ticket for it would log in whoever follows a link."""
+    async with door.browser() as browser:
+        fields = await door.begin(browser)
+        of_nothing = sha256(b"").hexdigest()
+        link = (await door.log_in(browser, {**fields, "state": of_nothing})).headers["location"]
+    for cookie in ({}, {"Cookie": f"{NONCE}="}):
+        async with door.world.client() as victim:
+            answer = await victim.get(link, headers=cookie)
+        assert answer.status_code == 403
+        assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("planted", ["a=x {0}", 'a="x" {0}', "{0}; {1}"])
+async def test_a_cookie_of_another_pod_cannot_be_read_as_ours(door: Door, planted):
+    sessions = [
+        f"{SESSION}={door.tokens.pod_pass(PodPassKind.SESSION, known('ann'), f'web.{DOMAIN}', 60).token}"
+        for _ in range(2)
+    ]
+    async with door.world.client() as client:
+        answer = await client.get(door.world.url(), headers={"Cookie": planted.format(*sessions)})
+    assert answer.status_code == 401
