@@ -41,7 +41,9 @@ class Demo:
         self.on_cluster = on_cluster
         self.began = time.monotonic()
         self.cluster = Cluster(Spec(nodes=NODES, name=CLUSTER)) if on_cluster else None
-        self.server = Server(home / "server", port=PORT, log_level="warning", images_dir=str(home / "images"))
+        # The Quickstart of Pods names its template in a field that today's tapipy leaves out.
+        settings = {"images_dir": str(home / "images"), "default_pod_template": "neo4j"}
+        self.server = Server(home / "server", port=PORT, log_level="warning", **settings)
 
     def say(self, text: str) -> None:
         print(

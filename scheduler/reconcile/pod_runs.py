@@ -31,9 +31,19 @@ def pod_resources(pod: Pod, walltime_s: int) -> Resources:
 
 
 def pod_run(
-    pod: Pod, number: int, system: System, queue: LogicalQueue | None, login_user: str, *, walltime_s: int
+    pod: Pod,
+    number: int,
+    system: System,
+    queue: LogicalQueue | None,
+    login_user: str,
+    *,
+    walltime_s: int,
+    files: Mapping[tuple[VolumeKind, str], str],
 ) -> RunSpec:
-    """The run of one instance, placeholders of secrets still in it; paths are absolute on the system."""
+    """The run of one instance, placeholders of secrets still in it; paths are absolute on the system.
+
+    files: uuid of each volume and snapshot that it mounts, by kind and name: a later one of the same name has others.
+    """
     definition = pod.definition
     base = pod_dir(pod, system, login_user)
     folder = posixpath.join(base, str(number))
@@ -47,7 +57,7 @@ def pod_run(
         args=(*(command or ()), *definition.arguments),
         env=dict(definition.environment),
         mounts=tuple(
-            _mount(pod, mount, n, folder, base, system, login_user) for n, mount in enumerate(definition.mounts)
+            _mount(pod, mount, n, folder, base, system, login_user, files) for n, mount in enumerate(definition.mounts)
         ),
         job_type=JobType.FORK if queue is None else JobType.BATCH,
         resources=pod_resources(pod, walltime_s),
@@ -67,9 +77,9 @@ def pod_dir(pod: Pod, system: System, login_user: str) -> str:
     return posixpath.join(_working_dir(pod, system, login_user), "pods", pod.uuid)
 
 
-def volume_dir(pod: Pod, system: System, login_user: str, volume: str) -> str:
+def volume_dir(pod: Pod, system: System, login_user: str, uuid: str) -> str:
     """Where a volume lies on a system, absolute: beside the pods of all who use the same working directory."""
-    return posixpath.join(_working_dir(pod, system, login_user), "pod-volumes", pod.tenant, volume)
+    return posixpath.join(_working_dir(pod, system, login_user), "pod-volumes", pod.tenant, uuid)
 
 
 def stage_pod(marker: Marker, pod: Pod, run: RunSpec, secrets: PodCredentials, number: int) -> StagePlan:
@@ -124,7 +134,16 @@ def runtime_on(system: System) -> Runtime:
     return Runtime.DOCKER if Runtime.DOCKER in offered and Runtime.SINGULARITY not in offered else Runtime.SINGULARITY
 
 
-def _mount(pod: Pod, mount: PodMount, n: int, folder: str, base: str, system: System, login_user: str) -> Mount:
+def _mount(
+    pod: Pod,
+    mount: PodMount,
+    n: int,
+    folder: str,
+    base: str,
+    system: System,
+    login_user: str,
+    files: Mapping[tuple[VolumeKind, str], str],
+) -> Mount:
     if mount.content is not None:
         kept = base if mount.content_once else folder
         source = posixpath.join(kept, "files", str(n), mount.content_name or posixpath.basename(mount.target))
@@ -135,9 +154,9 @@ def _mount(pod: Pod, mount: PodMount, n: int, folder: str, base: str, system: Sy
         case VolumeKind.PVC:
             source = mount.source
         case VolumeKind.SNAPSHOT:
-            source = volume_dir(pod, system, login_user, posixpath.join("snapshots", mount.source))
+            source = volume_dir(pod, system, login_user, posixpath.join("snapshots", files[mount.kind, mount.source]))
         case VolumeKind.VOLUME:
-            source = volume_dir(pod, system, login_user, mount.source)
+            source = volume_dir(pod, system, login_user, files[mount.kind, mount.source])
     return Mount(
         source=posixpath.join(source, mount.sub_path.strip("/")).rstrip("/"),
         target=mount.target,

@@ -27,7 +27,17 @@ from scheduler.model.errors import (
 )
 from scheduler.model.ids import marker_for
 from scheduler.model.macros import MacroUnknown, PathRefused
-from scheduler.model.pods import Desired, InstanceState, Pod, PodEvent, PodInstance, PodStatus, pod_move, stop_time
+from scheduler.model.pods import (
+    Desired,
+    InstanceState,
+    Pod,
+    PodEvent,
+    PodInstance,
+    PodStatus,
+    VolumeKind,
+    pod_move,
+    stop_time,
+)
 from scheduler.model.runs import Ending, SubmitIntent
 from scheduler.ports import Ports
 from scheduler.reconcile.loop import Crew
@@ -47,6 +57,7 @@ from scheduler.reconcile.pod_rules import (
 from scheduler.reconcile.pod_runs import pod_run, stage_pod, with_secrets
 from scheduler.reconcile.sides import Sides
 from scheduler.store.gathering import Gathering
+from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore
 from scheduler.store.pods import PodStore
 
 log = structlog.get_logger()
@@ -68,6 +79,11 @@ MOST_STEPS = 12
 PLACED_TOGETHER = 200
 KEPT_INSTANCES = 20
 """Ended instances of which is known how they ended."""
+
+KEPT_FILES: Mapping[VolumeKind, type[PodVolumeStore] | type[PodSnapshotStore]] = MappingProxyType(
+    {VolumeKind.VOLUME: PodVolumeStore, VolumeKind.SNAPSHOT: PodSnapshotStore}
+)
+"""Which store knows whose files are meant by a mount."""
 
 REFUSALS = (FileMissing, FileRefused, MacroUnknown, PathRefused, SpecInvalid, NotFound)
 """What keeps an instance from being handed over, and no retry mends."""
@@ -170,6 +186,11 @@ class Pods:
         side = await self._sides.of(pod.tenant, choice.system_id, pod.owner)
         queue = side.system.queue(choice.queue) if choice.queue else None
         number = pod.instance_number + 1
+        try:
+            files = await self._files(pod)
+        except NotFound as gone:
+            return await self._no_place(known, NoPlace(f"{gone}; mount another, or none", later=False))
+        run = pod_run(pod, number, side.system, queue, side.login_user, walltime_s=choice.walltime_s, files=files)
         instance = PodInstance(
             pod_uuid=pod.uuid,
             number=number,
@@ -178,7 +199,7 @@ class Pods:
             system_id=choice.system_id,
             owner=side.login.owner,
             queue=choice.queue,
-            run=pod_run(pod, number, side.system, queue, side.login_user, walltime_s=choice.walltime_s),
+            run=run,
             intended_at=at,
             wait_p90_s=choice.wait_p90_s,
         )
@@ -192,6 +213,12 @@ class Pods:
             else:
                 pod = await store.note(pod, at, words, keep=True, instance_number=number)
         return Known(pod, (*known.instances, instance))
+
+    async def _files(self, pod: Pod) -> Mapping[tuple[VolumeKind, str], str]:
+        """The uuids of the volumes and snapshots that a pod mounts. Raises NotFound."""
+        asked = {(mount.kind, mount.source) for mount in pod.definition.mounts if mount.kind in KEPT_FILES}
+        async with self._ports.reading() as db:
+            return {(kind, name): (await KEPT_FILES[kind](db).get(pod.tenant, name)).uuid for kind, name in asked}
 
     async def _no_place(self, known: Known, choice: NoPlace) -> Known | None:
         pod, at = known.pod, self._ports.clock()

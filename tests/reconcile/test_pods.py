@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from scheduler.model.errors import NotFound
+from scheduler.model.pod_catalog import PodVolume
 from scheduler.model.pods import Desired, InstanceState, PodMount, PodStatus, VolumeKind
 from scheduler.model.runs import Ending, RemoteState
 from scheduler.reconcile.pod_rules import DRAIN, MOST_QUICK_ENDS
 from scheduler.services import pods as services
+from scheduler.store.pod_files import PodVolumeStore
 from scheduler.store.pods import PodStore
 from tests.fakes.system import FakeSystem, Fault
 from tests.reconcile.pods_world import ANN, KEEPER, STATELESS, WEB, PodWorld
@@ -139,6 +141,37 @@ async def test_secrets_reach_the_run_and_nothing_that_is_kept(world):
     [kept] = await world.instances()
     assert kept.run.env == env
     assert secrets.user_password not in repr(kept)
+
+
+async def test_a_later_volume_of_the_same_name_has_files_of_its_own(world):
+    sources = []
+    for name in ("one", "two"):
+        async with world.database.transaction() as db:
+            volume = PodVolume(
+                tenant=ANN.tenant,
+                id="data",
+                uuid=f"uuid-of-{name}",
+                owner=ANN.username,
+                created_at=world.clock(),
+                updated_at=world.clock(),
+            )
+            await PodVolumeStore(db).add(volume)
+        mount = PodMount(kind=VolumeKind.VOLUME, target="/data", source="data")
+        await world.create(name, definition=replace(WEB, mounts=(mount,)))
+        await world.tick()
+        sources += [job.intent.run.mounts[0].source for job in world.jobs if job.intent.run.name == name]
+        async with world.database.transaction() as db:
+            await PodVolumeStore(db).remove(volume)
+    assert [source.rpartition("/")[2] for source in sources] == ["uuid-of-one", "uuid-of-two"]
+
+
+async def test_a_volume_that_is_gone_is_an_error_that_names_it(world):
+    mount = PodMount(kind=VolumeKind.VOLUME, target="/data", source="data")
+    await world.create(definition=replace(WEB, mounts=(mount,)))
+    await world.tick()
+    pod = await world.pod()
+    assert pod.status is P.ERROR
+    assert pod.message == "volume 'data' was not found; mount another, or none"
 
 
 async def test_a_refusal_of_its_place_is_an_error_in_its_words(world):
