@@ -163,6 +163,13 @@ async def test_a_command_inside_answers_with_its_code_and_both_outputs(subject, 
     assert (done.exit_code, done.stdout, done.stderr) == (3, b"given\n", b"wrong\n")
 
 
+async def test_a_command_inside_gets_all_of_a_large_file(subject, marker):
+    remote_id = await started(subject, marker)
+    content = bytes(20 * 1024 * 1024)
+    done = await subject.host.execute(remote_id, marker, ["wc", "-c"], stdin=content, timeout_s=60)
+    assert (done.exit_code, done.stdout.strip()) == (0, b"%d" % len(content))
+
+
 async def test_a_command_inside_sees_the_pods_own_network(subject, marker):
     remote_id = await started(subject, marker)
     argv = ["cat", "/proc/net/dev", "/proc/self/net/tcp"]

@@ -46,6 +46,8 @@ STRANGERS = 64
 """Those whose proof is awaited at once; more are sent away."""
 LINE_BYTES = 64
 REQUEST_BYTES = 16 * 1024 * 1024
+STDIN_BYTES = 128 * 1024 * 1024
+"""More than a file may have that is written inside a pod."""
 PIECE_BYTES = 256 * 1024
 FRAME = struct.Struct("!cI")
 LOOK_S = 1.0
@@ -233,8 +235,14 @@ class Door:
         if not 0 < length <= REQUEST_BYTES:
             return
         asked = json.loads(receive(sock, length).decode("ascii"))
+        if not 0 <= asked["stdin_bytes"] <= STDIN_BYTES:
+            return
         with tempfile.TemporaryFile() as stdin:
-            stdin.write(receive(sock, asked["stdin_bytes"]) if asked["stdin_bytes"] <= REQUEST_BYTES else b"")
+            left_bytes = asked["stdin_bytes"]
+            while left_bytes:
+                piece = receive(sock, min(left_bytes, PIECE_BYTES))
+                stdin.write(piece)
+                left_bytes -= len(piece)
             stdin.seek(0)
             inside = self._inside()
             if inside is None:
