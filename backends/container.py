@@ -259,6 +259,7 @@ def _apptainer(run: RunSpec, claim: Claim) -> str:
     positional = '"$prefix" "$runtime"' + (' "$image"' if is_file else "")
     return (
         "".join(lines)
+        + pod_launch.checks(run)
         + _RUN.format(positional=positional, command=" ".join(words))
         + (_DROP_IMAGE if run.ports else "")
     )
@@ -414,7 +415,11 @@ def _bubblewrap(run: RunSpec, claim: Claim, image: UnpackedImage | None) -> str:
         *_quoted(command),
     ]
     find = 'runtime=$(command -v bwrap) || refuse "bubblewrap (bwrap) was not found in PATH=$PATH"\n'
-    return find + _RUN.replace('    . "$env_file"\n', "").format(positional='"" "$runtime"', command=" ".join(words))
+    return (
+        find
+        + pod_launch.checks(run)
+        + _RUN.replace('    . "$env_file"\n', "").format(positional='"" "$runtime"', command=" ".join(words))
+    )
 
 
 def _direct(run: RunSpec, claim: Claim) -> str:
@@ -485,6 +490,8 @@ def _image(run: RunSpec) -> str:
 
 
 def _mounts(run: RunSpec) -> tuple[Mount, ...]:
+    if run.ports:
+        return (*pod_launch.own_mounts(run), *run.mounts)
     return (
         Mount(source=run.exec_dir, target="/TapisExec"),
         Mount(source=run.input_dir, target="/TapisInput"),

@@ -54,11 +54,15 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """A directory or file of the host made visible inside the container; absolute paths on both sides."""
+    """A directory or file of the host made visible inside the container; absolute paths on both sides.
+
+    root: the directory that no link may lead ``source`` out of, where others than its owner may have written there.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,7 @@ def _mount(
         source=posixpath.join(source, mount.sub_path.strip("/")).rstrip("/"),
         target=mount.target,
         read_only=mount.read_only or mount.kind is VolumeKind.SNAPSHOT,
+        root="" if mount.kind is VolumeKind.PVC else source,
     )
 
 

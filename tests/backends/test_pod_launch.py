@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,7 @@ from backends.container import Claim, Launcher, UnpackedImage, launch_files
 from backends.ssh.backend import SshBackend
 from scheduler.model.errors import SpecInvalid, SubmitRejected
 from scheduler.model.ids import marker_for, new_job_uuid
-from scheduler.model.runs import ArraySpec, Resources, Runtime, SubmitIntent
+from scheduler.model.runs import ArraySpec, Mount, Resources, Runtime, SubmitIntent
 from tests.backends.test_container import Host
 from tests.contract.sshd import host_system
 from tests.contract.subjects import INTENDED_AT
@@ -68,6 +69,32 @@ def test_a_run_without_ports_has_no_door(host):
     host.start(replace(host.run, ports=()))
     assert not (host.root / "argv").exists()
     assert "door" not in launch_files(replace(host.run, ports=()), marker_dir="/m", claim=Claim.FORK).script
+
+
+def test_a_pod_reaches_nothing_that_a_shell_of_the_host_reads(host):
+    """Its environment is read again by a run that is put back in the queue, and its outputs are opened again."""
+    assert host.start(host.run).returncode == 0
+    shown = [word.partition(":")[0] for word in begun_by_a_door(host) if ":/Tapis" in word]
+    assert set(shown) == {f"{host.run.exec_dir}/inside"}
+    assert list(Path(host.run.exec_dir, "inside").iterdir()) == []
+
+
+@pytest.mark.parametrize("launcher", [Launcher.APPTAINER, Launcher.BUBBLEWRAP])
+def test_a_link_in_a_volume_leads_no_mount_out_of_it(host, launcher):
+    volume, elsewhere = host.root / "vol ume", host.root / "elsewhere"
+    (volume / "data").mkdir(parents=True)
+    elsewhere.mkdir()
+    (volume / "inner").symlink_to("data")
+    (volume / "outer").symlink_to(elsewhere)
+    (volume / "up").symlink_to("..")
+    tree = UnpackedImage(root="/image", top={}, command=("serve",)) if launcher is Launcher.BUBBLEWRAP else None
+    for name, starts in (("data", True), ("inner", True), ("", True), ("outer", False), ("up", False), ("no", False)):
+        (host.root / "argv").unlink(missing_ok=True)
+        mount = Mount(source=f"{volume}/{name}".rstrip("/"), target="/data", root=str(volume))
+        done = host.start(replace(host.run, mounts=(mount,)), launcher=launcher, unpacked=tree)
+        assert (host.root / "argv").exists() is starts, (name, done.stderr)
+        shutil.rmtree(host.marker_dir)
+        host.marker_dir.mkdir()
 
 
 @pytest.mark.parametrize(
