@@ -14,6 +14,7 @@ from scheduler.model.pods import Pod
 from scheduler.model.runs import Runtime
 from scheduler.ports import Ports
 from scheduler.reconcile.pod_runs import LONG_S, image_of, pod_resources, runtime_on
+from scheduler.reconcile.pod_words import placed_words
 
 Planner = Callable[[Problem, SolveLimits], Plan]
 
@@ -115,7 +116,7 @@ def _answer(pod: Pod, ask: Ask, decision: Decision, keepers: Sequence[SystemView
             queue=winner.queue,
             walltime_s=ask.spec.resources.walltime_s,
             wait_p90_s=max(winner.wait.p90_s, winner.staging.p90_s),
-            sentence=decision.sentence,
+            sentence=placed_words(winner, decision.losers, ask.spec.resources.walltime_s),
         )
     if not keepers:
         words = "no system here keeps pods; the owner of one allows it by notes.berth.pods"

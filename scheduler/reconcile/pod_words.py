@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from placement.explain import place_name
+from placement.words import about, duration
+from scheduler.model.plan import Estimate, Term
 from scheduler.model.pods import PodInstance, PodSeen
 from scheduler.model.runs import Observation
 
 SLOW_START = timedelta(seconds=60)
 """A program that listens later than this is asked about."""
+
+
+def placed_words(winner: Estimate, losers: Sequence[Estimate], walltime_s: int) -> str:
+    """Why a place won: when an instance may start there, and how long it may stay. A pod has no result to wait for."""
+    soon, late = _start(winner)
+    parts = "; ".join(f"{name} {_range(term)} ({term.source})" for name, term in _before_start(winner))
+    return (
+        f"{place_name(winner.system_id, winner.queue)} may start it in about {about(soon)}, 9 times in 10 within "
+        f"{about(late)}: {parts}; it may stay for up to {duration(walltime_s)}. {_against(winner, losers)}"
+    )
 
 
 def queued_words(one: PodInstance, seen: Observation, look: PodSeen | None) -> str:
@@ -42,3 +55,27 @@ def seen_of(look: PodSeen) -> Mapping[str, Any]:
     words = {"phase": look.phase, "reason": look.reason, "waits_for": look.waits_for, "node": look.node}
     said = {name: word for name, word in words.items() if word}
     return {**said, "ready": look.is_ready, "restarts": look.restarts, **dict(look.details)}
+
+
+def _before_start(place: Estimate) -> Sequence[tuple[str, Term]]:
+    return ("wait", place.wait), ("staging", place.staging)
+
+
+def _start(place: Estimate) -> tuple[float, float]:
+    """Seconds until an instance may start: in the median, and in nine of ten cases."""
+    terms = [term for _, term in _before_start(place)]
+    return max(term.p50_s for term in terms), max(term.p90_s for term in terms)
+
+
+def _range(term: Term) -> str:
+    low, high = about(term.p50_s), about(term.p90_s)
+    return low if low == high else f"{low}, up to {high}"
+
+
+def _against(winner: Estimate, losers: Sequence[Estimate]) -> str:
+    if not losers:
+        return "It is the only place that can take the pod now."
+    best = losers[0]
+    later_s = _start(best)[0] - _start(winner)[0]
+    when = f", about {about(later_s)} later" if later_s >= 1 else ""
+    return f"Next best is {place_name(best.system_id, best.queue)}{when}."

@@ -52,6 +52,16 @@ async def test_a_pod_goes_its_way_and_is_available_once_its_port_answers(world):
     assert (net.status, net.instance.marker) == (P.AVAILABLE, job.marker)
 
 
+async def test_a_pod_is_told_when_it_may_start_and_how_long_it_may_stay_and_of_no_result(world):
+    await world.create(definition=replace(WEB, time_to_stop_s=43_200))
+    await world.tick()
+    [told] = [line for line in await world.actions() if "goes to" in line]
+    assert " may start it in about " in told
+    assert ", 9 times in 10 within " in told
+    assert "; it may stay for up to 12 h. It is the only place that can take the pod now." in told
+    assert not any(word in told for word in ("result", "run ", "archive", "job"))
+
+
 async def test_a_place_that_calls_it_ready_makes_no_pod_available(world):
     await world.create()
     await world.tick()
