@@ -16,6 +16,7 @@ import structlog
 
 from placement.problem import SolveLimits
 from scheduler.model.errors import (
+    BackendUnavailable,
     FileMissing,
     FileRefused,
     NotFound,
@@ -25,7 +26,7 @@ from scheduler.model.errors import (
     SubmitError,
     SubmitRejected,
 )
-from scheduler.model.ids import marker_for
+from scheduler.model.ids import RemoteId, marker_for
 from scheduler.model.macros import MacroUnknown, PathRefused
 from scheduler.model.pods import (
     Desired,
@@ -247,7 +248,7 @@ class Pods:
         try:
             outcome = await self._handed_over(pod, instance)
         except REFUSALS as refused:
-            outcome = SubmitRejected(str(refused))
+            outcome = await self._had_before(instance) or SubmitRejected(str(refused))
         if isinstance(outcome, SubmitRejected):
             ended = {"state": I.ENDED, "ended_at": self._ports.clock(), "ending": Ending.LAUNCH_FAILURE}
             return await self._write(known, instance, **ended, message=str(outcome)[:2000])
@@ -268,6 +269,14 @@ class Pods:
         if isinstance(outcome, SubmitError) and not isinstance(outcome, SubmitRejected):
             return await backend.find(instance.marker, instance.intended_at)
         return outcome
+
+    async def _had_before(self, instance: PodInstance) -> RemoteId | None:
+        """Its id, where an earlier try was taken and only its answer lost: what refuses this try says nothing of it."""
+        try:
+            backend = await self._ports.connections.backend(instance.login, instance.job_type)
+        except REFUSALS as refused:
+            raise BackendUnavailable(f"whether instance {instance.number} runs cannot be asked: {refused}") from None
+        return await backend.find(instance.marker, instance.intended_at)
 
     async def _follow(self, known: Known, step: Step) -> Known | None:
         """Bring the pod's status to where its instances are, one row of the table after the other."""
@@ -332,9 +341,14 @@ class Pods:
 
     async def _end(self, known: Known, step: Step) -> Known | None:
         """Ask for the end of instances, again and again: each is ENDED when that is proven, by us or by the watch."""
-        here = known
+        here, silent = known, None
         for instance in step.instances:
-            here = await self._end_one(here, instance)
+            try:
+                here = await self._end_one(here, instance)
+            except NothingLearnt as error:  # its place alone; the others lie elsewhere
+                silent = error
+        if silent is not None:
+            raise silent
         if all(one.is_live for one in here.instances if one.marker in {each.marker for each in step.instances}):
             await self._note(here.pod, next_look_at=self._later(CANCEL_AGAIN_S))
             return None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.model.errors import NotFound
+from scheduler.model.errors import BackendUnavailable, FileRefused, NotFound
+from scheduler.model.ids import marker_for
 from scheduler.model.pod_catalog import PodVolume
 from scheduler.model.pods import Desired, InstanceState, PodMount, PodStatus, VolumeKind
 from scheduler.model.runs import Ending, RemoteState
@@ -18,7 +19,7 @@ from scheduler.reconcile.pod_rules import DRAIN, MOST_QUICK_ENDS
 from scheduler.services import pods as services
 from scheduler.store.pod_files import PodVolumeStore
 from scheduler.store.pods import PodStore
-from tests.fakes.system import FakeSystem, Fault
+from tests.fakes.system import FakeBackend, FakeSystem, Fault
 from tests.reconcile.pods_world import ANN, KEEPER, STATELESS, WEB, PodWorld
 from tests.reconcile.world import CLUSTER, LEASE_S, LOST_AFTER_S, database_in, prepared
 
@@ -200,6 +201,24 @@ async def test_a_connection_cut_while_it_is_handed_over_leaves_one_instance(worl
     await world.create()
     await world.until(P.AVAILABLE)
     assert len(world.running) == 1
+
+
+async def test_an_instance_that_was_taken_before_is_kept_though_the_next_try_is_refused(world, monkeypatch):
+    world.system.fail("submit", Fault.AFTER_ACCEPT)
+    world.system.fail("find", Fault.UNAVAILABLE)
+    await world.create()
+    await world.tick()
+    [job] = world.jobs
+    [instance] = await world.instances()
+    assert instance.remote_id is None, "its place has it, and the answer was lost"
+
+    def full(path: str) -> None:
+        raise FileRefused(f"{path}: No space left on device")
+
+    monkeypatch.setattr(world.system.files, "make_directory", full)
+    await world.until(P.AVAILABLE)
+    assert world.jobs == [job]
+    assert [one.remote_id for one in await world.instances()] == [job.id]
 
 
 async def test_a_place_that_is_out_of_reach_is_waited_for_and_told(world):
@@ -436,6 +455,28 @@ async def test_a_successor_is_asked_for_as_long_before_as_waiting_takes(world):
     world.later(10)
     await world.tick()
     assert len(world.jobs) == 2
+
+
+async def test_an_instance_is_ended_though_the_place_of_another_is_out_of_reach(world, monkeypatch):
+    await available(world, STATELESS)
+    async with world.database.transaction() as db:
+        store = PodStore(db)
+        pod = await store.get("dev", "web")
+        [first] = await store.instances(pod.uuid)
+        second = replace(first, number=2, marker=marker_for(pod.uuid, 2), remote_id=None, state=I.INTENDED, version=0)
+        await store.intend(second)
+    cancelled = FakeBackend.cancel
+
+    async def cancel(self, remote_id, marker):
+        if marker == first.marker:
+            raise BackendUnavailable("fake: no route to host")
+        return await cancelled(self, remote_id, marker)
+
+    monkeypatch.setattr(FakeBackend, "cancel", cancel)
+    await world.want(Desired.OFF)
+    await world.tick(2)
+    assert [one.state for one in await world.instances()] == [I.RUNNING, I.ENDED]
+    assert "no route to host" in (await world.pod()).message
 
 
 async def test_a_pod_with_files_never_overlaps_and_is_held_for_the_meantime(world):
