@@ -45,8 +45,8 @@ _LOST_LOG = b"unable to retrieve container logs for "
 """How a node says that there is nothing to read, not yet or no more; the last in place of the log itself."""
 
 
-class Refused(Exception):
-    """The API server understood, and said no; nothing was changed."""
+class Refused(NothingLearnt):
+    """The API server understood, and said no; nothing was changed. Of the run it says nothing to who only looks."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -77,7 +77,7 @@ class Event(NamedTuple):
 
 
 class Api:
-    """One API server as one login, in one namespace. All methods raise NothingLearnt, or Refused where it said no."""
+    """One API server as one login, in one namespace. All methods raise NothingLearnt: Refused where it said no."""
 
     def __init__(self, access: Access, namespace: str) -> None:
         config, timeout = _config(access, namespace), httpx2.Timeout(TIMEOUT_S)

@@ -143,7 +143,7 @@ class KubernetesBackend:
             if "deletionTimestamp" in job["metadata"]:
                 await self._let_go([pod for pod in pods if pod.get("status", {}).get("phase") in COUNTED])
             await self._note_told(job)
-        except (NothingLearnt, Refused) as error:
+        except NothingLearnt as error:
             log.warning("the end of %s is not told yet: %s", marker, error)
             return None
         return seen
@@ -190,29 +190,42 @@ class KubernetesBackend:
             environment = objects.environment(marker, intent.run)
             await self._demand_known(intent, job)
         except SpecInvalid as error:
-            return SubmitRejected(str(error))
+            return await self._rejected(marker, str(error))
         except NothingLearnt as error:
             return SubmitUncertain(str(error))
         try:
             if environment is not None:
                 await self._ensure(SECRETS, environment)
             return RemoteId(str(_uid(await self._api.create(JOBS, job))))
-        except NothingLearnt as error:
-            return SubmitUncertain(str(error))
         except Refused as refused:
             return await self._refused(marker, refused)
+        except NothingLearnt as error:
+            return SubmitUncertain(str(error))
 
     async def _refused(self, marker: Marker, refused: Refused) -> RemoteId | SubmitError:
         if "exceeded quota" in str(refused) or (refused.code == 409 and not refused.exists):
             return SubmitUncertain(str(refused))  # for now; later there may be room
-        if not refused.exists:
-            await self._forget_environment(marker)
-            return SubmitRejected(str(refused))
+        if refused.exists:
+            return await self._taken(marker) or SubmitUncertain("this marker was given up")
+        return await self._rejected(marker, str(refused))
+
+    async def _rejected(self, marker: Marker, words: str) -> RemoteId | SubmitError:
+        """A refusal says nothing of an earlier try, whose answer may have been lost: the name tells of that."""
+        there = await self._taken(marker)
+        if there is not None:
+            return there
+        await self._forget_environment(marker)
+        return SubmitRejected(words)
+
+    async def _taken(self, marker: Marker) -> RemoteId | SubmitError | None:
+        """What has the name of this marker; None: nothing has."""
         try:
             there = await self._api.get(JOBS, marker)
-        except (NothingLearnt, Refused) as error:
+        except NothingLearnt as error:
             return SubmitUncertain(str(error))
-        if there is None or objects.is_void(there):
+        if there is None:
+            return None
+        if objects.is_void(there):
             return SubmitUncertain("this marker was given up")
         if not objects.is_ours(there, marker):
             return SubmitUncertain(f"a Job {marker} is there that is not Berth's")
@@ -381,7 +394,7 @@ class KubernetesBackend:
     async def _forget_environment(self, marker: Marker) -> None:
         try:
             await self._api.delete(SECRETS, marker)
-        except (NothingLearnt, Refused) as error:
+        except NothingLearnt as error:
             log.warning("the secret of %s stays: %s", marker, error)
 
     async def _let_go(self, pods: Sequence[Object]) -> None:
@@ -411,7 +424,7 @@ class KubernetesBackend:
         for job in old:
             try:
                 await self._remove(job)
-            except (NothingLearnt, Refused) as error:
+            except NothingLearnt as error:
                 log.info("%s is swept later: %s", job["metadata"]["name"], error)
 
     def _is_old(self, job: Object, now: datetime) -> bool:
