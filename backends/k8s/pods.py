@@ -23,8 +23,11 @@ EXEC, PORTS = "v4.channel.k8s.io", "portforward.k8s.io"
 QUIET_S = 0.25
 """A port that nobody listens to is refused on the node at once; silence for so long after it means that one does."""
 
-PROVEN_S = 10.0
-"""How long a port that proved open is taken for open without another wait, while no connection says otherwise."""
+PROVEN_S = 4.0
+"""How long a port that proved open is taken for open without another wait, while no connection says otherwise.
+
+Less than the 5 s between two looks at a pod, so that each look is a proof and not the memory of the one before.
+"""
 
 TIMED_OUT, NOT_THERE = 124, 127
 """Exit codes in place of one that a command does not have, as shells give them."""
@@ -110,11 +113,11 @@ class KubernetesPodHost:
 
     async def _forward(self, remote_id: RemoteId, marker: Marker, pod: str, port: int) -> ForwardedPort:
         session = await self._session(pod, "portforward", (), PORTS)
-        key = (remote_id, port)
+        key, began_at = (remote_id, port), self._monotonic()
 
         def told(is_open: bool) -> None:
             if is_open:
-                self._proven[key] = self._monotonic()
+                self._proven[key] = began_at
             else:
                 self._proven.pop(key, None)
 

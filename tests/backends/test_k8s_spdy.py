@@ -4,14 +4,16 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 
 import pytest
 
-from backends.k8s import spdy
-from backends.k8s.pods import ForwardedPort, exit_code_of, seen_of
+from backends.k8s import pods, spdy
+from backends.k8s.pods import ForwardedPort, KubernetesPodHost, exit_code_of, seen_of
 from backends.k8s.site import Access
 from backends.k8s.spdy import FIN, PING, RST_STREAM, SYN_REPLY, SYN_STREAM, HeaderWriter, Session, control, data
 from scheduler.model.errors import BackendUnavailable, NotAuthorised, PortClosed, UnexpectedReply
+from scheduler.reconcile.pod_watch import PROBE_EVERY
 
 Talk = Callable[["Node"], Awaitable[None]]
 
@@ -184,6 +186,41 @@ async def test_a_port_that_the_node_speaks_against_is_closed_also_later(monkeypa
         assert told == [False]
         with pytest.raises(ConnectionRefusedError):
             await channel.read(10)
+
+
+async def test_each_look_at_a_pod_is_a_proof_and_not_the_memory_of_the_one_before(monkeypatch):
+    """A program that dies after one look is found at the next, whatever the time that either took."""
+    now, listens = [100.0], [True]
+
+    class Port:
+        def __init__(self, session, data, errors, name, told) -> None:
+            self.told = told
+
+        async def prove(self) -> None:
+            now[0] += 0.3
+            if not listens[0]:
+                raise PortClosed("nobody listens")
+            self.told(True)
+
+        async def aclose(self) -> None: ...
+
+    async def running(remote_id: str, marker: str) -> str:
+        return "pod-1"
+
+    async def session(*_: object) -> AsyncMock:
+        return AsyncMock()
+
+    host = KubernetesPodHost(AsyncMock(), Access("https://k8s", "token"), monotonic=lambda: now[0])
+    monkeypatch.setattr(pods, "ForwardedPort", Port)
+    monkeypatch.setattr(host, "_running", running)
+    monkeypatch.setattr(host, "_session", session)
+    await host.connect("uid", "marker", 80)
+    listens[0] = False
+    now[0] = 101.0
+    await host.connect("uid", "marker", 80)  # a connection of somebody who waits is not made to wait again
+    now[0] = 100.0 + PROBE_EVERY.total_seconds()
+    with pytest.raises(PortClosed):
+        await host.connect("uid", "marker", 80)
 
 
 def test_the_end_of_a_command_is_read_as_the_node_writes_it():
