@@ -158,6 +158,13 @@ async def test_any_image_runs_until_one_is_listed_then_only_those_and_what_comes
     assert (await world.call("POST", PODS, {"pod_id": "five", "template": "mine"})).status_code == 400
 
 
+@pytest.mark.parametrize("image", ["/proc/self/root", "/home/ann/x.sif", "oci:/srv/tree:1", "docker-archive:/x.tar"])
+async def test_a_path_of_the_place_runs_only_where_an_admin_says_so(world: World, image: str):
+    refused = await world.call("POST", PODS, {"pod_id": "one", "image": image})
+    assert (refused.status_code, "not among the images" in refused.text) == (400, True)
+    assert (await world.call("POST", PODS, {"pod_id": "two", "image": image}, user="admin")).status_code == 200
+
+
 async def test_images_are_listed_all_or_none_and_taken_off_by_admins(world: World):
     both = [{"image": "python"}, {"image": "ghcr.io/org/app"}]
     assert (await world.call("POST", f"{IMAGES}/bulk", both)).status_code == 403
