@@ -24,6 +24,9 @@ HOP_BY_HOP = frozenset(
 )
 """RFC 9110, 7.6.1: they speak of one connection, not of the message."""
 
+KEPT_ANYHOW = frozenset({b"host", b"content-length"})
+"""What a message cannot do without, though a client calls it one of a connection's."""
+
 OURS = frozenset(
     {
         b"forwarded",
@@ -83,7 +86,8 @@ def host_of(headers: Headers) -> str | None:
 def to_pod(headers: Headers, seen: Seen) -> list[Header]:
     """A request's headers as the pod gets them, but for its framing, which goes on unchanged."""
     added = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in seen.added.items()}
-    gone = HOP_BY_HOP | OURS | seen.hidden | added.keys() | tokens(get(headers, b"connection"))
+    hop = tokens(get(headers, b"connection")) - KEPT_ANYHOW
+    gone = HOP_BY_HOP | OURS | seen.hidden | added.keys() | hop
     kept = [(name, value) for name, value in headers if name.replace(b"_", b"-") not in gone and name != b"cookie"]
     if cookies := _cookies(get(headers, b"cookie"), seen.withheld):
         kept.append((b"cookie", cookies))

@@ -86,7 +86,7 @@ async def test_the_pod_learns_who_asked_from_us_alone(world: World):
 async def test_headers_of_one_connection_stay_on_it_and_cannot_name_ours(world: World):
     await world.echo()
     said = {
-        "Connection": "X-Secret, X-Forwarded-For",
+        "Connection": "X-Secret, X-Forwarded-For, Host",
         "X-Secret": "s",
         "TE": "trailers",
         "Keep-Alive": "9",
