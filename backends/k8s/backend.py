@@ -171,9 +171,10 @@ class KubernetesBackend:
     # -- doing -------------------------------------------------------------------------------------------------------
 
     async def stage(self, plan: StagePlan) -> StageStatus:
-        """The cluster makes the directories of a run when it starts there."""
+        """The cluster makes the directories of a run when it starts there. SpecInvalid for files."""
         if plan.files:
-            raise BackendUnavailable(f"system '{self._system.id}' has no volume to put files on")
+            wrong = f"holds small files, and '{self._system.id}' is a Kubernetes, where Berth writes none"
+            raise SpecInvalid.of("volume_mounts", wrong, "leave config_content out, or let the pod go elsewhere")
         return StageStatus(done=True)
 
     async def submit(self, intents: Sequence[SubmitIntent]) -> Mapping[Marker, RemoteId | SubmitError]:
