@@ -93,7 +93,7 @@ class PodWatch:
         self._answering: dict[Marker, bool] = {}
         """Whether an instance is believed to answer: only what differs is told."""
         self._in_all = asyncio.Semaphore(PROBES_IN_ALL)
-        self.crew = Crew(2 * LOGINS_AT_ONCE)
+        self.crew = Crew(3 * LOGINS_AT_ONCE)
 
     async def tick(self) -> None:
         """Ask every login that is due, and try the ports of what runs there."""
@@ -103,14 +103,21 @@ class PodWatch:
             del self._outlooks[target]
         for target, group in groups.items():
             outlook = self._outlooks.setdefault(target, Outlook(now, now))
-            asking, probing = (target, "ask"), (target, "probe")
+            asking = target, "ask"
             if outlook.ask_at <= now and asking not in self.crew and self.crew.free > 0:
                 self.crew.start(asking, self._ask(target, group, outlook), login="/".join(target.login))
-            running = [one for one in group if one.state is I.RUNNING]
-            if running and outlook.probe_at <= now and probing not in self.crew and self.crew.free > 0:
+            if outlook.probe_at <= now:
                 outlook.probe_at = now + PROBE_EVERY
-                self.crew.start(probing, self._probe(target, running), login="/".join(target.login))
+                self._start_probes(target, [one for one in group if one.state is I.RUNNING])
         await self._silence(now)
+
+    def _start_probes(self, target: Target, running: Sequence[PodInstance]) -> None:
+        """Those that answer are tried apart from those that do not: many that hang keep none of them waiting."""
+        answering = [one for one in running if self._answering.get(one.marker)]
+        silent = [one for one in running if not self._answering.get(one.marker)]
+        for name, some in (("answering", answering), ("silent", silent)):
+            if some and (target, name) not in self.crew and self.crew.free > 0:
+                self.crew.start((target, name), self._probe(target, some), login="/".join(target.login))
 
     async def _groups(self) -> Mapping[Target, Sequence[PodInstance]]:
         """Instances that a place took, by login; only those that changed are read again."""
@@ -230,14 +237,19 @@ class PodWatch:
     # -- whether ports answer ----------------------------------------------------------------------------------------
 
     async def _probe(self, target: Target, running: Sequence[PodInstance]) -> None:
-        """Try every port of these instances; answers are noted together, what changed is told."""
-        began_at, of_login = self._ports.clock(), asyncio.Semaphore(PROBES_OF_LOGIN)
+        """Try every port of these instances, some side by side, and note each when it was tried."""
+        for start in range(0, len(running), PROBES_OF_LOGIN):
+            await self._probe_some(target, running[start : start + PROBES_OF_LOGIN])
+
+    async def _probe_some(self, target: Target, some: Sequence[PodInstance]) -> None:
+        """Try them side by side; answers are noted together, what changed is told."""
+        began_at = self._ports.clock()
         try:
             host = await self._ports.connections.pod_host(target.login)
-            verdicts = await asyncio.gather(*(self._try(host, one, of_login) for one in running))
+            verdicts = await asyncio.gather(*(self._try(host, one) for one in some))
         except NothingLearnt as error:
-            verdicts = [Verdict(False, f"its ports cannot be tried: {error}")] * len(running)
-        pairs = list(zip(running, verdicts, strict=True))
+            verdicts = [Verdict(False, f"its ports cannot be tried: {error}")] * len(some)
+        pairs = list(zip(some, verdicts, strict=True))
         await self._note_answers([one for one, verdict in pairs if verdict.answers], began_at)
         news = {one.pod_uuid for one, verdict in pairs if verdict.answers and not self._answering.get(one.marker)}
         for one, verdict in pairs:
@@ -254,10 +266,10 @@ class PodWatch:
             if (known := self._known.get(one.marker)) is not None:
                 self._known[one.marker] = replace(known, answered_at=at)
 
-    async def _try(self, host: PodHost, one: PodInstance, of_login: asyncio.Semaphore) -> Verdict:
+    async def _try(self, host: PodHost, one: PodInstance) -> Verdict:
         assert one.remote_id is not None
         port = 0
-        async with of_login, self._in_all:
+        async with self._in_all:
             try:
                 async with asyncio.timeout(PROBE_LIMIT_S):
                     for port in one.run.ports:

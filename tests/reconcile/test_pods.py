@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -16,9 +17,12 @@ from scheduler.model.pod_catalog import PodVolume
 from scheduler.model.pods import Desired, InstanceState, PodMount, PodStatus, VolumeKind
 from scheduler.model.runs import Ending, RemoteState
 from scheduler.reconcile.pod_rules import DRAIN, MOST_QUICK_ENDS
+from scheduler.reconcile.pod_watch import PodWatch
 from scheduler.services import pods as services
 from scheduler.store.pod_files import PodVolumeStore
 from scheduler.store.pods import PodStore
+from tests.contract.subjects import eventually
+from tests.fakes.pod_host import FakePodHost
 from tests.fakes.system import FakeBackend, FakeSystem, Fault
 from tests.reconcile.pods_world import ANN, KEEPER, STATELESS, WEB, PodWorld
 from tests.reconcile.world import CLUSTER, LEASE_S, LOST_AFTER_S, database_in, prepared
@@ -531,3 +535,36 @@ async def test_probes_are_bounded_in_number_at_once(world):
     pods = await services.list_pods(world.ports(), ANN)
     assert {pod.status for pod in pods} == {P.AVAILABLE}
     assert 1 < world.system.pods.most_at_once <= 32
+
+
+async def test_what_answers_is_not_kept_waiting_by_what_hangs(world, monkeypatch):
+    monkeypatch.setattr("scheduler.reconcile.pod_watch.PROBES_OF_LOGIN", 1)
+    for name in ("good", "hangs", "hangstoo"):
+        await world.create(name)
+    for _ in range(6):
+        await world.tick()
+        world.site_starts()
+    assert (await world.pod("good")).status is P.AVAILABLE
+    [good] = await world.instances("good")
+    release, connect = asyncio.Event(), FakePodHost.connect
+
+    async def slow(host, remote_id, marker, port):
+        if marker != good.marker:
+            await release.wait()
+        return await connect(host, remote_id, marker, port)
+
+    monkeypatch.setattr(FakePodHost, "connect", slow)
+    watch = PodWatch(world.ports(), lost_after_s=LOST_AFTER_S)
+    for name in ("hangs", "hangstoo"):
+        [one] = await world.instances(name)
+        async with world.database.transaction() as db:
+            await PodStore(db).write(one, answered_at=None)
+    world.later(20)
+    await watch.tick()
+
+    async def is_noted() -> bool:
+        return (await world.instances("good"))[0].answered_at == world.now
+
+    await eventually(is_noted, "the answer is noted", timeout_s=5)
+    release.set()
+    await watch.crew.settle()
