@@ -26,7 +26,7 @@ from scheduler.model.errors import (
     SubmitError,
     SubmitRejected,
 )
-from scheduler.model.ids import RemoteId, marker_for
+from scheduler.model.ids import Marker, RemoteId, marker_for
 from scheduler.model.macros import MacroUnknown, PathRefused
 from scheduler.model.pods import (
     Desired,
@@ -108,6 +108,8 @@ class Pods:
         self._placing = PodPlacing(ports, planner, limits)
         self._together = Gathering(self._choose, PLACED_TOGETHER)
         self._misses: Counter[str] = Counter()
+        self._new: set[Marker] = set()
+        """Instances that this process wrote down, and has not handed over."""
         self.crew = Crew(in_hand)
         self._deeds: Mapping[Do, Callable[[Known, Step], Awaitable[Known | None]]] = MappingProxyType(
             {
@@ -213,6 +215,7 @@ class Pods:
                 pod = await store.move(pod, E.PLACED, at, words, keep=True, instance_number=number)
             else:
                 pod = await store.note(pod, at, words, keep=True, instance_number=number)
+        self._new.add(instance.marker)
         return Known(pod, (*known.instances, instance))
 
     async def _files(self, pod: Pod) -> Mapping[tuple[VolumeKind, str], str]:
@@ -245,10 +248,14 @@ class Pods:
     async def _submit(self, known: Known, step: Step) -> Known | None:
         """Hand the instance over. Its marker, not our memory, says what became of it: it may have been before."""
         [instance], pod = step.instances, known.pod
+        is_new = instance.marker in self._new
+        self._new.discard(instance.marker)
         try:
             outcome = await self._handed_over(pod, instance)
         except REFUSALS as refused:
             outcome = await self._had_before(instance) or SubmitRejected(str(refused))
+        if isinstance(outcome, SubmitRejected) and not is_new:  # a marker that was given up is refused, too
+            outcome = await self._had_before(instance)
         if isinstance(outcome, SubmitRejected):
             ended = {"state": I.ENDED, "ended_at": self._ports.clock(), "ending": Ending.LAUNCH_FAILURE}
             return await self._write(known, instance, **ended, message=str(outcome)[:2000])
@@ -271,7 +278,7 @@ class Pods:
         return outcome
 
     async def _had_before(self, instance: PodInstance) -> RemoteId | None:
-        """Its id, where an earlier try was taken and only its answer lost: what refuses this try says nothing of it."""
+        """Its id, where an earlier try was taken and only its answer lost; None: it never will be."""
         try:
             backend = await self._ports.connections.backend(instance.login, instance.job_type)
         except REFUSALS as refused:
