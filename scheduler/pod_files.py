@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from backends.base import Storage
-from scheduler.model.errors import BerthError, FileMissing, FileRefused, NotFound, NothingLearnt, SpecInvalid, Stale
+from scheduler.model.errors import BerthError, FileMissing, NotFound, NothingLearnt, SpecInvalid, Stale
 from scheduler.model.pod_catalog import FilesStatus, PodKind, PodSnapshot, PodVolume
-from scheduler.model.runs import FileInfo, FileKind
+from scheduler.model.runs import FileKind
 from scheduler.pod_schedules import next_at, parse_retention
 from scheduler.ports import Ports
 from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore
 from scheduler.store.pod_grants import PodGrantStore
+from scheduler.trees import files_below
 
 MIB = 1024 * 1024
-MAX_DEPTH = 64
 PAGE = 1_000
 
 STAMP = "%Y-%m-%dT%H-%M-%SZ"
@@ -43,29 +43,9 @@ async def files_of(ports: Ports, one: PodVolume | PodSnapshot) -> AsyncIterator[
         yield storage
 
 
-async def walk(storage: Storage, path: str = "") -> AsyncIterator[tuple[str, FileInfo]]:
-    """Every file below a directory with its path relative to it; links are left out. FileRefused when too deep."""
-    pending = [("", 0)]
-    while pending:
-        folder, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise FileRefused(f"'{folder[:200]}' is more than {MAX_DEPTH} directories deep")
-        offset = 0
-        while page := await storage.list(posixpath.join(path, folder), PAGE, offset):
-            for entry in page:
-                name = posixpath.join(folder, entry.name)
-                if entry.kind is FileKind.DIRECTORY:
-                    pending.append((name, depth + 1))
-                elif entry.kind is FileKind.FILE:
-                    yield name, entry
-            offset += len(page)
-            if len(page) < PAGE:
-                break
-
-
 async def size_bytes(storage: Storage, path: str = "") -> int:
     """What the files below a directory hold together."""
-    return sum([info.size_bytes async for _, info in walk(storage, path)])
+    return sum([info.size_bytes async for _, info in files_below(storage, path)])
 
 
 # -- what is to be done ------------------------------------------------------------------------------------------
@@ -161,7 +141,7 @@ async def _copy(source: Storage, path: str, target: Storage, into: str, most_byt
             raise TooLarge
         await target.write(posixpath.join(into, info.name), limited(source.read(path), most_bytes))
         return
-    async for name, _ in walk(source, path):
+    async for name, _ in files_below(source, path):
         pieces = limited(source.read(posixpath.join(path, name)), most_bytes)
         most_bytes -= await target.write(posixpath.join(into, name), pieces)
 

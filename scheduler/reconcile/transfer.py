@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backends.base import Storage
 from scheduler.model.errors import FileMissing, FileRefused, NothingLearnt
 from scheduler.model.runs import FileInfo, FileKind
+from scheduler.trees import walk
 
-LISTING = 1000
-MOST_DEPTH = 64
 SAY_EVERY = timedelta(seconds=5)
 
 Say = Callable[[str], Awaitable[None]]
@@ -35,41 +33,6 @@ class Progress:
 
     def __str__(self) -> str:
         return f"{self.files} {'file' if self.files == 1 else 'files'}, {self.bytes / 1e6:.1f} MB"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A name in a tree; ``relative`` is its path below the tree's top, empty for the top itself."""
-
-    info: FileInfo
-    relative: str
-
-
-async def walk(storage: Storage, top: str) -> AsyncIterator[Entry]:
-    """The file that ``top`` is, or everything below the directory, directories before what they hold."""
-    info = await storage.stat(top)
-    yield Entry(info, "")
-    waiting = [(top, "")] if info.kind is FileKind.DIRECTORY else []
-    while waiting:
-        directory, relative = waiting.pop()
-        if relative.count("/") > MOST_DEPTH:
-            raise FileRefused(f"{directory}: directories lie more than {MOST_DEPTH} deep")
-        async for child in _entries(storage, directory):
-            below = posixpath.join(relative, child.name)
-            yield Entry(child, below)
-            if child.kind is FileKind.DIRECTORY:
-                waiting.append((posixpath.join(directory, child.name), below))
-
-
-async def _entries(storage: Storage, directory: str) -> AsyncIterator[FileInfo]:
-    offset = 0
-    while page := await storage.list(directory, LISTING, offset):
-        for info in page:
-            if info.name not in ("", ".", ".."):  # a name is the system's word, and it names our files
-                yield info
-        if len(page) < LISTING:
-            return
-        offset += len(page)
 
 
 async def copy_tree(

@@ -8,22 +8,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from backends.base import LOG_CHUNK_BYTES, Storage
-from scheduler.model.errors import FileMissing, FileRefused, NotFound, SpecInvalid
+from scheduler.model.errors import FileMissing, NotFound, SpecInvalid
 from scheduler.model.ids import LoginKey
 from scheduler.model.jobs import ArchiveMode, Attempt, Job
 from scheduler.model.macros import PathRefused, relative_path
-from scheduler.model.runs import FileInfo, FileKind, LogChunk
+from scheduler.model.runs import FileInfo, LogChunk
 from scheduler.model.states import BEFORE_SUBMISSION, TERMINAL, JobState
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.services.jobs import get, readable
 from scheduler.store.jobs import JobStore
 from scheduler.store.systems import SystemStore
-
-MAX_DEPTH = 64
-"""Directories below an output directory that a download goes down; deeper is a loop or a mistake."""
-
-LISTING_PAGE = 1_000
+from scheduler.trees import files_below
 
 STREAMS = ("stdout", "stderr")
 
@@ -87,25 +83,9 @@ async def list_files(output: Output, limit: int, offset: int) -> Sequence[FileIn
     return await output.storage.list(output.path, limit=limit, offset=offset)
 
 
-async def walk(output: Output) -> AsyncIterator[tuple[str, FileInfo]]:
+def walk(output: Output) -> AsyncIterator[tuple[str, FileInfo]]:
     """Every file below a directory with its path relative to it; links are not followed."""
-    pending = [("", 0)]
-    while pending:
-        folder, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise FileRefused(f"'{folder}' is more than {MAX_DEPTH} directories deep; download parts of it")
-        offset = 0
-        while True:
-            page = await output.storage.list(posixpath.join(output.path, folder), LISTING_PAGE, offset)
-            for entry in page:
-                name = posixpath.join(folder, entry.name)
-                if entry.kind is FileKind.DIRECTORY:
-                    pending.append((name, depth + 1))
-                elif entry.kind is FileKind.FILE:
-                    yield name, entry
-            offset += len(page)
-            if len(page) < LISTING_PAGE:
-                break
+    return files_below(output.storage, output.path)
 
 
 async def log(

@@ -25,7 +25,6 @@ from scheduler.pod_files import (
     settle_snapshot,
     settle_volume,
     size_bytes,
-    walk,
 )
 from scheduler.pod_schedules import check_schedule, next_at, parse_retention
 from scheduler.ports import Ports
@@ -34,6 +33,7 @@ from scheduler.services.pod_names import check_pod_id
 from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore
 from scheduler.store.pods import PodStore
 from scheduler.store.requests import AuditStore
+from scheduler.trees import files_below
 
 VOLUME, SNAPSHOT = PodKind.VOLUME, PodKind.SNAPSHOT
 MOUNTED: Mapping[VolumeKind, PodKind] = {VolumeKind.VOLUME: VOLUME, VolumeKind.SNAPSHOT: SNAPSHOT}
@@ -228,7 +228,7 @@ async def files(ports: Ports, one: PodVolume | PodSnapshot) -> Sequence[tuple[st
     if one.status is not FilesStatus.AVAILABLE:
         return found
     async with files_of(ports, one) as storage:
-        async for entry in walk(storage):
+        async for entry in files_below(storage):
             found.append(entry)
             if len(found) == LISTED:
                 break
@@ -255,7 +255,7 @@ async def members(ports: Ports, found: Contents) -> AsyncIterator[tuple[str, str
         yield found.info.name, found.path, found.info
         return
     async with files_of(ports, found.owner) as storage:
-        async for name, info in walk(storage, found.path):
+        async for name, info in files_below(storage, found.path):
             yield name, f"{found.path}/{name}".lstrip("/"), info
 
 
