@@ -163,11 +163,6 @@ def has_begun(pod: Object) -> bool:
     )
 
 
-def may_begin(pod: Object) -> bool:
-    """Whether the user's code has begun in a pod, or may yet. One that is being deleted is never bound to a node."""
-    return bool(pod.get("spec", {}).get("nodeName")) or "deletionTimestamp" not in pod["metadata"]
-
-
 def pod_is_over(pod: Object) -> bool:
     """Whether nothing of a pod runs or ever will: its node said so, or it has none and is being deleted."""
     status, about = pod.get("status", {}), pod["metadata"]

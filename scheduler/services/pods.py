@@ -125,13 +125,6 @@ async def list_pods(ports: Ports, caller: Principal, page: Page = FIRST_PAGE) ->
         return [replace(pod, status=shown_status(pod, behind.get(pod.uuid), now)) for pod in found]
 
 
-async def count_pods(ports: Ports, caller: Principal, page: Page = FIRST_PAGE) -> int:
-    """How many ``list_pods`` would answer without a window."""
-    async with ports.reading() as db:
-        names = await visible(db, caller, PodKind.POD)
-        return await PodStore(db).count(caller.tenant, page, ids=names)
-
-
 async def containers(ports: Ports, pods: Sequence[Pod]) -> Mapping[str, Mapping[str, Any]]:
     """The wire's ``status_container`` of pods that the caller was given, by uuid."""
     async with ports.reading() as db:

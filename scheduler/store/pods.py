@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Select, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import AlreadyExists, NotFound, Stale
@@ -77,20 +77,11 @@ class PodStore:
         """NotFound when there is none."""
         return await self._one(select(*POD_COLUMNS).where(pods.c.tenant == tenant, pods.c.id == pod_id), pod_id)
 
-    async def of_uuid(self, uuid: str) -> Pod:
-        """NotFound when it is gone; another pod may have its name."""
-        return await self._one(select(*POD_COLUMNS).where(pods.c.uuid == uuid), uuid)
-
     async def list(self, tenant: str, page: Page = FIRST_PAGE, *, ids: Collection[str] | None = None) -> Sequence[Pod]:
         """Pods by id, or in the page's order; ids: only these."""
         query = _listed(select(*POD_COLUMNS), tenant, page, ids)
         rows = (await self._db.execute(windowed(query, POD_FIELDS, page, pods.c.id))).mappings()
         return [Pod(**row) for row in rows]
-
-    async def count(self, tenant: str, page: Page = FIRST_PAGE, *, ids: Collection[str] | None = None) -> int:
-        """How many ``list`` would answer without a window."""
-        query = _listed(select(func.count()).select_from(pods), tenant, page, ids)
-        return int((await self._db.execute(query)).scalar_one())
 
     async def instances(self, pod_uuid: str, newest: int = 20) -> Sequence[PodInstance]:
         """The newest instances of a pod, in order; all that are live are among them."""
@@ -126,15 +117,6 @@ class PodStore:
     async def live(self, markers: Collection[Marker]) -> Sequence[PodInstance]:
         """Those of these instances that may exist at a place."""
         return await self._instances(select(*INSTANCE_COLUMNS).where(instances.c.marker.in_(markers), LIVE))
-
-    async def is_any_live(self) -> bool:
-        """Whether ``live_versions`` would find something."""
-        return (await self._db.execute(select(instances.c.marker).where(LIVE).limit(1))).first() is not None
-
-    async def known_markers(self, markers: Collection[Marker]) -> frozenset[Marker]:
-        """Those of these markers that a row owns that has not ended."""
-        rows = await self._db.execute(select(instances.c.marker).where(instances.c.marker.in_(markers), LIVE))
-        return frozenset(rows.scalars())
 
     async def open_nets(self, at: datetime) -> Sequence[OpenNet]:
         """Every net of every tenant that has a name outside, with the instance to which connections go now."""

@@ -7,7 +7,7 @@ import pytest
 
 from backends.k8s import states
 from backends.k8s.api import Event, parse_event
-from backends.k8s.states import may_begin, observation, pod_is_over, tasks_of, waiting_of
+from backends.k8s.states import observation, pod_is_over, tasks_of, waiting_of
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.runs import Ending, RemoteState
 
@@ -149,12 +149,6 @@ def pod(*, node: str = "", deleted: bool = False, grace_s: int | None = None, ph
     about = {"name": "p", **({"deletionTimestamp": "2026-11-22T00:41:10Z"} if deleted else {})}
     about |= {} if grace_s is None else {"deletionGracePeriodSeconds": grace_s}
     return {"metadata": about, "spec": {"nodeName": node} if node else {}, "status": {"phase": phase}}
-
-
-def test_a_pod_without_a_node_that_is_being_deleted_can_never_begin():
-    assert may_begin(pod())
-    assert may_begin(pod(node="n1", deleted=True))
-    assert not may_begin(pod(deleted=True))
 
 
 def test_a_pod_is_over_when_its_node_says_so_or_it_never_had_one():
