@@ -253,9 +253,9 @@ class Pods:
         try:
             outcome = await self._handed_over(pod, instance)
         except REFUSALS as refused:
-            outcome = await self._had_before(instance) or SubmitRejected(str(refused))
-        if isinstance(outcome, SubmitRejected) and not is_new:  # a marker that was given up is refused, too
-            outcome = await self._had_before(instance)
+            outcome = SubmitRejected(str(refused))
+        if isinstance(outcome, SubmitRejected):  # so is an instance that runs, or a marker that was given up
+            outcome = await self._had_before(instance) or (outcome if is_new else None)
         if isinstance(outcome, SubmitRejected):
             ended = {"state": I.ENDED, "ended_at": self._ports.clock(), "ending": Ending.LAUNCH_FAILURE}
             return await self._write(known, instance, **ended, message=str(outcome)[:2000])
