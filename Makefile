@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-RUN    := $(BIN)/python -m pytest --durations=12
+# A half that neither ends nor fails is ended, and shows what it had seen by then.
+RUN    := timeout --foreground --signal=INT --kill-after=60 45m $(BIN)/python -m pytest --durations=12
 # A busy machine can fail a test of timing: what failed is shown, and gets one more try on its own before it counts.
 define twice
 	$(1) || { echo "berth: FAILED once, see above; one more try of what failed"; $(1) --last-failed; }
