@@ -1,23 +1,28 @@
 """What staging images behind the queue's wait costs: a pure model of one system, its store and the link to it.
 
 A job's image is wanted when the job is placed, and the job begins when the system lets it: if its image is not there by
-then, its nodes wait. The record of the queue stays as it was: what one job loses delays no other.
+then, its nodes wait. The record of the queue stays as it was: what one job loses delays no other. Where the store is
+full, ``images.claims`` says who gives way, as it does for real stores.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
 from math import inf
+
+from images.claims import UNTOLD, Claim, Foreseen, Grade, gives_way, together
 
 Digest = Hashable
 
-NEXT = 20
-"""Of those without room, so many are looked at when there may be some, the longest placed first."""
+NEXT = 5
+"""Of those without room, so many are refused it before the rest need not ask, the most pressing first."""
+
+AGAIN_S = 30.0
+"""How long those without room wait at least until they ask again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,8 @@ class Use:
     placed_at_s: float
     starts_at_s: float | None
     ends_at_s: float
+    foreseen: Foreseen = UNTOLD
+    """Its wait, as it is told when it is placed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +161,18 @@ class Store:
         """Whether anybody needs it."""
         return digest in self._leases
 
+    def missing_bytes(self, size_bytes: float) -> float:
+        """How much more room an image needs than there is."""
+        return self._used_bytes + size_bytes - self._rules.store_bytes
+
+    def held(self) -> Mapping[Digest, float]:
+        """Bytes of each, the longest unused first."""
+        return self._held
+
+    def drop(self, digest: Digest) -> None:
+        """Let go of one that nobody leases any more."""
+        self._used_bytes -= self._held.pop(digest)
+
     def _collect(self, until_bytes: float) -> None:
         for digest in [each for each in self._held if each not in self._leases]:
             if self._used_bytes <= until_bytes:
@@ -169,6 +188,10 @@ class _System:
         self._on_the_way = set[Digest]()
         self._waiting: defaultdict[Digest, list[int]] = defaultdict(list)
         self._leased, self._wants_room = set[int](), dict[int, None]()
+        self._queued: defaultdict[Digest, dict[int, None]] = defaultdict(dict)
+        self._begun = Counter[Digest]()
+        self._told: dict[int, tuple[float, float]] = {}
+        self._asked_at_s = -inf
         self._delays_s: dict[int, float] = {}
         self._sent_bytes, self._sent, self._without_room = 0.0, 0, 0
 
@@ -190,33 +213,25 @@ class _System:
     def _expect(self, at_s: float, kind: Kind, number: int) -> None:
         heapq.heappush(self._events, (at_s, kind, number))
 
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
     def _place(self, number: int, now_s: float) -> None:
         """What is staged for a job that runs elsewhere is let go when that begins, which may be at once."""
-        self._want(number, now_s)
-        if self._uses[number].starts_at_s is None:
-            self._expect(self._uses[number].ends_at_s, Kind.RELEASED, number)
-
-    def _want(self, number: int, now_s: float) -> None:
-        """Lease the image, and send it if it is not there; without room, that is tried again when there may be."""
         use = self._uses[number]
-        if use.digest not in self._store:
-            if not self._store.has_room(use.size_bytes):
-                self._wants_room[number] = None
-                return
-            self._store.reserve(use.digest, use.size_bytes)
-            self._store.lease(use.digest)  # of the transfer itself
-            self._on_the_way.add(use.digest)
-            self._send(use.digest, use.size_bytes, now_s)
-        self._store.lease(use.digest)
-        self._leased.add(number)
-        self._wants_room.pop(number, None)
+        self._queued[use.digest][number] = None
+        self._want(number, now_s)
+        if use.starts_at_s is None:
+            self._expect(use.ends_at_s, Kind.RELEASED, number)
 
     def _start(self, number: int, now_s: float) -> None:
         """The system lets the job begin."""
         use = self._uses[number]
+        self._leave_queue(number)
+        self._begun[use.digest] += 1
         if number not in self._leased:
             self._want(number, now_s)
         if number not in self._leased:
+            self._begun[use.digest] -= 1
             self._wants_room.pop(number, None)
             self._without_room += 1
             self._waiting["own", number].append(number)
@@ -234,16 +249,88 @@ class _System:
         self._expect(use.ends_at_s + now_s - use.starts_at_s, Kind.RELEASED, number)
 
     def _release(self, number: int, now_s: float) -> None:
+        use = self._uses[number]
         self._wants_room.pop(number, None)
+        if use.starts_at_s is None:
+            self._leave_queue(number)
+        elif number in self._leased:
+            self._begun[use.digest] -= 1
         if number in self._leased:
-            self._let_go(self._uses[number].digest, now_s)
+            self._leased.remove(number)
+            self._store.release(use.digest)
+        self._ask_again(now_s)
 
-    def _let_go(self, digest: Digest, now_s: float) -> None:
-        """One less needs it; if that was the last one, others may find room."""
-        self._store.release(digest)
-        if not self._store.is_leased(digest):
-            for number in list(islice(self._wants_room, NEXT)):
-                self._want(number, now_s)
+    def _leave_queue(self, number: int) -> None:
+        self._told.pop(number, None)
+        digest = self._uses[number].digest
+        del self._queued[digest][number]
+        if not self._queued[digest]:
+            del self._queued[digest]
+
+    # -- images ------------------------------------------------------------------------------------------------------
+
+    def _want(self, number: int, now_s: float) -> bool:
+        """Lease the image, and send it if it is not there; without room, that is tried again when there may be."""
+        use = self._uses[number]
+        if use.digest not in self._store:
+            if not self._store.has_room(use.size_bytes) and not self._make_room(number, now_s):
+                self._wants_room[number] = None
+                return False
+            self._store.reserve(use.digest, use.size_bytes)
+            self._store.lease(use.digest)  # of the transfer itself
+            self._on_the_way.add(use.digest)
+            self._send(use.digest, use.size_bytes, now_s)
+        self._store.lease(use.digest)
+        self._leased.add(number)
+        self._wants_room.pop(number, None)
+        return True
+
+    def _make_room(self, number: int, now_s: float) -> bool:
+        """Others give way, if any must; they want room again."""
+        use = self._uses[number]
+        wants = self._claim(use.digest, use.size_bytes, now_s)
+        held = (self._claim(digest, size_bytes, now_s) for digest, size_bytes in self._store.held().items())
+        goes = gives_way(wants, held, self._store.missing_bytes(use.size_bytes), bool(self._on_the_way))
+        for each in goes or ():
+            for waiting in self._queued.get(each.digest, ()):
+                if waiting in self._leased:
+                    self._leased.remove(waiting)
+                    self._store.release(each.digest)
+                    self._wants_room[waiting] = None
+            self._store.drop(each.digest)
+        return goes is not None
+
+    def _claim(self, digest: Digest, size_bytes: float, now_s: float) -> Claim:
+        if self._begun[digest] or digest in self._on_the_way:
+            return Claim(digest, size_bytes, Grade.BEGUN, 0.0)
+        if digest not in self._queued:
+            return Claim(digest, size_bytes, Grade.IDLE)
+        starts_in_s = together(self._starts_in_s(number, now_s) for number in self._queued[digest])
+        return Claim(digest, size_bytes, Grade.QUEUED, starts_in_s)
+
+    def _starts_in_s(self, number: int, now_s: float) -> float:
+        """As foreseen; not reckoned anew as long as it can have changed little."""
+        use = self._uses[number]
+        waited_s = now_s - use.placed_at_s
+        told = self._told.get(number)
+        if told is None or waited_s > told[0] * 1.05 + AGAIN_S:
+            told = self._told[number] = waited_s, use.foreseen.starts_in_s(waited_s)
+        return told[1]
+
+    def _ask_again(self, now_s: float) -> None:
+        """Who wants room asks for it once nothing is on its way, the most pressing first."""
+        if not self._wants_room or self._on_the_way or now_s < self._asked_at_s + AGAIN_S:
+            return
+        self._asked_at_s = now_s
+        sizes = {self._uses[number].digest: self._uses[number].size_bytes for number in self._wants_room}
+        turns = {digest: self._claim(digest, size_bytes, now_s).turn for digest, size_bytes in sizes.items()}
+        refused = set[Digest]()
+        for number in sorted(self._wants_room, key=lambda number: turns[self._uses[number].digest]):
+            if len(refused) >= NEXT:
+                break
+            digest = self._uses[number].digest
+            if digest not in refused and not self._want(number, now_s):
+                refused.add(digest)
 
     def _send(self, digest: Digest, size_bytes: float, now_s: float) -> None:
         self._link.add(digest, size_bytes, now_s)
@@ -253,9 +340,10 @@ class _System:
     def _arrived(self, digest: Digest, now_s: float) -> None:
         if digest in self._on_the_way:
             self._on_the_way.remove(digest)
-            self._let_go(digest, now_s)
+            self._store.release(digest)
         for number in self._waiting.pop(digest, ()):
             self._begin(number, now_s)
+        self._ask_again(now_s)
 
 
 def simulate(uses: Sequence[Use], rules: Rules) -> Told:

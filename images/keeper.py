@@ -182,12 +182,15 @@ class Keeper:
         """
         return _read(await self._send_request(self._store.collect(live_jobs, need_bytes)), _collected)
 
-    async def remove(self, digest: str, live_jobs: Sequence[str] | None, grace_s: int) -> Sequence[str]:
+    async def remove(
+        self, digest: str, live_jobs: Sequence[str] | None, grace_s: int, *, at_once: bool = False
+    ) -> Sequence[str]:
         """Let one image go that nobody needs; who needs it, where somebody does, and it stays.
 
         live_jobs: as for ``collect``. grace_s: how old a lease of a job that is not among them must be not to count.
+        at_once: it is known that nobody is about to open it; its room is free at once.
         """
-        said = await self._ask("remove", digest=digest, live=live_jobs, grace_s=grace_s)
+        said = await self._ask("remove", digest=digest, live=live_jobs, grace_s=grace_s, at_once=at_once)
         return _read(said, lambda said: _names(said["holders"]))
 
     async def repair(self) -> Repaired:

@@ -194,12 +194,15 @@ class Store:
         _unlink(os.path.join(self._path("leases", _hex(digest)), _holder(holder)))
         return {}
 
-    def remove(self, digest, live=None, grace_s=3600):
-        """Move an image that nobody needs to the trash; who needs it, where somebody does. live, grace_s: as for gc."""
+    def remove(self, digest, live=None, grace_s=3600, at_once=False):
+        """Move an image that nobody needs to the trash; who needs it, where somebody does. live, grace_s: as for gc.
+
+        at_once: nobody can be about to open it, and its room is free now.
+        """
         now = self.clock()
         self._drop_leases(live, now - grace_s, [_hex(digest)])
-        if not self._leased(digest):
-            self._discard(digest, now)
+        if not self._leased(digest) and self._discard(digest, now) and at_once:
+            self._empty_trash(now, [_hex(digest)])
         return {"holders": self._holders(digest)}
 
     # -- who does it -------------------------------------------------------------------------------------------------
@@ -351,9 +354,9 @@ class Store:
             return
         _unlink(self._trash(digest) + ".since")
 
-    def _empty_trash(self, until):
+    def _empty_trash(self, until, names=None):
         emptied = []
-        for name in _list(self._path("trash")):
+        for name in _list(self._path("trash")) if names is None else names:
             digest = _digest_named(name)
             if digest is None:
                 continue

@@ -27,6 +27,7 @@ from scheduler.model.systems import System
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.held_copy import HeldCopy
 from scheduler.reconcile.image_stores import Store, StoreKey, Stores
+from scheduler.reconcile.room import Room
 from scheduler.reconcile.to_jobs import ToJobs
 from scheduler.store.images import ImageStore
 from scheduler.store.node_facts import NodeFactsStore
@@ -48,6 +49,7 @@ class ToStore:
 
     def __init__(self, ports: Ports, stores: Stores, jobs: ToJobs) -> None:
         self._ports, self._stores, self._jobs = ports, stores, jobs
+        self._room = Room(ports, stores)
 
     async def brought(self, images: Images, bringer: Bringer, held: HeldCopy) -> Store | None:
         """The store that has it now; None where it does not come, for whoever awaits it, as its row says then."""
@@ -64,6 +66,8 @@ class ToStore:
                 if isinstance(error, Stale) and not isinstance(error, TagMoved):
                     raise
                 if isinstance(error, StoreFull) and await self._waits_for_room(held.copy, store.policy):
+                    if await self._room.made(held.copy, store):
+                        continue
                     raise
                 in_vain.add(held.copy.asked_by)
                 await self._in_vain(held, error, in_vain)

@@ -14,12 +14,14 @@ from images.needs import Needs
 from scheduler.model.errors import NotFound, Stale
 from scheduler.model.ids import Marker
 from scheduler.model.images import CopyState, ImageCopy, PinnedImage
-from scheduler.model.jobs import HistoryEvent
+from scheduler.model.jobs import Attempt, HistoryEvent
 from scheduler.model.pages import Page
+from scheduler.model.plan import Decision
 from scheduler.model.states import LIVE_ATTEMPTS, AttemptState
 from scheduler.store import schema
 from scheduler.store.changes import write_history
 from scheduler.store.paging import Fields, narrowed, windowed
+from scheduler.store.rows import ATTEMPT_COLUMNS, attempt_of
 from scheduler.store.statements import changed, insert_new
 
 copies, records = schema.image_copies, schema.image_records
@@ -76,6 +78,15 @@ class Place:
 
     system_id: str
     owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """An attempt that may read an image, and what placement thought of its job."""
+
+    attempt: Attempt
+    manifest_digest: str
+    decision: Decision | None
 
 
 class ImageStore:
@@ -257,6 +268,40 @@ class ImageStore:
         if event is not None:
             await write_history(self._db, [(waiting.job_id, event)])
         return True
+
+    async def await_again(self, attempt: Attempt, manifest_digest: str, event: HistoryEvent) -> bool:
+        """The attempt awaits its image anew; False, with nothing written, when it does already, or waits no more."""
+        mine = and_(attempts.c.marker == attempt.marker, attempts.c.state == AttemptState.QUEUED)
+        told = update(attempts).where(mine, attempts.c.awaits_image.is_(None)).values(awaits_image=manifest_digest)
+        if changed(await self._db.execute(told)) != 1:
+            return False
+        await write_history(self._db, [(attempt.job_id, event)])
+        return True
+
+    async def claims(self, tenant: str, system_id: str) -> Sequence[Claimant]:
+        """All attempts on a system that may still read an image, oldest first."""
+        query = (
+            select(*ATTEMPT_COLUMNS, jobs.c.image, jobs.c.decision)
+            .join(jobs, attempts.c.job_id == jobs.c.id)
+            .where(attempts.c.tenant == tenant, attempts.c.system_id == system_id, attempts.c.ended_at.is_(None))
+            .where(jobs.c.image.is_not(None))
+            .order_by(attempts.c.id)
+        )
+        rows = [dict(row) for row in (await self._db.execute(query)).mappings()]
+        told = [(row.pop("image"), row.pop("decision"), row) for row in rows]
+        return [Claimant(attempt_of(row), image.manifest_digest, decision) for image, decision, row in told if image]
+
+    async def present(self, tenant: str, system_id: str, owner: str) -> Sequence[ImageCopy]:
+        """What lies in one login's store, by id."""
+        there = and_(copies.c.tenant == tenant, copies.c.system_id == system_id, copies.c.owner == owner)
+        query = select(*COPY_COLUMNS).where(there, copies.c.state == CopyState.PRESENT).order_by(copies.c.id)
+        return [ImageCopy(**row) for row in (await self._db.execute(query)).mappings()]
+
+    async def is_sending(self, tenant: str, system_id: str, owner: str, but: int) -> bool:
+        """Whether another copy than ``but`` is under way to one login's store."""
+        there = and_(copies.c.tenant == tenant, copies.c.system_id == system_id, copies.c.owner == owner)
+        moving = and_(there, copies.c.state == CopyState.SENDING, copies.c.id != but, copies.c.lease_until.is_not(None))
+        return (await self._db.execute(select(copies.c.id).where(moving).limit(1))).first() is not None
 
     async def live_markers(self, tenant: str, system_id: str) -> Sequence[tuple[str, Marker]]:
         """Owners and markers of all attempts on a system that may still read an image."""

@@ -243,6 +243,17 @@ def test_a_fresh_lease_counts_though_its_job_is_not_known_yet(store, clock):
     assert store.gc({"bytes": 1}, live=[])["trashed"] == [images[0].digest]
 
 
+def test_an_image_that_nobody_can_be_about_to_open_gives_its_room_back_at_once(store, clock):
+    images = fill_up(store, clock, 2)
+    store.lease(images[1].digest, "pin-a")
+    before = store.stats()["bytes"]
+    assert store.remove(images[0].digest, at_once=True) == {"holders": []}
+    assert store.stats()["trash_bytes"] == 0
+    assert store.stats()["bytes"] <= before - len(images[0].content)
+    assert store.remove(images[1].digest, at_once=True) == {"holders": ["pin-a"]}
+    assert store.have(images[1].digest)["have"]
+
+
 def test_an_image_in_the_trash_comes_back_when_it_is_leased_and_goes_for_good_after_its_time(store, clock):
     kept, lost = fill_up(store, clock, 2)
     store.gc({"bytes": 1})

@@ -517,6 +517,64 @@ async def test_leases_of_jobs_that_are_over_go_and_others_stay(world: ImageWorld
     assert world.leases(copy) == [f"job-{waiting.marker}"]
 
 
+async def two_images(database: Database, tmp_path: Path) -> ImageWorld:
+    """A store with room for one of them."""
+    world = await image_world(database, tmp_path, quotaBytes=2_400_000)
+    for name, blocks in (("large", 2**16), ("small", 2**14)):
+        noise = b"".join(hashlib.sha256(f"{name} {number}".encode()).digest() for number in range(blocks))
+        world.tenant.registry.push_image(name, "1", (tar(entry("noise", noise)),))
+    return world
+
+
+async def test_in_a_full_store_the_image_of_a_waiting_job_gives_way_to_one_more_pressing_and_comes_again(
+    database, tmp_path
+):
+    world = await two_images(database, tmp_path)
+    job, first = await queued(world, image="docker://reg.org/large:1")
+    await delivered(world, job)
+    other, second = await queued(world, image="docker://reg.org/small:1")
+    assert world.image_of(await delivered(world, other))
+    [large, small] = await world.copies()
+    assert (large.state in UNDER_WAY, small.state) == (True, CopyState.PRESENT)
+    [waiting] = await world.attempts(job)
+    assert (waiting.awaits_image, world.told(waiting)) == (large.manifest_digest, {})
+    assert "left the store" in (await world.told_in_history(job))[-1]["sentence"]
+
+    world.system.end(second.marker)
+    await world.run_until(other, S.FINISHED)
+    world.age(small, 2 * 3600)
+    await world.run(12, step_s=15)
+    for since in (world.store / "trash").glob("*.since"):
+        since.write_text("0.0")
+    world.later(30)
+    assert world.image_of(await delivered(world, job))
+    assert world.leases(large) == [f"job-{first.marker}"]
+
+
+async def test_a_job_that_begins_while_its_image_is_to_give_way_keeps_it_and_is_told_again(
+    database, tmp_path, monkeypatch
+):
+    world = await two_images(database, tmp_path)
+    job, first = await queued(world, image="docker://reg.org/large:1")
+    await delivered(world, job)
+    take_back = Handing.take_back
+
+    async def begins(handing, marker):
+        await take_back(handing, marker)
+        assert world.told(first) == {}
+        if world.system.jobs[marker].started_at is None:
+            world.system.start(marker)
+
+    monkeypatch.setattr(Handing, "take_back", begins)
+    other, _ = await queued(world, image="docker://reg.org/small:1")
+    await world.run(4)
+    assert world.system.jobs[first.marker].started_at is not None
+    assert world.image_of(await delivered(world, job))
+    [large, _] = await world.copies()
+    assert (large.state, world.leases(large)) == (CopyState.PRESENT, [f"job-{first.marker}"])
+    assert (await world.attempts(other))[-1].awaits_image, "it waits for room"
+
+
 async def test_an_image_that_nobody_needs_makes_room_and_is_known_to_be_gone(database, tmp_path):
     world = await image_world(database, tmp_path, quotaBytes=2**20)
     job, first = await queued(world)
