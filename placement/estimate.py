@@ -161,7 +161,8 @@ class _Job:
         start_s = sum([there_s if there_s > wait_s else wait_s for wait_s in _waits_s(in_queue, wait)]) / DRAWS
         run_s = mean_s(run.p50_s, run.p90_s, DRAWS)
         cores = footprint_cores(spec.resources, fitting_nodes(spec, place)) * tasks_at_once(spec, place)
-        taken_s = crowding_s(run_s + bring_home.p50_s, cores, evidence.size_cores(place), evidence.followers)
+        held_s, in_line_s = run_s + bring_home.p50_s, start_s - there_s
+        taken_s = crowding_s(held_s, in_line_s, cores, evidence.size_cores(place), evidence.followers)
         told: dict[str, Any] = {
             "system_id": place.key.system_id,
             "queue": place.key.queue,

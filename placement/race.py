@@ -20,6 +20,9 @@ MOVE_SHARE, MOVE_S = 0.15, 900.0
 FOLLOWED_S = 86_400.0
 """Jobs of ours that came in so long tell how many will stand behind one: about as long as a crowded queue stays so."""
 
+DRAINED_SHARE = 0.1
+"""Of a place's cores, what nobody asks for in the mean: at that pace its queue gets shorter."""
+
 LOSS_SHARE = 0.5
 """How much of a loss in a draw counts against a new copy: most of them are seen coming, and the copy is taken back."""
 
@@ -118,13 +121,15 @@ def followers(came: Collection[tuple[float, str]]) -> float:
     return len(came) / max(1, len({place for _, place in came}))
 
 
-def crowding_s(run_s: float, cores: int, all_cores: int, followers: float) -> float:
-    """What others of ours lose by a job that takes so many of a place's cores for so long, in seconds.
+def crowding_s(run_s: float, wait_s: float, cores: int, all_cores: int, followers: float) -> float:
+    """What others of ours lose by a job that waits and runs so long on so many of a place's cores, in seconds.
 
     followers: jobs of ours that come to such a place in ``FOLLOWED_S``. Each is later by the job's work, spread over
-    all cores.
+    all cores, if it comes before the queue has drained: who finds free cores takes nothing of anyone.
     """
-    return followers * run_s * cores / all_cores
+    work_s = run_s * cores / all_cores
+    drained_s = (wait_s + work_s) / DRAINED_SHARE
+    return followers * work_s * min(1.0, drained_s / FOLLOWED_S)
 
 
 def is_loss(each: Prospect, others: Collection[Prospect], now_s: float) -> bool:

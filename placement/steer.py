@@ -136,5 +136,6 @@ class Steering:
 
     def _cost_s(self, copy: Copy, prospect: Prospect) -> float:
         """What sending it there costs from now on: the mean time until its end, and what others of ours lose."""
-        taken_s = crowding_s(prospect.run_s, copy.cores, self._cores[copy.place], self._followers)
+        wait_s = max(0.0, fmean(prospect.starts_s) - copy.ready_s)
+        taken_s = crowding_s(prospect.run_s, wait_s, copy.cores, self._cores[copy.place], self._followers)
         return prospect.mean_end_s - self._now_s + taken_s

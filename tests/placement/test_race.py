@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement.race import Change, Prospect, Rules, Spent, first_ends_s, losing, reconsidered, saved_s
+from placement.race import (
+    FOLLOWED_S,
+    Change,
+    Prospect,
+    Rules,
+    Spent,
+    crowding_s,
+    first_ends_s,
+    losing,
+    reconsidered,
+    saved_s,
+)
 
 HOUR = 3600.0
 RACE = Rules(submissions_per_job=2.0, copies=3, moves=True)
@@ -89,3 +100,15 @@ def test_a_change_never_leaves_a_job_without_a_copy(shapes, other):
     kept = {each.place for each in held} - set(change.withdraw)
     assert kept | set(change.submit)
     assert len(kept) + len(change.submit) <= max(len(held), RACE.copies)
+
+
+def test_a_job_takes_its_work_of_all_who_come_until_the_queue_has_drained():
+    busy_s = crowding_s(10 * HOUR, 5 * HOUR, 16, 160, followers=12)
+    assert busy_s == 12 * HOUR
+    assert crowding_s(10 * HOUR, 50 * HOUR, 16, 160, followers=12) == busy_s
+
+
+def test_where_jobs_start_at_once_one_more_takes_little_of_those_that_follow():
+    followed_h = FOLLOWED_S / HOUR
+    assert crowding_s(HOUR, 0.0, 16, 160, followers=12) == pytest.approx(12 * 0.1 * HOUR * (1 / followed_h))
+    assert crowding_s(HOUR, 0.0, 16, 160, followers=0) == 0.0
