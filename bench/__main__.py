@@ -31,6 +31,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "store": Part((), "the store beside a bare commit"),
         "http": Part(("--seconds", "2", "--rounds", "1"), "submissions over HTTP beside a bare application"),
         "gateway": Part(("--seconds", "1", "--rounds", "1"), "requests to a pod through the gateway beside its server"),
+        "pods": Part(("--pods", "100"), "what many pods cost a process that keeps them"),
         "dispatch": Part(("--jobs", "100", "--rounds", "1"), "submissions into Slurm beside a loop of sbatch"),
         "first_line": Part(("--runs", "5"), "from the submission to the first line beside ssh host sbatch"),
         "relay": Part(

@@ -2,9 +2,9 @@
 
     python -m bench.gateway [--seconds 3] [--rounds 5]
 
-The pod is uvicorn behind a Unix socket. Server, gateway and clients are processes of their own on the same cores; the
-ways take turns. One connection shows latency, sixteen show throughput; each carries one request after another.
-Beside them stands what a request costs of the gateway's CPU.
+The pod is uvicorn on a port of loopback. Server, gateways and clients are processes of their own on the same cores;
+the ways take turns. One connection shows latency, sixteen show throughput (of wrk, where it is installed); each carries
+one request after another. What PostgreSQL's first bytes cost is measured apart, on round trips of 100 bytes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import re
 import shutil
 import socket
 import ssl
+import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,34 +34,39 @@ import uvloop
 
 from backends.base import Channel
 from bench.report import Row, show, spread
-from gateway import certificates
+from gateway import certificates, postgres
 from gateway.board import Board
 from gateway.channels import SocketChannel
 from gateway.embedded import Embedded, Names
+from gateway.haproxy import HAProxy
+from gateway.haproxy_process import find_program
 from gateway.routes import Route, RouteState, Target
 from gateway.ways import Ways
 from scheduler.model.ids import LoginKey, Marker, RemoteId
 from scheduler.model.pods import NetProtocol, PodNet
 
 DOMAIN = "pods.localhost"
-NAME = f"web.{DOMAIN}"
+NAME, DATABASE = f"web.{DOMAIN}", f"db.{DOMAIN}"
 REQUEST = f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
 BODY = b"x" * 1024
+ECHO = b"e" * 100
 CLIENTS = 16
-ALONE, EMBEDDED = "pod alone", "embedded gateway"
+ALONE, EMBEDDED, HAPROXY = "pod alone", "embedded gateway", "gateway with HAProxy"
+RATE = re.compile(r"Requests/sec:\s+([0-9.]+)")
+FAILURES = re.compile(r"Socket errors|Non-2xx")
+ON_LOOPBACK = 'wrk.resolve = function(_, service) wrk.addrs = wrk.lookup("127.0.0.1", service) end\n'
+"""wrk's own words for connecting there under any name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Keeps one pod, whose port is a Unix socket."""
-
-    path: Path
+    """Keeps one pod, whose ports are ports of loopback: of a web server, and of one that repeats what it hears."""
 
     async def pod_host(self, login: LoginKey) -> Place:
         return self
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
-        return SocketChannel(*await asyncio.open_unix_connection(self.path))
+        return SocketChannel(*await asyncio.open_connection("127.0.0.1", port))
 
 
 async def _pod(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -68,26 +75,56 @@ async def _pod(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
-def serve_pod(path: str) -> None:
+def serve_pod(listener: socket.socket) -> None:
     """The pod's server, until the process ends."""
-    uvicorn.run(_pod, uds=path, log_config=None, lifespan="off", access_log=False)
+    server = uvicorn.Server(uvicorn.Config(_pod, log_config=None, lifespan="off", access_log=False))
+    server.run(sockets=[listener])
 
 
-def serve_gateway(folder: str, listener: socket.socket) -> None:
-    """A gateway with one route, until the process ends."""
+def serve_echo(listener: socket.socket) -> None:
+    """Repeats what it hears, until the process ends."""
+
+    async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
 
     async def serve() -> None:
-        home, net = Path(folder), PodNet(name="default", protocol=NetProtocol.HTTP, port=80)
-        names, board = Names(), Board(lambda: datetime.now(UTC))
-        names.serve({DOMAIN: certificates.own(home, DOMAIN, datetime.now(UTC))})
-        target = Target(LoginKey("t", "s", "o"), RemoteId("r"), Marker("m"), 80)
-        route = Route(host_name=NAME, tenant="t", pod_id="web", net=net, state=RouteState.OPEN, target=target)
-        board.show({NAME: route})
-        ways = Ways(Place(home / "pod.sock"), board)  # type: ignore[arg-type]
-        await Embedded(names, ways).serve(listener, asyncio.Event())
+        await (await asyncio.start_server(repeat, sock=listener)).serve_forever()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
+
+
+def serve_gateway(folder: Path, listener: socket.socket, ports: Mapping[str, int], program: str | None) -> None:
+    """A gateway with two routes, until the process ends. program: of HAProxy; None: the embedded proxy alone."""
+
+    async def serve() -> None:
+        names, board = Names(), Board(lambda: datetime.now(UTC))
+        served = {DOMAIN: certificates.own(folder, DOMAIN, datetime.now(UTC))}
+        names.serve(served)
+        board.show({name: _route(name, port) for name, port in ports.items()})
+        ways = Ways(Place(), board)  # type: ignore[arg-type]
+        embedded = Embedded(names, ways)
+        if program is None:
+            await embedded.serve(listener, asyncio.Event())
+            return
+        haproxy = HAProxy(program, folder / "gateway", embedded, ways)
+        haproxy.serve_certificates(served)
+        serving = asyncio.create_task(haproxy.serve(listener, asyncio.Event()))
+        while not haproxy.is_told:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        (folder / "told").touch()
+        await serving
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+
+
+def _route(name: str, port: int) -> Route:
+    protocol = NetProtocol.HTTP if name == NAME else NetProtocol.POSTGRES
+    net = PodNet(name="default", protocol=protocol, port=port)
+    target = Target(LoginKey("t", "s", "o"), RemoteId("r"), Marker("m"), port)
+    return Route(host_name=name, tenant="t", pod_id="web", net=net, state=RouteState.OPEN, target=target)
 
 
 def times_s(connect: Callable[[], socket.socket], seconds: float) -> list[float]:
@@ -120,47 +157,97 @@ def rate_per_s(connect: Callable[[], socket.socket], seconds: float) -> float:
     return sum(counts) / seconds
 
 
+def wrk_per_s(url: str, script: Path, seconds: float) -> float:
+    """As ``rate_per_s``, by wrk."""
+    argv = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
+    rate = RATE.search(said)
+    if rate is None or FAILURES.search(said):
+        raise RuntimeError(f"wrk: {said}")
+    return float(rate[1])
+
+
+def round_trips_s(connect: Callable[[], socket.socket], seconds: float) -> list[float]:
+    """How long the echo of a few bytes took, on one connection."""
+    found = []
+    with connect() as connection:
+        until = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < until:
+            connection.sendall(ECHO)
+            left = len(ECHO)
+            while left:
+                left -= len(connection.recv(left))
+            found.append(time.perf_counter() - began)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a pod is reached."""
+
+    url: str
+    connect: Callable[[], socket.socket]
+    to_database: Callable[[], socket.socket]
+
+
 @contextlib.contextmanager
-def running() -> Iterator[tuple[dict[str, Callable[[], socket.socket]], int]]:
-    """Pod and gateway as processes; ways to connect, by name, and the gateway's process id."""
+def running() -> Iterator[tuple[Path, dict[str, Way]]]:
+    """Pod and gateways as processes; a folder, and ways by name."""
     folder = Path(tempfile.mkdtemp(prefix="berth-bench-"))
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    web, echo = _loopback(), _loopback()
+    ports = {NAME: web.getsockname()[1], DATABASE: echo.getsockname()[1]}
     fork = multiprocessing.get_context("fork")
     processes = [
-        fork.Process(target=serve_pod, args=(str(folder / "pod.sock"),), daemon=True),
-        fork.Process(target=serve_gateway, args=(str(folder), listener), daemon=True),
+        fork.Process(target=serve_pod, args=(web,), daemon=True),
+        fork.Process(target=serve_echo, args=(echo,), daemon=True),
     ]
-    for process in processes:
-        process.start()
-
-    def alone() -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(folder / "pod.sock"))
-        return connection
-
-    def embedded() -> socket.socket:
-        context = ssl.create_default_context(cafile=folder / "ca" / DOMAIN / "ca.pem")
-        connection = socket.create_connection(listener.getsockname())
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return context.wrap_socket(connection, server_hostname=NAME)
-
+    found = {ALONE: Way(f"http://127.0.0.1:{ports[NAME]}/", lambda: _plain(web), lambda: _plain(echo))}
+    program = asyncio.run(find_program(required=False))
     try:
-        _wait_for(folder / "pod.sock", folder / "ca" / DOMAIN / "leaf.pem")
-        gateway_pid = processes[1].pid
-        assert gateway_pid is not None
-        yield {ALONE: alone, EMBEDDED: embedded}, gateway_pid
+        for name in (EMBEDDED, HAPROXY) if program else (EMBEDDED,):
+            home, listener = folder / name.replace(" ", "-"), _loopback()
+            home.mkdir()
+            args = (home, listener, ports, program if name == HAPROXY else None)
+            processes.append(fork.Process(target=serve_gateway, args=args))
+            found[name] = _through(home, listener)
+        for process in processes:
+            process.start()
+        _wait_for(*(each / "ca" / DOMAIN / "leaf.pem" for each in folder.iterdir()))
+        if program:
+            _wait_for(folder / HAPROXY.replace(" ", "-") / "told")
+        yield folder, found
     finally:
         for process in processes:
             process.terminate()
             process.join()
-        listener.close()
         shutil.rmtree(folder)
 
 
-def _cpu_s(pid: int) -> float:
-    """The CPU time that a process has used, seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _loopback() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=256)
+
+
+def _plain(listener: socket.socket) -> socket.socket:
+    connection = socket.create_connection(listener.getsockname())
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _through(home: Path, listener: socket.socket) -> Way:
+    """By way of a gateway with this home."""
+
+    def tls(connection: socket.socket, name: str) -> socket.socket:
+        context = ssl.create_default_context(cafile=home / "ca" / DOMAIN / "ca.pem")
+        return context.wrap_socket(connection, server_hostname=name)
+
+    def to_database() -> socket.socket:
+        connection = _plain(listener)
+        connection.sendall(postgres.SSL_REQUEST)
+        if connection.recv(1) != postgres.YES:
+            raise ConnectionError("no TLS for PostgreSQL")
+        return tls(connection, DATABASE)
+
+    return Way(f"https://{NAME}:{listener.getsockname()[1]}/", lambda: tls(_plain(listener), NAME), to_database)
 
 
 def _wait_for(*paths: Path) -> None:
@@ -178,16 +265,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(argv)
     latencies: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
-    with running() as (ways, gateway_pid):
-        for connect in ways.values():
-            times_s(connect, 0.5)  # not counted: everything is loaded now
-        before_s = _cpu_s(gateway_pid)
-        count = len(times_s(ways[EMBEDDED], chosen.seconds * chosen.rounds))
-        cost_ms = (_cpu_s(gateway_pid) - before_s) * 1000 / count
+    trips: dict[str, list[float]] = {}
+    with running() as (folder, ways):
+        script = folder / "loopback.lua"
+        script.write_text(ON_LOOPBACK)
+        for way in ways.values():
+            times_s(way.connect, 0.5)  # not counted: everything is loaded now
         for _ in range(chosen.rounds):
-            for name, connect in ways.items():
-                latencies.setdefault(name, []).append(median(times_s(connect, chosen.seconds)) * 1000)
-                rates.setdefault(name, []).append(rate_per_s(connect, chosen.seconds))
+            for name, way in ways.items():
+                latencies.setdefault(name, []).append(median(times_s(way.connect, chosen.seconds)) * 1000)
+                has_wrk = shutil.which("wrk") is not None
+                rate = (
+                    wrk_per_s(way.url, script, chosen.seconds) if has_wrk else rate_per_s(way.connect, chosen.seconds)
+                )
+                rates.setdefault(name, []).append(rate)
+                trips.setdefault(name, []).append(median(round_trips_s(way.to_database, chosen.seconds)) * 1000)
     p50_ms, most = median(latencies[ALONE]), median(rates[ALONE])
     rows = [
         Row(
@@ -195,11 +287,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             spread(latencies[name], "ms"),
             f"{median(latencies[name]) - p50_ms:+.2f} ms p50; {median(rates[name]):,.0f} requests/s, "
             f"{median(rates[name]) / most:.0%} of the pod alone",
+            "" if name == ALONE else "+1 ms, 80%",
         )
         for name in latencies
     ]
-    rows.append(Row("CPU of the gateway", f"{cost_ms:.2f} ms", "for each request"))
-    show(f"1 KiB answers of a pod: p50 on one connection, rate on {CLIENTS}", rows)
+    rows += [
+        Row(
+            f"PostgreSQL, {name}",
+            spread(trips[name], "ms"),
+            f"{median(trips[name]) - median(trips[ALONE]):+.2f} ms p50 for each round trip",
+        )
+        for name in trips
+    ]
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    show(f"1 KiB answers of a pod: p50 on one connection, rate on {CLIENTS} (load {load})", rows)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ from typing import Protocol
 
 from gateway import pages, postgres
 from gateway.hello import Hellos
+from gateway.proxied import exactly
 
 TLS_HANDSHAKE = 0x16
 TLS_HEADER_BYTES = 5
 MOST_RECORD_BYTES = 16 * 1024 + 256
 MOST_UNREAD_BYTES = 64 * 1024
+UNIX_AGAIN_S = 0.01
+"""Unix sockets are readable from the first byte on, whatever SO_RCVLOWAT says: there is no other sign of the rest."""
 
 _hellos = Hellos()
 
@@ -43,7 +46,8 @@ async def begin(connection: socket.socket, names: HasContexts) -> Begun | None:
     any error: EOFError, OSError, ValueError."""
     try:
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         begun = await _begin(connection, names)
     except BaseException:
         connection.close()
@@ -57,7 +61,7 @@ async def _begin(connection: socket.socket, names: HasContexts) -> Begun | None:
     loop = asyncio.get_running_loop()
     asked_as_postgres = False
     while (first := await _peek(connection, 1)) == b"\0":
-        asked = await _exactly(connection, postgres.FIRST_BYTES)
+        asked = await exactly(connection, postgres.FIRST_BYTES)
         if asked_as_postgres or asked not in (postgres.SSL_REQUEST, postgres.GSS_REQUEST):
             await loop.sock_sendall(connection, postgres.needs_tls())
             return None
@@ -97,17 +101,9 @@ async def _peek(connection: socket.socket, length_bytes: int) -> bytes:
         loop.remove_reader(connection)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     found = connection.recv(length_bytes, socket.MSG_PEEK)
+    while connection.family == socket.AF_UNIX and 0 < len(found) < length_bytes:
+        await asyncio.sleep(UNIX_AGAIN_S)
+        found = connection.recv(length_bytes, socket.MSG_PEEK)
     if len(found) < length_bytes:
         raise EOFError
     return found
-
-
-async def _exactly(connection: socket.socket, length_bytes: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    read = b""
-    while len(read) < length_bytes:
-        more = await loop.sock_recv(connection, length_bytes - len(read))
-        if not more:
-            raise EOFError
-        read += more
-    return read

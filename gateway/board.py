@@ -54,6 +54,11 @@ class Board:
             self._looked_s = now_s
             await self._look()
 
+    @property
+    def next_change(self) -> asyncio.Event:
+        """Set when other routes are shown than those of now."""
+        return self._changed
+
     async def change(self, timeout_s: float) -> None:
         """Returns at the next change, or after ``timeout_s``."""
         try:

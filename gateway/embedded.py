@@ -11,10 +11,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
-
-import structlog
+from typing import Any
 
 from gateway import conversation, postgres
+from gateway.accepting import Accepting
 from gateway.beginning import begin
 from gateway.certificates import Certificate
 from gateway.channels import SocketChannel, carry
@@ -25,10 +25,7 @@ from scheduler.model.pods import NetProtocol
 
 HANDSHAKE_S = 10
 """How long the first byte and the TLS handshake may take."""
-MOST_CONNECTIONS = 4000
 ALPN = ("http/1.1", postgres.ALPN)
-
-log = structlog.get_logger()
 
 
 class Names:
@@ -62,37 +59,25 @@ class Embedded:
 
     def __init__(self, names: Names, ways: Ways, guard: Guard = conversation.nobody) -> None:
         self._names, self._ways, self._guard = names, ways, guard
-        self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """Accept connections until ``stop`` is set, then cut those that are left. Closes the listener."""
-        accepting = asyncio.create_task(self._accept(listener))
+        port, connections = listener.getsockname()[1], Accepting()
+
+        async def serve(connection: socket.socket, address: Any) -> None:
+            await self.serve_one(connection, str(address[0]), port)
+
+        accepting = asyncio.create_task(connections.accept(listener, serve))
         try:
             await stop.wait()
         finally:
-            for task in (accepting, *self._serving):
-                task.cancel()
-            await asyncio.gather(accepting, *self._serving, return_exceptions=True)
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
+            await connections.aclose()
             listener.close()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        listener.setblocking(False)
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, address = await loop.sock_accept(listener)
-            except OSError as error:  # out of file descriptors, most likely
-                log.warning("cannot accept a connection", error=str(error))
-                await asyncio.sleep(1)
-                continue
-            if len(self._serving) >= MOST_CONNECTIONS:
-                connection.close()
-                continue
-            task = asyncio.create_task(self._connected(connection, str(address[0]), listener.getsockname()[1]))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
-
-    async def _connected(self, connection: socket.socket, address: str, port: int) -> None:
+    async def serve_one(self, connection: socket.socket, address: str, port: int) -> None:
+        """Serve one connection from its first byte on, and close it."""
         channel: SocketChannel | None = None
         try:
             async with asyncio.timeout(HANDSHAKE_S):
@@ -102,13 +87,13 @@ class Embedded:
                 channel, alpn = await _handshake(connection, begun.context)
             is_postgres = begun.asked_as_postgres or alpn == postgres.ALPN
             await self._named(Client(address, begun.name, port), is_postgres, alpn, channel)
-        except (OSError, EOFError, ValueError):  # ssl.SSLError and TimeoutError among them: the client's business
-            return
-        except Exception:
-            log.exception("a connection failed", address=address)
         finally:
             if channel is not None:
                 channel.abort()
+
+    async def serve_named(self, client: Client, channel: SocketChannel) -> None:
+        """Serve a connection whose TLS has ended elsewhere. The channel is the caller's to abort."""
+        await self._named(client, False, None, channel)
 
     async def _named(self, client: Client, is_postgres: bool, alpn: str | None, channel: SocketChannel) -> None:
         """Serve a connection by its name. One that was made for another protocol than the net's is not: what a server

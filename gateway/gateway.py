@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from gateway import certificates, conversation
 from gateway.board import Board
@@ -14,6 +15,8 @@ from gateway.certificates import Certificate
 from gateway.conversation import Guard
 from gateway.embedded import Embedded, Names
 from gateway.errors import GatewayRefused
+from gateway.haproxy import HAProxy
+from gateway.haproxy_process import find_program
 from gateway.routes import routes
 from gateway.ways import Ways
 from scheduler.ports import Ports
@@ -28,7 +31,10 @@ BACKLOG = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the gateway is told by the settings. certificate, key: the operator's; None: from a CA of our own."""
+    """What the gateway is told by the settings. certificate, key: the operator's; None: from a CA of our own.
+
+    proxy: who carries the traffic; auto: HAProxy where it is installed. retries: see ``haproxy_config.Shape``.
+    """
 
     home: Path
     host: str
@@ -36,6 +42,8 @@ class Options:
     pods_domain: str
     certificate: Path | None = None
     key: Path | None = None
+    proxy: Literal["auto", "embedded", "haproxy"] = "embedded"
+    retries: int = 1
 
 
 class Gateway:
@@ -48,7 +56,18 @@ class Gateway:
         self._served: Mapping[str, Certificate] = {}
         self._names = Names()
         self.board = Board(ports.clock, self.look_at_pods)
-        self._embedded = Embedded(self._names, Ways(ports.connections, self.board), guard)
+        self._ways = Ways(ports.connections, self.board)
+        self._embedded = Embedded(self._names, self._ways, guard)
+        self.haproxy: HAProxy | None = None
+
+    async def choose_proxy(self) -> None:
+        """Once, before all else: what carries the traffic. GatewayRefused when HAProxy is asked for and missing."""
+        if self._options.proxy == "embedded":
+            return
+        program = await find_program(required=self._options.proxy == "haproxy")
+        if program is not None:
+            folder, retries = self._options.home / "gateway", self._options.retries
+            self.haproxy = HAProxy(program, folder, self._embedded, self._ways, retries=retries)
 
     def listener(self) -> socket.socket:
         """The listening socket; GatewayRefused when the address is taken, or not ours."""
@@ -62,7 +81,7 @@ class Gateway:
 
     async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """Answer until ``stop`` is set."""
-        await self._embedded.serve(listener, stop)
+        await (self.haproxy or self._embedded).serve(listener, stop)
 
     async def look_at_pods(self) -> None:
         """Show the routes of now."""
@@ -75,6 +94,8 @@ class Gateway:
         found = await asyncio.to_thread(self._certificates, sorted(set(self._domains.values())))
         if found != self._served:
             self._names.serve(found)
+            if self.haproxy is not None:
+                self.haproxy.serve_certificates(found)
             self._served = found
 
     def _certificates(self, domains: list[str]) -> Mapping[str, Certificate]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from http import HTTPStatus
 
 from gateway.headers import Header
 
@@ -37,6 +38,13 @@ class Page:
             *self.headers,
         ]
         return [*said, (b"retry-after", str(RETRY_AFTER_S).encode())] if self.again else said
+
+
+def raw(page: Page) -> bytes:
+    """A page as the last answer of a connection."""
+    headers = [*page.all_headers(len(page.body)), (b"connection", b"close")]
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+    return f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}\r\n".encode() + head + b"\r\n" + page.body
 
 
 def unknown(host_name: str) -> Page:

@@ -114,14 +114,14 @@ class Whole:
 
 
 @pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
+async def whole(proxy: str, tmp_path: Path) -> AsyncIterator[Whole]:
     home = Path(tempfile.mkdtemp(prefix="berth-gw-"))
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'berth.sqlite'}", sealer=SecretBox(b"k" * KEY_BYTES))
     await database.create_tables()
     async with database.transaction() as db:
         await TenantStore(db).add_site(Site(id="here"))
         await TenantStore(db).add_tenant(Tenant(id="dev", site_id="here", created_at=BEGIN, updated_at=BEGIN))
-    options = Options(home=home, host="127.0.0.1", port=0, pods_domain=DOMAIN)
+    options = Options(home=home, host="127.0.0.1", port=0, pods_domain=DOMAIN, proxy=proxy)
     yield Whole(home, database, Place(), options)
     await database.aclose()
     shutil.rmtree(home)
@@ -129,6 +129,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
 
 async def test_what_the_store_says_of_a_pod_is_what_its_clients_meet(whole: Whole):
     gateway, stop = Gateway(whole.ports, whole.options), asyncio.Event()
+    await gateway.choose_proxy()
     await gateway.look_at_certificates()
     listener = gateway.listener()
     serving = asyncio.create_task(gateway.serve(listener, stop))
@@ -151,6 +152,7 @@ async def test_what_the_store_says_of_a_pod_is_what_its_clients_meet(whole: Whol
 
 async def test_a_certificate_is_renewed_while_the_gateway_runs(whole: Whole):
     gateway, stop = Gateway(whole.ports, whole.options), asyncio.Event()
+    await gateway.choose_proxy()
     await gateway.look_at_certificates()
     listener = gateway.listener()
     serving = asyncio.create_task(gateway.serve(listener, stop))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 from functools import partial
@@ -16,6 +17,7 @@ from tests.gateway.world import DOMAIN, World, as_status
 
 GET = f"GET / HTTP/1.1\r\nHost: web.{DOMAIN}\r\n".encode()
 END = b"Connection: close\r\n\r\n"
+BOTH_LENGTHS = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"
 
 
 def values(answer: httpx.Response, name: str) -> list[str]:
@@ -116,7 +118,7 @@ async def test_a_name_of_no_pod_is_answered_with_a_page(world: World):
 @pytest.mark.parametrize(
     "smuggled",
     [
-        GET + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
+        GET + BOTH_LENGTHS + b"\r\n0\r\n\r\nX",
         GET + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
         GET + b"Content-Length: +5\r\n\r\nhello",
         GET + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
@@ -146,23 +148,27 @@ async def test_what_two_parsers_could_read_differently_reaches_no_pod(world: Wor
 
     await world.pod(record)
     answer = await world.say(smuggled)
-    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"405", b"421", b"501", b"505"), answer[:80]
+    if BOTH_LENGTHS in smuggled and world.proxy == "haproxy":  # it passes on what the one reading of the two leaves
+        assert [b"content-length" in part or b"X" in part[-1:] for part in got] == [False]
+        return
+    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"405", b"413", b"421", b"501", b"505"), answer[:80]
     assert b"200" not in answer[:15]
     assert all(b"chunked" in part or part == b"" for part in got), got
 
 
-async def test_what_follows_a_refused_request_is_not_read_as_one(world: World):
+async def test_what_follows_a_request_of_two_lengths_is_not_read_as_one(world: World):
     await world.echo()
-    hidden = GET + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET + END
+    hidden = GET + BOTH_LENGTHS + b"\r\n0\r\n\r\n" + GET + END
     answer = await world.say(hidden)
     assert answer.count(b"HTTP/1.1 ") == 1
-    assert world.place.connects == 0
+    assert world.place.connects == (1 if world.proxy == "haproxy" else 0)
 
 
 async def test_a_head_beyond_64_kib_is_refused(world: World):
     await world.echo()
     answer = await world.say(GET + b"X: " + b"a" * 70_000 + b"\r\n" + END)
-    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+    assert world.place.connects == 0
 
 
 async def test_websockets_pass_with_large_messages_and_subprotocols(world: World):
@@ -243,7 +249,7 @@ async def test_an_answer_may_come_before_the_request_has_ended(world: World):
     writer.write(GET.replace(b"GET", b"POST") + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1000)
     async with asyncio.timeout(5):
         assert b"413" in await reader.readuntil(b"\r\n")
-        assert (await reader.read()).endswith(b"no")
+        assert (await reader.readuntil(b"\r\n\r\nno")).endswith(b"no")
     writer.close()
 
 
@@ -263,15 +269,19 @@ async def test_a_pod_notices_that_its_client_has_left(world: World):
 
     async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
-        await reader.read()
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not reader.at_eof():
+                writer.write(b"1\r\nx\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
         left.set()
 
     await world.pod(stream)
     reader, writer = await world.connect()
     writer.write(GET + b"\r\n")
     await reader.readuntil(b"x\r\n")
-    writer.close()
+    writer.transport.abort()
     async with asyncio.timeout(5):
         await left.wait()
 

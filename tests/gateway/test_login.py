@@ -24,7 +24,7 @@ from scheduler.ports import Ports
 from scheduler.security import passwords
 from scheduler.security.secrets import KEY_BYTES, SecretBox
 from scheduler.security.tokens import PodPassKind, Tokens, new_signing_key
-from scheduler.services.pod_login import TICKET_S
+from scheduler.services.pod_login import CODE_S, TICKET_S
 from scheduler.store.database import Database
 from scheduler.store.pods import PodStore
 from scheduler.store.tenants import TenantStore
@@ -69,19 +69,20 @@ class Door:
     async def log_in(
         self, browser: httpx.AsyncClient, fields: dict[str, str], user: str = "ann", password: str = PASSWORD
     ) -> httpx.Response:
-        """The answer to the filled form."""
+        """The answer to the filled form: the page again, or the way to the pod to which its code leads."""
         form = {"username": user, "password": password, "next": fields["next"], "state": fields["state"]}
-        return await browser.post(fields["url"], data=form)
+        answer = await browser.post(fields["url"], data=form)
+        return await browser.get(answer.headers["location"]) if answer.status_code == 303 else answer
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(tmp_path) as running:
+async def door(proxy: str, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(tmp_path, proxy) as running:
         yield running
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path) -> AsyncIterator[Door]:
+async def opened(tmp_path: Path, proxy: str = "embedded") -> AsyncIterator[Door]:
     passed = [timedelta()]
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'berth.sqlite'}", sealer=SecretBox(b"k" * KEY_BYTES))
     await database.create_tables()
@@ -99,7 +100,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Door]:
             owned = {"tenant": "berth", "id": name, "uuid": new_job_uuid(), "owner": "ann", "asked": {}}
             pod = Pod(**owned, definition=definition, created_at=BEGIN, updated_at=BEGIN)
             await PodStore(db).add(pod, PodCredentials(user_password="u", service_password="s"))
-    async with gateway(guard=LoginGuard(ports, tokens, "http://berth.test", "here")) as world:
+    async with gateway(proxy, guard=LoginGuard(ports, tokens, "http://berth.test", "here")) as world:
         await world.echo("web", **RULES)
         app = create_app(ports, tokens, Options(pods_domain=DOMAIN, pods_port=world.port))
         yield Door(world, ports, tokens, app, passed)
@@ -238,6 +239,24 @@ async def test_what_has_no_login_has_no_page_and_what_is_written_is_shown_as_tex
         page = await client.get("/v3/pods/web/auth", params={"state": state, "next": '/"><script>'})
     assert "<script>" not in page.text
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+
+
+async def test_a_code_leads_to_its_own_pod_with_its_own_state_while_it_is_fresh(door: Door):
+    await door.world.echo("other", remote_id="r2", **RULES)
+    async with door.browser() as browser:
+        fields = await door.begin(browser)
+        form = {"username": "ann", "password": PASSWORD, "next": fields["next"], "state": fields["state"]}
+        sent = await browser.post(fields["url"], data=form)
+        there = sent.headers["location"]
+        assert there.startswith("http://berth.test/v3/pods/web/auth/callback?")
+        assert (await browser.get(there)).headers["location"].startswith(f"https://web.{DOMAIN}")
+        assert (await browser.get(there.replace("/web/", "/other/"))).status_code in (401, 404)
+        assert (await browser.get(there.replace(fields["state"], "0" * 64))).status_code == 401
+        assert (await browser.get(there.replace("code=", "code=x"))).status_code == 401
+        assert (await browser.get(there.replace("code=", "no="))).status_code == 400
+        assert (await browser.get(there.replace("next=%2F", "next=%2F%2F"))).status_code == 400
+        door.passed[0] = timedelta(seconds=CODE_S + 1)
+        assert (await browser.get(there)).status_code == 401
 
 
 async def test_the_cookies_are_for_one_host_over_tls_only(door: Door):

@@ -15,7 +15,7 @@ import pytest
 from gateway import postgres
 from scheduler.model.pods import PodStatus
 from testbed.postgresql import postgresql
-from tests.gateway.world import DOMAIN, POSTGRES, TCP, World, as_status
+from tests.gateway.world import DOMAIN, POSTGRES, TCP, World, as_status, gateway
 
 BOLT = struct.pack("!I4I", 0x6060B017, 0x00000404, 0x00000304, 0, 0)
 """How a Neo4j driver begins: magic, and four versions that it speaks."""
@@ -131,12 +131,13 @@ async def test_a_stream_that_may_not_pass_ends_at_once(world: World, rule):
     writer.close()
 
 
-async def test_who_says_nothing_keeps_nobody_waiting(world: World, monkeypatch):
-    monkeypatch.setattr("gateway.embedded.HANDSHAKE_S", 0.2)
-    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
-    async with asyncio.timeout(5):
-        assert await reader.read() == b""
-    writer.close()
+async def test_who_says_nothing_keeps_nobody_waiting(proxy: str, monkeypatch):
+    monkeypatch.setattr("gateway.embedded.HANDSHAKE_S", 1)
+    async with gateway(proxy) as world:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_http_without_tls_is_told_so(world: World):
@@ -148,6 +149,7 @@ async def test_http_without_tls_is_told_so(world: World):
 
 async def test_a_stream_that_carries_nothing_for_long_is_ended(world: World, monkeypatch):
     monkeypatch.setattr("gateway.embedded.IDLE_S", 0.3)
+    monkeypatch.setattr("gateway.plain.IDLE_S", 0.3)
     await world.pod(parrot, protocol=TCP)
     reader, writer = await world.connect()
     writer.write(b"hello")

@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,6 +24,8 @@ from gateway import certificates
 from gateway.board import Board
 from gateway.channels import SocketChannel
 from gateway.embedded import Embedded, Names
+from gateway.haproxy import HAProxy
+from gateway.haproxy_process import PROGRAMS, find_program
 from gateway.routes import routes
 from gateway.ways import Ways
 from scheduler.model.errors import PortClosed
@@ -63,6 +65,8 @@ class World:
     board: Board
     port: int
     ca: Path
+    proxy: str
+    haproxy: HAProxy | None = None
     nets: dict[str, OpenNet] = field(default_factory=dict)
     behind_s: float = 0.0
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
@@ -76,6 +80,13 @@ class World:
             self.nets[f"{each.pod_id}-{each.net.name}"] = each
         self.board.show(routes(self.nets.values(), DOMAINS, self.board.routes, self.now()))
 
+    async def shown(self) -> None:
+        """Returns when a HAProxy runs and was told of the routes of now."""
+        if self.haproxy is not None:
+            async with asyncio.timeout(20):
+                while not self.haproxy.is_told:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.01)
+
     def forget(self) -> None:
         self.nets.clear()
         self.know()
@@ -85,7 +96,9 @@ class World:
         path = self.folder / f"{pod_id}-{remote_id}.sock"
         server = await asyncio.start_unix_server(serve, path)
         self.stack.callback(server.close)
-        return self.at(path, pod_id, remote_id, **of_net)
+        made = self.at(path, pod_id, remote_id, **of_net)
+        await self.shown()
+        return made
 
     def at(self, path: Path, pod_id: str = "web", remote_id: str = "r1", **of_net: Any) -> OpenNet:
         """A pod whose port is a Unix socket that is there, AVAILABLE."""
@@ -108,7 +121,9 @@ class World:
         self.stack.push_async_callback(end)
         while not server.started:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
-        return self.at(path, pod_id, **of_net)
+        made = self.at(path, pod_id, **of_net)
+        await self.shown()
+        return made
 
     def tls(self, *alpn: str) -> ssl.SSLContext:
         """As a client that trusts our CA."""
@@ -160,23 +175,35 @@ class _Here(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(here)
 
 
+def proxies() -> Sequence[str]:
+    """The proxies that this machine has."""
+    return ("embedded", "haproxy") if any(map(shutil.which, PROGRAMS)) else ("embedded",)
+
+
 @asynccontextmanager
-async def gateway(**more: Any) -> AsyncIterator[World]:
-    """An embedded gateway that runs."""
+async def gateway(proxy: str = "embedded", **more: Any) -> AsyncIterator[World]:
+    """A gateway that runs."""
     folder = Path(tempfile.mkdtemp(prefix="berth-gw-"))
     listener = socket.create_server(("127.0.0.1", 0))
     certificate = certificates.own(folder, DOMAIN, utc_now())
     assert certificate.ca is not None
     place = Place()
-    world = World(folder, place, Board(utc_now), listener.getsockname()[1], certificate.ca)
+    world = World(folder, place, Board(utc_now), listener.getsockname()[1], certificate.ca, proxy)
     world.board = Board(world.now)
     names = Names()
     names.serve({DOMAIN: certificate})
     stop = asyncio.Event()
-    embedded = Embedded(names, Ways(place, world.board), **more)  # type: ignore[arg-type]
-    running = asyncio.create_task(embedded.serve(listener, stop))
+    ways = Ways(place, world.board)  # type: ignore[arg-type]
+    embedded = Embedded(names, ways, **more)
+    if proxy == "haproxy":
+        program = await find_program(required=True)
+        assert program is not None
+        world.haproxy = HAProxy(program, folder / "gateway", embedded, ways)
+        world.haproxy.serve_certificates({DOMAIN: certificate})
+    running = asyncio.create_task((world.haproxy or embedded).serve(listener, stop))
     try:
         async with world.stack:
+            await world.shown()
             yield world
             stop.set()
             await running
