@@ -67,6 +67,13 @@ class Backend(Protocol):
         """What the system says of these jobs, in one query for all. An id left out is unknown, not ended."""
         ...
 
+    async def unended(self) -> Mapping[Marker, RemoteId]:
+        """What waits or runs here under a marker as this login, in one query, whichever Berth handed it over.
+
+        For finding what nobody waits for: one that is left out may still be there, and be shown the next time.
+        """
+        ...
+
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         """Ask for the end of a remote job; already gone is success. An id under another name is never touched.
 

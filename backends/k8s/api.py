@@ -166,10 +166,26 @@ class Api:
                 _raise_for(answer)
                 return b"" if answer.content.startswith(_LOST_LOG) else answer.content
         except Refused as refused:
-            if refused.code == httpx2.codes.BAD_REQUEST and any(word in str(refused) for word in _NO_LOG):
-                return b""
-            _raise_unless_missing(refused)
+            if not _is_no_log(refused):
+                raise
             return b""
+
+    async def whole_log(self, pod: str, container: str) -> AsyncIterator[bytes]:
+        """Everything that the node still has of what a container wrote, in pieces."""
+        params = {"container": container}
+        try:
+            with _errors():
+                async with self._http.stream("GET", f"{self._path(PODS)}/{pod}/log", params=params) as answer:
+                    if answer.is_error:
+                        await answer.aread()
+                        _raise_for(answer)
+                    async for piece in answer.aiter_bytes():
+                        if piece.startswith(_LOST_LOG):
+                            return
+                        yield piece
+        except Refused as refused:
+            if not _is_no_log(refused):
+                raise
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -242,6 +258,12 @@ def _raise_for(answer: httpx2.Response) -> None:
     except ValueError:
         said = {"message": answer.text[:500]}
     raise error_of(answer.status_code, str(said.get("reason", "")), str(said.get("message", "")))
+
+
+def _is_no_log(refused: Refused) -> bool:
+    if refused.code == httpx2.codes.BAD_REQUEST:
+        return any(word in str(refused) for word in _NO_LOG)
+    return refused.code == httpx2.codes.NOT_FOUND
 
 
 def _raise_unless_missing(refused: Refused) -> None:

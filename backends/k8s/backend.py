@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,18 +17,21 @@ from backends.base import LOG_CHUNK_BYTES, Capabilities
 from backends.k8s import objects
 from backends.k8s.api import EVENTS, JOBS, NODES, PODS, SECRETS, Api, Object, Refused
 from backends.k8s.capacity import snapshot_of
+from backends.k8s.logs import KeptLogs, log_paths
 from backends.k8s.objects import KEPT, MAIN, MANAGED, MARKER, TOLD
 from backends.k8s.site import Site, site_of
 from backends.k8s.states import (
     has_begun,
-    index_of,
     instant,
     observation,
     pod_is_over,
 )
+from backends.k8s.storage import VolumeStorage
 from backends.k8s.watch import Reflector
 from scheduler.model.errors import (
     BackendUnavailable,
+    FileMissing,
+    FileRefused,
     NotAuthorised,
     NothingLearnt,
     SpecInvalid,
@@ -37,7 +40,7 @@ from scheduler.model.errors import (
     SubmitUncertain,
     UnexpectedReply,
 )
-from scheduler.model.ids import Marker, RemoteId, checked_marker
+from scheduler.model.ids import Marker, RemoteId, checked_marker, is_marker
 from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
 from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
@@ -65,8 +68,17 @@ class KubernetesBackend:
 
     capabilities = Capabilities(batch=True, arrays=True, multi_node=True, visible_queue=True, copies=False, pods=True)
 
-    def __init__(self, system: System, api: Api, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._system, self._api, self._clock = system, api, clock
+    def __init__(
+        self,
+        system: System,
+        api: Api,
+        *,
+        files: VolumeStorage | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """files: those of the system's volume, closed with the backend; None where it has none."""
+        self._system, self._api, self._files, self._clock = system, api, files, clock
+        self._logs = KeptLogs(api, files, system.root_dir)
         self._site: Site = site_of(system)
         self._jobs, self._pods = Reflector(api, JOBS, MANAGED), Reflector(api, PODS, MANAGED)
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -78,8 +90,8 @@ class KubernetesBackend:
 
     async def snapshot(self, probes: Sequence[StartProbe] = ()) -> SystemSnapshot:
         """Nodes by kind and the pods on them; of the whole cluster where the login may see it."""
-        (version, _), nodes, pods = await asyncio.gather(self._server(), self._visible(NODES), self._visible(PODS))
-        return snapshot_of(self._clock(), version, nodes, pods, self._site)
+        (version, number), nodes, pods = await asyncio.gather(self._server(), self._visible(NODES), self._visible(PODS))
+        return snapshot_of(self._clock(), version, number, nodes, pods, self._site)
 
     async def observe(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, Observation]:
         """From what the watch shows; by a list while there is none. What has ended is looked at once more, alone."""
@@ -90,7 +102,8 @@ class KubernetesBackend:
             *(self._observed(found[remote_id], pods.get(remote_id, [])) for remote_id in ids if remote_id in found)
         )
         told = {remote_id: one for remote_id, one in zip(found, seen, strict=True) if one is not None}
-        await self._sweep(frozenset(ids))
+        if self._jobs.is_live:
+            await self._sweep(frozenset(ids), self._jobs.objects.values())
         return told
 
     async def _found(
@@ -139,6 +152,8 @@ class KubernetesBackend:
         seen = observation(job, pods)
         if seen.state is not RemoteState.ENDED:
             return seen
+        if TOLD not in job["metadata"].get("annotations", {}) and not await self._logs.keep(pods):
+            return None
         try:
             if "deletionTimestamp" in job["metadata"]:
                 await self._let_go([pod for pod in pods if pod.get("status", {}).get("phase") in COUNTED])
@@ -171,10 +186,19 @@ class KubernetesBackend:
     # -- doing -------------------------------------------------------------------------------------------------------
 
     async def stage(self, plan: StagePlan) -> StageStatus:
-        """The cluster makes the directories of a run when it starts there. SpecInvalid for files."""
-        if plan.files:
-            wrong = f"holds small files, and '{self._system.id}' is a Kubernetes, where Berth writes none"
-            raise SpecInvalid.of("volume_mounts", wrong, "leave config_content out, or let the pod go elsewhere")
+        """On the volume; where there is none, a run's directories are made with its pod. SpecInvalid for files then."""
+        if self._files is None:
+            if plan.files:
+                wrong = f"holds small files, and '{self._system.id}' is a Kubernetes that has no volume for them"
+                raise SpecInvalid.of("volume_mounts", wrong, "leave config_content out, or let the pod go elsewhere")
+            return StageStatus(done=True)
+        try:
+            for directory in plan.directories:
+                await self._files.make_directory(objects.below(self._system.root_dir, directory))
+            for file in plan.files:
+                await self._files.write(objects.below(self._system.root_dir, file.path), _once(file.content), file.mode)
+        except (FileMissing, FileRefused) as error:
+            raise SpecInvalid.of("execSystemExecDir", f"cannot be made: {error}", "see the volume's rights") from None
         return StageStatus(done=True)
 
     async def submit(self, intents: Sequence[SubmitIntent]) -> Mapping[Marker, RemoteId | SubmitError]:
@@ -247,11 +271,24 @@ class KubernetesBackend:
             raise UnexpectedReply(f"a Job {marker} is there that is not Berth's", str(there["metadata"]))
         return RemoteId(str(_uid(there)))
 
+    async def unended(self) -> Mapping[Marker, RemoteId]:
+        """The Jobs that may yet have a pod. Looking also removes what is done with: nobody observes an empty place."""
+        listed = await self._api.list(JOBS, MANAGED)
+        jobs = [job for job in listed.items if not objects.is_void(job) and not _has_ended(job)]
+        await self._sweep(frozenset(str(_uid(job)) for job in jobs), listed.items)
+        return {
+            Marker(name): RemoteId(str(_uid(job)))
+            for job in jobs
+            if is_marker(name := job["metadata"]["name"]) and objects.is_ours(job, Marker(name))
+        }
+
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         """The Job is deleted, and its pods before it. Whether it may have begun is seen before that."""
         job = await self._ours(remote_id, marker)
         if job is None or _has_ended(job):
             return True
+        if self._files is not None:
+            await self._logs.keep(await self._pods_of(marker, remote_id))  # its nodes forget them with the pods
         begun = not await self._stopped(marker, remote_id)
         try:
             await self._api.delete(JOBS, marker, foreground=True)
@@ -296,8 +333,12 @@ class KubernetesBackend:
         return False
 
     async def read_log(self, remote_id: RemoteId, path: str, offset_bytes: int) -> LogChunk:
-        """From the log of the container, which holds both of its streams."""
+        """From the log of the container, which holds both of its streams; once that is over, from the volume."""
         pod = await self._pod_with_log(remote_id, path)
+        if pod is None or pod_is_over(pod):
+            kept = await self._logs.read(path, offset_bytes)
+            if kept is not None:
+                return kept
         if pod is None:
             return LogChunk(b"", offset_bytes, offset_bytes)
         try:
@@ -308,7 +349,9 @@ class KubernetesBackend:
         return LogChunk(data, offset_bytes, offset_bytes + len(data))
 
     async def aclose(self) -> None:
-        await asyncio.gather(self._jobs.aclose(), self._pods.aclose())
+        await asyncio.gather(self._jobs.aclose(), self._pods.aclose(), self._logs.aclose())
+        if self._files is not None:
+            await self._files.aclose()
         await self._api.aclose()
 
     # -- pieces ------------------------------------------------------------------------------------------------------
@@ -376,7 +419,7 @@ class KubernetesBackend:
         pods = [pod for pod in shown if _owner(pod) == remote_id]
         if not pods:
             pods = list((await self._api.list(PODS, {"controller-uid": remote_id})).items)
-        named = [pod for pod in pods if path in (_log_path(pod), f"{_log_path(pod)}.{index_of(pod)}")]
+        named = [pod for pod in pods if path in log_paths(pod)]
         begun = [pod for pod in named if has_begun(pod)]
         return max(begun, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
 
@@ -415,13 +458,13 @@ class KubernetesBackend:
 
     # -- what is done with -------------------------------------------------------------------------------------------
 
-    async def _sweep(self, asked: frozenset[RemoteId]) -> None:
+    async def _sweep(self, asked: Collection[str], jobs: Collection[Object]) -> None:
         """Now and then, remove Jobs whose end was told long ago. Whoever asks for one still keeps it."""
         now = self._clock()
-        if now - self._swept_at < SWEEP_EVERY or not self._jobs.is_live:
+        if now - self._swept_at < SWEEP_EVERY:
             return
         self._swept_at = now
-        old = [job for job in self._jobs.objects.values() if _uid(job) not in asked and self._is_old(job, now)]
+        old = [job for job in jobs if _uid(job) not in asked and self._is_old(job, now)]
         for job in old:
             try:
                 await self._remove(job)
@@ -449,6 +492,10 @@ class KubernetesBackend:
             return await call
 
 
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 def _uid(one: Object | None) -> str | None:
     return None if one is None else str(one["metadata"]["uid"])
 
@@ -473,7 +520,3 @@ def _makes_no_pods(job: Object) -> bool:
     status = job.get("status", {})
     suspended = any(each["type"] == "Suspended" and each["status"] == "True" for each in status.get("conditions") or ())
     return not status.get("active") and bool(status.get("startTime") or suspended)
-
-
-def _log_path(pod: Object) -> str:
-    return str(pod["metadata"].get("annotations", {}).get(objects.STDOUT, ""))

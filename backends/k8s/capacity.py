@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from backends.k8s.objects import MARKER
+from backends.k8s.objects import ARRAYS_SINCE, MARKER, MULTI_NODE_SINCE
 from backends.k8s.site import Site
 from backends.k8s.states import instant, pod_is_over, pod_waits_for
 from scheduler.model.errors import UnexpectedReply
@@ -46,9 +46,17 @@ class Asked(NamedTuple):
 
 
 def snapshot_of(
-    at: datetime, version: str, nodes: Sequence[Object], pods: Sequence[Object], site: Site
+    at: datetime,
+    version: str,
+    number: tuple[int, int],
+    nodes: Sequence[Object],
+    pods: Sequence[Object],
+    site: Site,
 ) -> SystemSnapshot:
-    """The nodes that the site's selector names, by kind, and the pods of everyone that may be seen."""
+    """The nodes that the site's selector names, by kind, and the pods of everyone that may be seen.
+
+    version, number: of the server, which may be too old for what some jobs ask.
+    """
     usable = [node for node in nodes if _is_selected(node, site)]
     live = [pod for pod in pods if not pod_is_over(pod)]
     taken: dict[str, Asked] = defaultdict(Asked)
@@ -57,12 +65,15 @@ def snapshot_of(
         if name := pod["spec"].get("nodeName"):
             taken[name] = taken[name].plus(asked_by(pod, site))
             busy |= set() if _is_everywhere(pod) else {name}
+    most_nodes = None if number >= MULTI_NODE_SINCE else 1
+    up = any(map(takes_pods, usable))
     return SystemSnapshot(
         taken_at=at,
-        partitions=(PartitionState(name=PARTITION, up=any(map(takes_pods, usable)), is_default=True),),
+        partitions=(PartitionState(name=PARTITION, up=up, is_default=True, max_nodes=most_nodes),),
         nodes=_kinds(usable, taken, busy, site),
         jobs=tuple(_job(pod, site) for pod in live if not _is_everywhere(pod)),
         scheduler_version=f"kubernetes {version}",
+        arrays=number >= ARRAYS_SINCE,
     )
 
 

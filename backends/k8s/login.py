@@ -30,6 +30,9 @@ NEEDED = (
 )
 """Without these no job runs. Pods with ports also need ``create`` of pods/exec and pods/portforward."""
 
+NEEDED_FOR_FILES = (Right("", "pods", "create"), Right("", "pods/exec", "create"))
+"""Without these nothing comes to a volume nor from it."""
+
 
 async def verify(system: System, credential: Credential) -> None:
     """Ask the API server, as this login, what it may do. CredentialRefused names what is missing."""
@@ -39,12 +42,13 @@ async def verify(system: System, credential: Credential) -> None:
     except NotAuthorised as error:
         raise CredentialRefused(str(error)) from None
     try:
-        allowed = await asyncio.gather(*(_allows(api, right) for right in NEEDED))
+        rights = NEEDED + (NEEDED_FOR_FILES if site.volume is not None else ())
+        allowed = await asyncio.gather(*(_allows(api, right) for right in rights))
     except (NotAuthorised, Refused) as error:
         raise CredentialRefused(str(error)) from None
     finally:
         await api.aclose()
-    missing = [str(right) for right, may in zip(NEEDED, allowed, strict=True) if not may]
+    missing = [str(right) for right, may in zip(rights, allowed, strict=True) if not may]
     if missing:
         raise CredentialRefused(f"in namespace {site.namespace} this login may not: {', '.join(missing)}")
 

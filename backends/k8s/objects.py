@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.k8s.site import Site
@@ -33,6 +33,8 @@ MAIN = "main"
 """The container in which the user's code runs."""
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+TASK_VARIABLE = "SLURM_ARRAY_TASK_ID"
+NO_RIGHTS = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 GRACE_S = 10
 """How long a run that is cancelled has to end by itself."""
 
@@ -123,6 +125,30 @@ def needed_version(run: RunSpec) -> tuple[tuple[int, int], str, str]:
     return (0, 0), "", ""
 
 
+def bare_pod(site: Site, main: Object, volumes: Sequence[Object]) -> Object:
+    """A pod of one container as the site lets Berth run it: as a user without rights, on the nodes that it names."""
+    pod: Object = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": _security(site),
+        "containers": [{**main, "securityContext": NO_RIGHTS}],
+        "volumes": list(volumes),
+    }
+    if site.node_selector:
+        pod["nodeSelector"] = dict(site.node_selector)
+    if site.service_account is not None:
+        pod["serviceAccountName"] = site.service_account
+    if site.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in site.pull_secrets]
+    return pod
+
+
+def literal(word: str) -> str:
+    """A word of which Kubernetes expands nothing: it reads ``$(NAME)`` as a variable, and ``$$`` as ``$``."""
+    return word.replace("$", "$$")
+
+
 def image_of(run: RunSpec) -> str:
     """The image as the kubelet's runtime reads it."""
     scheme, mark, rest = run.image.partition("://")
@@ -183,33 +209,21 @@ def _pod(marker: Marker, run: RunSpec, site: Site, root_dir: str) -> Object:
         "workingDir": run.container_dir,
         "resources": _resources(run, site),
         "volumeMounts": mounts,
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     if run.args:
-        main["args" if run.use_entrypoint else "command"] = [_literal(arg) for arg in run.args]
+        main["args" if run.use_entrypoint else "command"] = [literal(arg) for arg in run.args]
     if run.env:
         main["envFrom"] = [{"secretRef": {"name": marker}}]
     if run.array is not None:
         path = f"metadata.annotations['{INDEX_ANNOTATION}']"
-        main["env"] = [{"name": "SLURM_ARRAY_TASK_ID", "valueFrom": {"fieldRef": {"fieldPath": path}}}]
+        main["env"] = [{"name": TASK_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": path}}}]
     if run.ports:
         main["ports"] = [{"containerPort": port} for port in run.ports]
-    pod: Object = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_S,
-        "activeDeadlineSeconds": max(1, run.resources.walltime_s),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": _security(site),
-        "containers": [main],
-        "volumes": volumes,
-    }
+    pod = bare_pod(site, main, volumes)
+    pod["terminationGracePeriodSeconds"] = GRACE_S
+    pod["activeDeadlineSeconds"] = max(1, run.resources.walltime_s)
     if selector := _selector(run, site):
         pod["nodeSelector"] = selector
-    if site.service_account is not None:
-        pod["serviceAccountName"] = site.service_account
-    if site.pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in site.pull_secrets]
     if run.resources.nodes > 1:
         pod["affinity"] = _apart(marker)
     return pod
@@ -218,11 +232,6 @@ def _pod(marker: Marker, run: RunSpec, site: Site, root_dir: str) -> Object:
 def _security(site: Site) -> Object:
     ids: Object = {"runAsUser": site.run_as, "runAsGroup": site.run_as, "fsGroup": site.run_as, "runAsNonRoot": True}
     return {**ids, "seccompProfile": {"type": "RuntimeDefault"}}
-
-
-def _literal(word: str) -> str:
-    """A word of which Kubernetes expands nothing: it reads ``$(NAME)`` as a variable, and ``$$`` as ``$``."""
-    return word.replace("$", "$$")
 
 
 def _resources(run: RunSpec, site: Site) -> Object:
@@ -260,7 +269,7 @@ def _volumes(run: RunSpec, site: Site, root_dir: str) -> tuple[list[Object], lis
         {
             "name": "work",
             "mountPath": one.target,
-            "subPath": _below(root_dir, one.source),
+            "subPath": below(root_dir, one.source),
             "readOnly": one.read_only,
         }
         for one in (*own, *run.mounts)
@@ -268,7 +277,7 @@ def _volumes(run: RunSpec, site: Site, root_dir: str) -> tuple[list[Object], lis
     return [{"name": "work", "persistentVolumeClaim": {"claimName": site.volume}}], mounts
 
 
-def _below(root_dir: str, path: str) -> str:
+def below(root_dir: str, path: str) -> str:
     """A path of the system as one of its volume, whose top is the system's root directory."""
     relative = posixpath.relpath(posixpath.normpath(path), root_dir)
     if relative == "." or relative.split("/")[0] == "..":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from backends.base import REMOTE_OUTPUT_BYTES, Channel
+from backends.base import Channel
 from backends.k8s.api import JOBS, PODS, Api, Object, Refused
-from backends.k8s.objects import MAIN, MANAGED, MARKER, is_void
+from backends.k8s.exec import executed, give_at_once, open_session
+from backends.k8s.objects import MANAGED, MARKER, is_void
 from backends.k8s.site import Access
 from backends.k8s.spdy import Session, Stream
 from backends.k8s.states import WAITING, has_begun, pod_is_over, pod_waits_for
@@ -18,7 +19,7 @@ from scheduler.model.errors import BackendUnavailable, PortClosed, UnexpectedRep
 from scheduler.model.ids import Marker, RemoteId, checked_marker
 from scheduler.model.pods import Executed, PodSeen
 
-EXEC, PORTS = "v4.channel.k8s.io", "portforward.k8s.io"
+PORTS = "portforward.k8s.io"
 
 QUIET_S = 0.25
 """A port that nobody listens to is refused on the node at once; silence for so long after it means that one does."""
@@ -28,9 +29,6 @@ PROVEN_S = 4.0
 
 Less than the 5 s between two looks at a pod, so that each look is a proof and not the memory of the one before.
 """
-
-TIMED_OUT, NOT_THERE = 124, 127
-"""Exit codes in place of one that a command does not have, as shells give them."""
 
 
 class KubernetesPodHost:
@@ -78,14 +76,13 @@ class KubernetesPodHost:
         name = await self._running(remote_id, marker)
         if name is None:
             raise BackendUnavailable(f"{marker} does not run")
-        query = [("container", MAIN), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
-        session = await self._session(name, "exec", [*query, *(("command", word) for word in argv)], EXEC)
         try:
-            return await _executed(session, stdin, timeout_s)
+            session = await open_session(self._access, self._api.namespace, name, argv)
+            return await executed(session, partial(give_at_once, stdin), timeout_s)
+        except Refused as refused:
+            raise BackendUnavailable(f"the API server refuses: {refused}") from None
         except ConnectionError as error:
             raise BackendUnavailable(f"the command was cut off: {error}") from None
-        finally:
-            await session.aclose()
 
     async def aclose(self) -> None:
         await self._api.aclose()
@@ -104,15 +101,15 @@ class KubernetesPodHost:
             return None
         return str(pod["metadata"]["name"])
 
-    async def _session(self, pod: str, verb: str, query: Sequence[tuple[str, str]], protocol: str) -> Session:
-        path = f"/api/v1/namespaces/{self._api.namespace}/pods/{pod}/{verb}"
+    async def _session(self, pod: str) -> Session:
+        path = f"/api/v1/namespaces/{self._api.namespace}/pods/{pod}/portforward"
         try:
-            return await Session.open(self._access, path, query, protocol)
+            return await Session.open(self._access, path, (), PORTS)
         except Refused as refused:
             raise BackendUnavailable(f"the API server refuses: {refused}") from None
 
     async def _forward(self, remote_id: RemoteId, marker: Marker, pod: str, port: int) -> ForwardedPort:
-        session = await self._session(pod, "portforward", (), PORTS)
+        session = await self._session(pod)
         key, began_at = (remote_id, port), self._monotonic()
 
         def told(is_open: bool) -> None:
@@ -210,50 +207,6 @@ def seen_of(pod: Object | None) -> PodSeen:
         node=str(pod["spec"].get("nodeName", "")),
         details={"name": pod["metadata"]["name"], "containers": containers},
     )
-
-
-def exit_code_of(status: bytes) -> tuple[int, str]:
-    """The exit code that the node tells at the end of a command, and its words where the command did not begin."""
-    try:
-        said = json.loads(status)
-        if said["status"] == "Success":
-            return 0, ""
-        if said.get("reason") == "NonZeroExitCode":
-            causes = said["details"]["causes"]
-            return next(int(cause["message"]) for cause in causes if cause["reason"] == "ExitCode"), ""
-        return NOT_THERE, str(said["message"])
-    except (ValueError, KeyError, TypeError, StopIteration):
-        raise UnexpectedReply("the end of a command was not understood", status.decode("latin-1")) from None
-
-
-async def _executed(session: Session, stdin: bytes, timeout_s: float) -> Executed:
-    streams = {name: await session.stream({"streamtype": name}) for name in ("error", "stdin", "stdout", "stderr")}
-    heard: dict[str, bytearray] = {name: bytearray() for name in ("error", "stdout", "stderr")}
-
-    async def give() -> None:
-        with contextlib.suppress(ConnectionError):  # a command need not read all
-            await streams["stdin"].write(stdin)
-            await streams["stdin"].end()
-
-    async def take(name: str) -> None:
-        with contextlib.suppress(ConnectionError):  # the node resets streams at the end; what counts is its last word
-            await take_all(name)
-
-    async def take_all(name: str) -> None:
-        while piece := await streams[name].read(64 * 1024):
-            heard[name] += piece
-            if len(heard[name]) > REMOTE_OUTPUT_BYTES:
-                raise UnexpectedReply(f"a command wrote more than {REMOTE_OUTPUT_BYTES} bytes")
-
-    try:
-        async with asyncio.timeout(timeout_s):
-            await asyncio.gather(give(), *(take(name) for name in heard))
-    except TimeoutError:
-        return Executed(exit_code=TIMED_OUT, stdout=bytes(heard["stdout"]), stderr=bytes(heard["stderr"]))
-    if not heard["error"]:
-        raise ConnectionResetError("the node did not say how it ended")
-    code, words = exit_code_of(bytes(heard["error"]))
-    return Executed(exit_code=code, stdout=bytes(heard["stdout"]), stderr=bytes(heard["stderr"]) + words.encode())
 
 
 def _newest(pods: Sequence[Object], remote_id: RemoteId) -> Object | None:

@@ -14,6 +14,7 @@ from scheduler.model.systems import Credential, System
 FIELD = "notes.berth.k8s"
 NAMESPACE = "default"
 DAY_S = 86_400
+HELPER_IMAGE = "docker.io/library/busybox:1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,15 @@ class Site:
     """How Berth uses one Kubernetes. ``volume``: the claim on which job directories live; None: they go with the pod.
 
     run_as: user and group id of every container. helper_image: of the pod through which files of the volume are
-    reached; it needs Python 3. queue: the Kueue LocalQueue that lets jobs start. keep_s: how long what has ended stays.
+    reached; it has a shell and the tools of busybox. queue: the Kueue LocalQueue that lets jobs start. keep_s: how
+    long what has ended stays.
     """
 
     namespace: str = NAMESPACE
     volume: str | None = None
     service_account: str | None = None
     run_as: int = 1000
-    helper_image: str | None = None
+    helper_image: str = HELPER_IMAGE
     queue: str | None = None
     node_selector: Mapping[str, str] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()

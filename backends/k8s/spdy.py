@@ -151,6 +151,8 @@ class Session:
         self._reader, self._writer, self._headers = reader, writer, HeaderWriter()
         self._streams: dict[int, Stream] = {}
         self._pinged = asyncio.Event()
+        self.moved, self.is_held = 0, False
+        """Frames that went either way; and whether no more are read, because what came was not taken yet."""
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
@@ -188,10 +190,16 @@ class Session:
             await self._pinged.wait()
 
     async def send(self, frame: bytes) -> None:
-        if self._reading.done():
+        if self._reading.done() or self._writer.is_closing():
             raise ConnectionResetError("the connection to the API server has ended")
         self._writer.write(frame)
         await self._writer.drain()
+        self.moved += 1
+
+    def abort(self) -> None:
+        """End it now: whoever reads or writes is told so. For a connection that has died without a word."""
+        self._reading.cancel()
+        self._writer.transport.abort()
 
     async def aclose(self) -> None:
         self._reading.cancel()
@@ -210,7 +218,10 @@ class Session:
                 if length > _LONGEST_FRAME:
                     why = "a frame of the API server was too long"
                     return
-                await self._take(head, await self._reader.readexactly(length))
+                payload = await self._reader.readexactly(length)
+                self.moved, self.is_held = self.moved + 1, True
+                await self._take(head, payload)
+                self.is_held = False
         except (OSError, asyncio.IncompleteReadError) as error:
             why = f"{why}: {error}" if isinstance(error, OSError) else why
         finally:

@@ -106,7 +106,7 @@ def observation(found: Object, pods: Sequence[Object], refusal: str = "") -> Obs
     complete, failed = _condition(status, "Complete"), _condition(status, "Failed")
     if complete is not None:
         return _ended(found, pods, Ending.COMPLETED, complete)
-    if failed is not None:
+    if failed is not None and not _failed_by_deletion(found, failed):
         return _ended(found, pods, _ending_of(failed, pods), failed)
     if "deletionTimestamp" in found["metadata"] and all(map(pod_is_over, pods)):
         deleted = {"reason": "Deleted", "lastTransitionTime": found["metadata"]["deletionTimestamp"]}
@@ -209,6 +209,13 @@ def instant(text: str | None) -> datetime | None:
 
 
 # -- pieces ------------------------------------------------------------------------------------------------------------
+
+
+def _failed_by_deletion(found: Object, failed: Object) -> bool:
+    """Whether a Job failed because it was deleted: older controllers count the pods that this ends as failures."""
+    deleted_at = found["metadata"].get("deletionTimestamp")
+    because_of_pods = JOB_ENDINGS.get(str(failed.get("reason")), Ending.FAILED) is None
+    return deleted_at is not None and because_of_pods and str(deleted_at) <= str(failed.get("lastTransitionTime"))
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Object | None:

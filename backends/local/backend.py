@@ -15,7 +15,9 @@ from typing import ParamSpec, TypeVar
 
 from backends.base import Capabilities
 from backends.beside import Commands
-from backends.container import Claim, Launcher, LaunchFiles, UnpackedImage, launch_files
+from backends.container import Launcher, LaunchFiles, launch_files
+from backends.launchers.bubblewrap import UnpackedImage
+from backends.launchers.words import Claim
 from backends.local.commands import LocalCommands, account_for
 from backends.local.images import is_unpackable, unpacked
 from backends.local.queue import Entry, Queue, Slots
@@ -150,6 +152,12 @@ class LocalBackend:
         return {
             entry.id: _observation(entry, seen.get(marker), starts.get(entry.id)) for marker, entry in asked.items()
         }
+
+    async def unended(self) -> Mapping[Marker, RemoteId]:
+        """What the queue holds, and what runs without being in it, as when the queue was lost."""
+        line = await self._disk(self._queue.line)
+        queued = {entry.intent.marker: entry.id for entry in (*line.waiting, *line.started)}
+        return {**await self._runner.unended(), **queued}
 
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         """A waiting run leaves the queue; a started one is ended by its watchdog."""

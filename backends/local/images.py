@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from backends.container import UnpackedImage
+from backends.launchers.bubblewrap import UnpackedImage
 from scheduler.model.errors import SpecInvalid
 
 MAX_IMAGE_BYTES = 64 * 2**30

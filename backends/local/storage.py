@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import grp
 import hashlib
 import os
@@ -39,6 +40,7 @@ class LocalStorage:
 
     def __init__(self, root: Path, account: Account | None = None) -> None:
         self._root = Path(os.path.realpath(root))
+        self._account = account
         self._commands = LocalCommands(account)
         self._threads = ThreadPoolExecutor(
             max_workers=4, thread_name_prefix="files", initializer=_become, initargs=(account,)
@@ -98,7 +100,7 @@ class LocalStorage:
             _must_lie_apart(here, there)
             here.lstat()
             there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(here, there)
+            _rename(here, there)
 
         await self._do(source, move)
 
@@ -108,10 +110,7 @@ class LocalStorage:
             _must_lie_apart(here, there)
             here.lstat()
             there.parent.mkdir(parents=True, exist_ok=True)
-            if here.is_dir():
-                shutil.copytree(here, there, symlinks=True, dirs_exist_ok=True)
-            else:
-                shutil.copy2(here, there)
+            _copy_tree(here, there) if here.is_dir() else _copy_file(here, there)
 
         await self._do(source, copy)
 
@@ -133,6 +132,22 @@ class LocalStorage:
                 return hashlib.file_digest(file, "sha256").hexdigest()
 
         return await self._do(path, digest)
+
+    async def adopt(self, directory: Path, path: str) -> bool:
+        """Rename a directory of Berth's own to ``path``; False where it must be copied: another account or disk."""
+        if self._account is not None:
+            return False
+
+        def rename() -> bool:
+            there = self._inside(path)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.rename(there)
+            except OSError:
+                return False
+            return True
+
+        return await self._do(path, rename)
 
     async def run_beside(self, program: bytes, stdin: bytes) -> bytes:
         return await run_beside(self._commands, program, stdin)
@@ -212,6 +227,45 @@ def _write_all(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def _rename(here: Path, there: Path) -> None:
+    """Give a file or a tree this very name: a link of that name is replaced, never followed."""
+    try:
+        here.rename(there)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        fresh = _fresh_beside(there)
+        _copy_tree(here, fresh) if here.is_dir() and not here.is_symlink() else _copy_file(here, fresh)
+        fresh.rename(there)
+        shutil.rmtree(here) if here.is_dir() and not here.is_symlink() else here.unlink()
+
+
+def _copy_tree(here: Path, there: Path) -> None:
+    """Copy what a directory holds; what lies at the target stays. No link below the target is written through."""
+    if there.is_symlink():
+        raise FileRefused(f"'{there.name[:200]}' is a link at the target, which copies do not follow; delete it first")
+    there.mkdir(exist_ok=True)
+    for entry in os.scandir(here):
+        copy = _copy_tree if entry.is_dir(follow_symlinks=False) else _copy_file
+        copy(Path(entry.path), there / entry.name)
+    shutil.copystat(here, there)
+
+
+def _copy_file(here: Path, there: Path) -> None:
+    """Copy a file, or a link as one, beside its name and then onto it."""
+    fresh = _fresh_beside(there)
+    try:
+        shutil.copy2(here, fresh, follow_symlinks=False)
+        fresh.replace(there)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _fresh_beside(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(8)}")
 
 
 def _must_lie_apart(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from backends.base import LOG_CHUNK_BYTES
 from backends.beside import Commands, run_beside
 from backends.container import ENV_NAME, SCRIPT_NAME, LaunchFiles
 from scheduler.model.errors import NothingLearnt, SubmitError, SubmitRejected, SubmitUncertain, UnexpectedReply
-from scheduler.model.ids import Marker, RemoteId, checked_marker
+from scheduler.model.ids import Marker, RemoteId, checked_marker, is_marker
 from scheduler.model.runs import Ending, LogChunk, Observation, RemoteState, StagePlan, SubmitIntent
 from scheduler.model.units import utc
 
@@ -47,6 +47,11 @@ class Runner:
         if answer.get("busy"):
             raise NothingLearnt(f"a submission under {marker} is under way; ask again")
         return None if answer.get("absent") else RemoteId(answer["id"])
+
+    async def unended(self) -> Mapping[Marker, RemoteId]:
+        """See ``Backend.unended``."""
+        answers = await self._call("unended", root=self._root)
+        return {Marker(name): RemoteId(remote_id) for name, remote_id in answers.items() if is_marker(name)}
 
     async def observe(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, Observation]:
         """See ``Backend.observe``; one call for all."""

@@ -72,6 +72,16 @@ def look(root, markers):
     return {marker: facts for marker, facts in seen.items() if facts is not None}
 
 
+def unended(root):
+    """Ids of what runs below a marker root, by marker."""
+    try:
+        markers = [marker for marker in os.listdir(root) if _is_ours(os.path.join(root, marker))]
+    except FileNotFoundError:
+        return {}
+    running = [marker for marker, facts in look(root, markers).items() if facts.get("running")]
+    return {marker: _read(os.path.join(root, marker), "id")["id"] for marker in running}
+
+
 def cancel(root, marker, remote_id=None):
     """Ask for the end of a job; already gone, or another than ``remote_id``, is success."""
     folder = os.path.join(root, marker)
@@ -397,6 +407,14 @@ def _boot():
         return file.read().strip()
 
 
+def _is_ours(folder):
+    """Whether this program wrote the id under a marker: jobs of a cluster's queue have markers below the same root."""
+    try:
+        return isinstance(_read(folder, "id"), dict)
+    except (OSError, ValueError):
+        return False
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -464,7 +482,7 @@ def _bytes(text):
     return text.encode("utf-8", "surrogateescape")
 
 
-REQUESTS = {f.__name__: f for f in (submit, find, observe, look, cancel, read_log, stage, snapshot)}
+REQUESTS = {f.__name__: f for f in (submit, find, observe, look, unended, cancel, read_log, stage, snapshot)}
 
 
 def main():

@@ -18,7 +18,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from backends.base import LOG_CHUNK_BYTES, Capabilities
-from backends.container import DUPLICATE_EXIT_CODE, Claim, launch_files
+from backends.container import DUPLICATE_EXIT_CODE, launch_files
+from backends.launchers.words import Claim
 from backends.paths import marker_root
 from backends.slurm import cluster, observing, offers, sbatch, text
 from backends.slurm.observing import ArrayMemory, Traces
@@ -34,7 +35,7 @@ from scheduler.model.errors import (
     SubmitUncertain,
     UnexpectedReply,
 )
-from scheduler.model.ids import MARKER_BEGINS, Marker, RemoteId, checked_marker
+from scheduler.model.ids import MARKER_BEGINS, Marker, RemoteId, checked_marker, is_marker
 from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
 from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
@@ -311,6 +312,14 @@ class SlurmBackend:
             case "unanswered" | "broken":
                 raise BackendUnavailable(rest.strip())
         raise UnexpectedReply("the search for a marker was not understood", said)
+
+    async def unended(self) -> Mapping[Marker, RemoteId]:
+        """One squeue; what runs beside the queue on the login node is told by the login's ``SshBackend``."""
+        (shown,) = await self._outputs([text.squeue_argv()])
+        rows = (text.parse_squeue_line(line) for line in shown.splitlines() if MARKER_BEGINS in line)
+        return {
+            Marker(row.name): row.job_id for row in rows if is_marker(row.name) and row.state is not RemoteState.ENDED
+        }
 
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         """``scancel`` by id and name together, so that an id issued again for another's job is left alone.

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from backends.base import Capabilities
 from backends.beside import Commands
-from backends.container import Claim, LaunchFiles, launch_files
+from backends.container import LaunchFiles, launch_files
+from backends.launchers.words import Claim
 from backends.paths import marker_root
 from backends.runner.calls import Runner
 from scheduler.model.errors import SpecInvalid, SubmitError, SubmitRejected
@@ -77,6 +78,9 @@ class SshBackend:
 
     async def observe(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, Observation]:
         return await self._runner.observe(ids)
+
+    async def unended(self) -> Mapping[Marker, RemoteId]:
+        return await self._runner.unended()
 
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         """What has an id here has begun."""

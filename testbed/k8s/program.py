@@ -13,6 +13,8 @@ from pathlib import Path
 from testbed.host import TestbedError, launch, wait_until
 
 _MARK = "BERTH_TESTBED_STATE_OF"
+_UNSEEN_S = 1.0
+"""A process that is becoming another program shows no environment for a moment, a longer one on a busy machine."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The shell's own process id is the program's, whether or not we live to see it start.
 _START = 'echo $$ > "$0.new" && mv "$0.new" "$0" && exec "$@"'
@@ -97,8 +99,11 @@ def end_all(folder: Path, name: str = "") -> None:
 
 def require_alive(program: Program) -> None:
     """Raise TestbedError with the end of its log when a program that should run does not."""
-    if program.pid is None:
-        raise TestbedError(f"{program.name} has ended; the end of {program.log}:\n{program.tail()}")
+    until = time.monotonic() + _UNSEEN_S
+    while program.pid is None:
+        if time.monotonic() > until:
+            raise TestbedError(f"{program.name} has ended; the end of {program.log}:\n{program.tail()}")
+        time.sleep(0.05)
 
 
 def _processes() -> list[int]:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends.container import NOT_STARTED_EXIT_CODE, Claim, Launcher, UnpackedImage, job_env, launch_files
+from backends.container import NOT_STARTED_EXIT_CODE, Launcher, job_env, launch_files
+from backends.launchers.bubblewrap import UnpackedImage
+from backends.launchers.words import Claim
 from images import fragment
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import Mount, Resources, RunSpec, Runtime

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.container import Claim
 from backends.image_actions import environment
+from backends.launchers.words import Claim
 from scheduler.model.actions import (
     Bind,
     ConvertTo,

@@ -251,7 +251,7 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 def test_nodes_that_are_alike_are_one_kind_and_what_is_taken_is_taken_off():
     nodes = [node("a"), node("b"), node("c"), node("g", gpus=4), node("gone", ready="Unknown")]
     pods = [taken("a", "1500m"), taken("b", "100m", owner="DaemonSet"), taken(None, "2")]
-    seen = snapshot_of(NOW, "v1.36.2", nodes, pods, Site())
+    seen = snapshot_of(NOW, "v1.36.2", (1, 36), nodes, pods, Site())
     plain, gpu = seen.nodes
     assert (plain.cores, plain.memory_mib, plain.total, plain.down, plain.free) == (8, 16_384, 4, 1, 2)
     assert plain.free_cores == 6 + 7 + 8
@@ -262,15 +262,23 @@ def test_nodes_that_are_alike_are_one_kind_and_what_is_taken_is_taken_off():
 
 def test_nodes_that_are_tainted_or_not_selected_take_nothing():
     closed = node("a", taints=[{"key": "x", "effect": "NoSchedule"}])
-    seen = snapshot_of(NOW, "v1", [closed, node("b")], [], Site(node_selector={"pool": "batch"}))
+    seen = snapshot_of(NOW, "v1.36.2", (1, 36), [closed, node("b")], [], Site(node_selector={"pool": "batch"}))
     assert seen.nodes == ()
     assert not seen.partitions[0].up
-    assert snapshot_of(NOW, "v1", [closed], [], Site()).nodes[0].down == 1
+    assert snapshot_of(NOW, "v1.36.2", (1, 36), [closed], [], Site()).nodes[0].down == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "arrays", "most_nodes"), [((1, 36), True, None), ((1, 28), False, None), ((1, 21), False, 1)]
+)
+def test_placement_is_told_what_a_server_is_too_old_for(number, arrays, most_nodes):
+    seen = snapshot_of(NOW, f"v{number[0]}.{number[1]}.0", number, [node("a")], [], Site())
+    assert (seen.arrays, seen.partitions[0].max_nodes) == (arrays, most_nodes)
 
 
 def test_a_recorded_list_of_nodes_is_read():
     nodes = json.loads((DATA / "nodes.list.json").read_text())["items"]
-    (kind,) = snapshot_of(NOW, "v1.36.2", nodes, [], Site()).nodes
+    (kind,) = snapshot_of(NOW, "v1.36.2", (1, 36), nodes, [], Site()).nodes
     assert (kind.total, kind.free) == (2, 2)
 
 

@@ -9,7 +9,8 @@ from unittest.mock import AsyncMock
 import pytest
 
 from backends.k8s import pods, spdy
-from backends.k8s.pods import ForwardedPort, KubernetesPodHost, exit_code_of, seen_of
+from backends.k8s.exec import exit_code_of
+from backends.k8s.pods import ForwardedPort, KubernetesPodHost, seen_of
 from backends.k8s.site import Access
 from backends.k8s.spdy import FIN, PING, RST_STREAM, SYN_REPLY, SYN_STREAM, HeaderWriter, Session, control, data
 from scheduler.model.errors import BackendUnavailable, NotAuthorised, PortClosed, UnexpectedReply

@@ -167,6 +167,22 @@ def test_a_job_that_is_being_deleted_runs_until_its_pods_are_over():
     assert (over.state, over.ending) == (RemoteState.ENDED, Ending.CANCELLED)
 
 
+@pytest.mark.parametrize(
+    ("deleted_at", "reason", "ending"),
+    [
+        ("2026-11-22T00:41:10Z", "BackoffLimitExceeded", Ending.CANCELLED),
+        ("2026-11-22T00:41:13Z", "BackoffLimitExceeded", Ending.FAILED),
+        ("2026-11-22T00:41:10Z", "DeadlineExceeded", Ending.TIMEOUT),
+    ],
+    ids=["deleted, so it failed", "failed, then deleted", "its time was over"],
+)
+def test_a_job_that_fails_because_it_is_deleted_was_cancelled(deleted_at, reason, ending):
+    failed = {"type": "Failed", "status": "True", "reason": reason, "lastTransitionTime": "2026-11-22T00:41:12Z"}
+    job = {"metadata": {"name": "j", "deletionTimestamp": deleted_at}, "spec": {}, "status": {"conditions": [failed]}}
+    seen = observation(job, [pod(node="n1", deleted=True, grace_s=0, phase="Failed")])
+    assert (seen.state, seen.ending) == (RemoteState.ENDED, ending)
+
+
 def test_what_a_quota_refuses_is_told_apart_from_other_refusals():
     job = {"metadata": {"name": "j"}, "spec": {}, "status": {}}
     quota = (

@@ -52,7 +52,7 @@ def in_bubblewrap(subject: LocalPods, marker: Marker, monkeypatch):
     assert busybox.exists(), "busybox is missing: apt install busybox-static"
     tools = [symlink(f"bin/{name}", "busybox") for name in ("sh", "cat", "httpd", "sleep")]
     layer = [directory("bin"), file("bin/busybox", busybox.read_bytes(), 0o755), *tools]
-    layer += [directory("srv"), file("srv/index.html", b"welcome")]
+    layer += [directory("run"), directory("srv"), file("srv/index.html", b"welcome")]
     image = oci_image(
         subject.work / "image", layer, Entrypoint=["/bin/sh", "-c", SERVE], Env=["COLOUR=green", "PATH=/bin"]
     )
@@ -118,6 +118,9 @@ async def test_a_container_answers_and_runs_commands_with_its_own_files_and_envi
     done = await subject.host.execute(remote_id, marker, argv, timeout_s=20)
     assert (done.exit_code, done.stdout) == (0, b"green\nwelcome: no host\n"), done
     assert int(done.stderr) < 100, "it is in the container's own process namespace"
+    argv = ["sh", "-c", "for each in tmp run srv; do (echo > /$each/x) 2> /dev/null && echo $each; done"]
+    done = await subject.host.execute(remote_id, marker, argv, timeout_s=20)
+    assert done.stdout == b"tmp\nrun\n", "servers keep their sockets there; the image is not theirs to change"
 
 
 async def test_what_a_container_runs_is_asked_to_end_before_it_is_ended(subject, marker, monkeypatch):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.container import Claim, Launcher, UnpackedImage, launch_files
+from backends.container import Launcher, launch_files
+from backends.launchers.bubblewrap import UnpackedImage
+from backends.launchers.words import Claim
 from backends.ssh.backend import SshBackend
 from scheduler.model.errors import SpecInvalid, SubmitRejected
 from scheduler.model.ids import marker_for, new_job_uuid

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.container import Claim, launch_files
+from backends.container import launch_files
+from backends.launchers.words import Claim
 from backends.local.commands import Completed, LocalCommands
 from backends.runner import program
 from backends.runner.calls import Runner
@@ -176,6 +177,20 @@ async def test_a_job_whose_watchdog_was_killed_is_still_seen_and_can_be_ended(ho
     assert ((await host.ended(marker)).ending, (await host.ended(marker)).exit_code) == (Ending.FAILED, 4)
     await host.runner.cancel(other)
     await host.ended(other)
+
+
+async def test_what_runs_is_listed_beside_markers_that_a_cluster_s_jobs_have_there(host):
+    assert await host.runner.unended() == {}
+    marker = await host.start("sleep 60")
+    for content in ("4711\n", "", "[]"):
+        folder = host.root / "markers" / marker_for(new_job_uuid(), 1)
+        folder.mkdir()
+        (folder / "id").write_text(content)
+    (host.root / "markers" / "notes.txt").write_text("not a marker")
+    assert list(await host.runner.unended()) == [marker]
+    await host.runner.cancel(marker)
+    await host.ended(marker)
+    assert await host.runner.unended() == {}
 
 
 async def test_a_held_lock_is_doubt_and_not_absence(host, monkeypatch):

@@ -48,7 +48,7 @@ class FakeSubject:
         self.system.fail("submit", Fault.AFTER_ACCEPT if accepted else Fault.BEFORE_ACCEPT)
 
     def cut(self) -> None:
-        for method in ("snapshot", "stage", "submit", "find", "observe", "cancel", "read_log"):
+        for method in ("snapshot", "stage", "submit", "find", "observe", "unended", "cancel", "read_log"):
             self.system.fail(method, Fault.UNAVAILABLE, times=5)
 
     def heal(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from backends.k8s.storage import VolumeStorage
 from backends.local.storage import LocalStorage
 from backends.ssh.storage import SftpStorage
 from tests.contract.directory import DirectorySubject
@@ -14,6 +15,7 @@ from tests.contract.local import LocalSubject, unprivileged_directory
 from tests.contract.slurm import slurm_subject
 from tests.contract.sshd import SshSubject, host_system, sshd
 from tests.contract.subjects import StorageSubject, Subject
+from tests.contract.volume import LocalPod
 
 
 @asynccontextmanager
@@ -65,6 +67,11 @@ async def sftp(tmp_path: Path) -> AsyncIterator[StorageSubject]:
             await connection.aclose()
 
 
+@asynccontextmanager
+async def volume(tmp_path: Path) -> AsyncIterator[StorageSubject]:
+    yield DirectorySubject(tmp_path, lambda root: VolumeStorage(LocalPod(root, tmp_path)))
+
+
 BACKENDS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Subject]]] = {
     "fake": fake,
     "local": local,
@@ -76,4 +83,5 @@ STORAGES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StorageSubje
     "fake": fake_storage,
     "local": local_storage,
     "sftp": sftp,
+    "volume": volume,
 }

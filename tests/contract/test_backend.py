@@ -181,6 +181,23 @@ async def test_an_unknown_word_is_an_unexpected_reply_and_changes_nothing(subjec
     assert (await subject.backend.observe({remote_id: marker}))[remote_id].state is RemoteState.RUNNING
 
 
+async def test_what_has_not_ended_is_listed_by_its_marker(subject, marker):
+    other = marker_for(new_job_uuid(), 3)
+    ids = {each: await submitted(subject, each) for each in (marker, other)}
+    await subject.running(marker)
+    assert await subject.backend.unended() == ids
+    await subject.finish(marker)
+    await ended(subject, ids[marker], marker)
+    assert await subject.backend.unended() == {other: ids[other]}
+
+
+async def test_a_system_that_does_not_answer_lists_nothing(subject, marker):
+    await submitted(subject, marker)
+    subject.cut()
+    with pytest.raises(NothingLearnt):
+        await subject.backend.unended()
+
+
 async def test_an_id_that_the_system_does_not_know_is_left_out(subject, marker):
     remote_id = await submitted(subject, marker)
     stranger = marker_for(new_job_uuid(), 1)

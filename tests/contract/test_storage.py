@@ -208,6 +208,16 @@ async def test_a_link_that_stays_inside_is_followed(subject):
     assert {entry.name: entry.kind for entry in await subject.storage.list("")}["alias"] is FileKind.LINK
 
 
+async def test_what_is_moved_onto_a_link_does_not_go_where_it_leads(subject):
+    await subject.storage.make_directory("real")
+    subject.plant_link("alias", "real")
+    await subject.storage.write("f", pieces(b"moved"))
+    with contextlib.suppress(FileRefused):  # else it takes the link's place
+        await subject.storage.move("f", "alias")
+        assert await content(subject.storage, "alias") == b"moved"
+    assert await subject.storage.list("real") == []
+
+
 async def test_deleting_a_link_leaves_what_it_points_to(subject):
     await subject.storage.write("real/a", pieces(b"x"))
     subject.plant_link("alias", "real")

@@ -1,0 +1,1 @@
+"""How each runtime starts a container: lines of ``tapisjob.sh``, which ``backends/container.py`` puts together."""
