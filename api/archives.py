@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from io import RawIOBase
 from typing import Any
 
+from api.schemas.base import shown
 from scheduler.model.runs import FileInfo
 
 Members = AsyncIterable[tuple[str, str, FileInfo]]
@@ -23,7 +24,7 @@ async def zipped(members: Members, read: Read) -> AsyncIterator[bytes]:
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         async for name, path, info in members:
             modified = max(info.modified_at.timetuple()[:6], (1980, 1, 1, 0, 0, 0))
-            entry = zipfile.ZipInfo(name, modified)
+            entry = zipfile.ZipInfo(shown(name), modified)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as file:
@@ -39,7 +40,7 @@ async def tarred(members: Members, read: Read) -> AsyncIterator[bytes]:
     """A tar archive, compressed by gzip. A file that grows meanwhile is cut, one that shrinks is filled with zeros."""
     gzip = zlib.compressobj(1, zlib.DEFLATED, 31)
     async for name, path, info in members:
-        entry = tarfile.TarInfo(name)
+        entry = tarfile.TarInfo(shown(name))
         entry.size, entry.mtime, entry.mode = info.size_bytes, int(info.modified_at.timestamp()), 0o644
         yield gzip.compress(entry.tobuf(tarfile.PAX_FORMAT))
         left = info.size_bytes

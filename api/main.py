@@ -162,15 +162,19 @@ async def _serve_pods(
         pods_domain=settings.pods_domain,
         certificate=settings.gateway_certificate,
         key=settings.gateway_key,
+        proxy=settings.gateway_proxy,
+        retries=settings.gateway_retries,
     )
     gateway = Gateway(ports, options, LoginGuard(ports, tokens, settings.base_url, settings.site))
+    await gateway.choose_proxy()
     listener = gateway.listener()
     await gateway.look_at_certificates()
     group.create_task(run_every(CERTIFICATES_S, asyncio.Event(), gateway.look_at_certificates, stop))
     group.create_task(run_every(ROUTES_S, asyncio.Event(), gateway.look_at_pods, stop))
     group.create_task(gateway.serve(listener, stop))
     host, port = listener.getsockname()[:2]
-    _say(f"berth: pods at https://<pod>.{settings.pods_domain}:{port} (listening on {host})")
+    carrier = "HAProxy" if gateway.haproxy else "the embedded proxy"
+    _say(f"berth: pods at https://<pod>.{settings.pods_domain}:{port} (listening on {host}, carried by {carrier})")
 
 
 class _Server(uvicorn.Server):

@@ -15,8 +15,8 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Of records of past jobs: about 150,000 jobs as sacct prints them."""
 
-MAX_POD_FILE_BYTES = 1024 * 1024 * 1024
-"""Of a file for a volume or a pod; read to the disk, and only for those who may write there."""
+MAX_FILE_BYTES = 1024 * 1024 * 1024
+"""Of a file for a system, a volume or a pod; read to the disk, and only for those who may write there."""
 
 _SLASHES = re.compile(r"/{2,}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -25,9 +25,10 @@ _PAST_JOBS = re.compile(r"/v3/systems/[^/]+/pastJobs")
 _PUSHED = re.compile(r"/v3/images/files/[^/]+")
 """Counted where it is written to the disk: how much may come is the operator's word."""
 _POD_FILES = re.compile(r"/v3/pods/(volumes/[^/]+/upload/.+|[^/]+/upload_to_pod|jupyter/[^/]+/upload)")
+_SYSTEM_FILES = re.compile(r"/v3/files/ops/[^/]+/.+")
 _TRACKING_ID = re.compile(r"[A-Za-z0-9._~:@-]{1,126}\.[A-Za-z0-9._~:@-]{1,126}")
 
-LARGER = ((_PAST_JOBS, MAX_RECORD_BYTES), (_POD_FILES, MAX_POD_FILE_BYTES))
+LARGER = ((_PAST_JOBS, MAX_RECORD_BYTES), (_POD_FILES, MAX_FILE_BYTES), (_SYSTEM_FILES, MAX_FILE_BYTES))
 """Where more than MAX_BODY_BYTES may come."""
 
 BAD_PATH = Kind(400, "bad-path", "The address cannot be meant")

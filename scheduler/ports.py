@@ -38,6 +38,10 @@ class Connections(Protocol):
         """The files of the system as this login; NotAuthorised as above."""
         ...
 
+    async def storage_below(self, login: LoginKey, directory: str) -> Storage:
+        """The same below a directory, out of which no link leads. Who asked closes it."""
+        ...
+
     async def pod_host(self, login: LoginKey) -> PodHost:
         """What stands beside the backend for pods; BackendUnavailable where the system keeps none."""
         ...
@@ -109,6 +113,7 @@ class Ports:
     ``knowledge`` learns from looks at systems; left out, placement is told only what the store says.
     ``images`` reads images; left out, nobody can ask about them.
     ``volumes`` opens a directory in which files of pods lie, as a root of its own; left out, pods have no volumes.
+    ``adopt`` renames such a directory to a path of a system, where that is this machine; False where it must be copied.
     """
 
     transaction: Callable[[], AbstractAsyncContextManager[Any]]
@@ -122,6 +127,7 @@ class Ports:
     knowledge: Knowledge | None = None
     images: Images | None = None
     volumes: Callable[[str], Storage] | None = None
+    adopt: Callable[[str, LoginKey, str], Awaitable[bool]] | None = None
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     """Where pods are reached, with TLS; 0: nowhere."""
     gateway_host: str = ""
     """Where the gateway listens; at ``host`` when not said."""
+    gateway_proxy: Literal["auto", "embedded", "haproxy"] = "auto"
+    """What carries the traffic of pods: HAProxy where it is installed (``auto``), always, or never."""
+    gateway_retries: int = Field(default=1, ge=0, le=3)
+    """How often HAProxy sends a request without a body again where a pod closed the connection instead of an answer."""
     gateway_certificate: Path | None = None
     """A certificate for ``*.<pods domain>`` and those that signed it; from a CA of Berth's own when not said."""
     gateway_key: Path | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import httpx
 import structlog
 
 from backends.base import Backend, PodHost, Storage
+from backends.below import Below
 from backends.k8s.site import Access, Site, access_of, site_of
 from backends.local.backend import LocalBackend
 from backends.local.commands import account_for
@@ -129,6 +131,18 @@ class SystemConnections:
         if opened.storage is None:
             opened.storage = _storage(opened)
         return opened.storage
+
+    async def storage_below(self, login: LoginKey, directory: str) -> Storage:
+        opened = await self._open(login)
+        if opened.system.backend is BackendKind.K8S:
+            return Below(await self.storage(login), directory)
+        root_dir = posixpath.join(opened.system.root_dir, directory)
+        return _storage(replace(opened, system=replace(opened.system, root_dir=root_dir)))
+
+    async def adopt(self, directory: Path, login: LoginKey, path: str) -> bool:
+        """As ``Ports.adopt``, of any directory of this machine."""
+        storage = await self.storage(login)
+        return isinstance(storage, LocalStorage) and await storage.adopt(directory, path)
 
     async def pod_host(self, login: LoginKey) -> PodHost:
         opened = await self._open(login)
@@ -247,8 +261,13 @@ def _kubernetes_backend(opened: Opened) -> Backend:
     with _kubernetes_extra():
         from backends.k8s.api import Api
         from backends.k8s.backend import KubernetesBackend
+        from backends.k8s.storage import VolumeStorage
+        from backends.k8s.volume import VolumePod
     site, access = _kubernetes_site(opened)
-    return KubernetesBackend(opened.system, Api(access, site.namespace))
+    api = Api(access, site.namespace)
+    if site.volume is None:
+        return KubernetesBackend(opened.system, api)
+    return KubernetesBackend(opened.system, api, files=VolumeStorage(VolumePod(api, access, site, site.volume)))
 
 
 def _kubernetes_pod_host(opened: Opened) -> PodHost:
@@ -257,6 +276,20 @@ def _kubernetes_pod_host(opened: Opened) -> PodHost:
         from backends.k8s.pods import KubernetesPodHost
     site, access = _kubernetes_site(opened)
     return KubernetesPodHost(Api(access, site.namespace), access)
+
+
+def _kubernetes_storage(opened: Opened) -> Storage:
+    with _kubernetes_extra():
+        from backends.k8s.api import Api
+        from backends.k8s.storage import VolumeStorage
+        from backends.k8s.volume import VolumePod
+    site, access = _kubernetes_site(opened)
+    if site.volume is None:
+        words = (
+            f"files of system '{opened.system.id}' are reached by its runs alone; notes.berth.k8s.volume names a claim"
+        )
+        raise BackendUnavailable(words)
+    return VolumeStorage(VolumePod(Api(access, site.namespace), access, site, site.volume))
 
 
 def _kubernetes_site(opened: Opened) -> tuple[Site, Access]:
@@ -276,7 +309,7 @@ def _kubernetes_extra() -> Iterator[None]:
 
 def _storage(opened: Opened) -> Storage:
     if opened.system.backend is BackendKind.K8S:
-        raise BackendUnavailable(f"files of system '{opened.system.id}' are reached by its runs alone")
+        return _kubernetes_storage(opened)
     if opened.connection is None:
         return LocalStorage(Path(opened.system.root_dir), account_for(opened.system.berth_notes.get("runAs")))
     return SftpStorage(opened.system, opened.connection)
@@ -372,6 +405,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         process_id=process_id,
         images=images(settings, opened.reading),
         volumes=lambda place: LocalStorage(settings.effective_pod_volumes_dir / place),
+        adopt=lambda place, login, path: connections.adopt(settings.effective_pod_volumes_dir / place, login, path),
     )
 
 

@@ -23,6 +23,8 @@ CHECKS = (
     ("/v3/systems/readycheck", "systems_readyCheck"),
     ("/v3/apps/healthcheck", "apps_healthCheck"),
     ("/v3/apps/readycheck", "apps_readyCheck"),
+    ("/v3/files/healthcheck", "files_healthCheck"),
+    ("/v3/files/readycheck", "files_readyCheck"),
     ("/v3/jobs/healthcheck", "checkHealth"),
     ("/v3/jobs/ready", "ready"),
     ("/v3/jobs/readycheck", "readycheck"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -11,11 +12,13 @@ from pydantic import ValidationError
 
 from api.context import BaseUrl, Caller, MayRepeat, TheEdge, ThePorts, TheTenant
 from api.envelope import Envelope, answer
-from api.schemas.auth import PasswordBody, ProfileBody, TokenBody, profile_view, token_view
+from api.schemas.auth import PasswordBody, ProfileBody, RevokeBody, TokenBody, profile_view, token_view
 from api.strict import StrictRoute
-from scheduler.model.errors import SpecInvalid
-from scheduler.model.users import User
-from scheduler.services import auth
+from scheduler.model.errors import SpecInvalid, Unauthenticated
+from scheduler.model.tenants import Tenant
+from scheduler.model.users import OAuthClient, User
+from scheduler.ports import Ports
+from scheduler.services import auth, oauth_clients
 
 router = APIRouter(prefix="/v3/oauth2", tags=["authenticator"], route_class=StrictRoute)
 
@@ -37,13 +40,25 @@ TOKEN_BODY = {
     openapi_extra=TOKEN_BODY,
 )
 async def create_token(request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl) -> Response:
-    """An access token and a refresh token, for a password or for a refresh token (which is good once)."""
+    """An access token and a refresh token, for a password or for a refresh token (which is good once).
+
+    A client says who it is by HTTP Basic or by ``client_id`` and ``client_key``; what it gets, only it can refresh.
+    """
     body = await _token_body(request)
+    client = await _client(request, edge.ports, tenant, body)
     if body.grant_type == "password":
-        pair = await auth.log_in(edge.ports, edge.tokens, tenant.id, body.username or "", body.password or "", base_url)
+        login = body.username or "", body.password or ""
+        pair = await auth.log_in(edge.ports, edge.tokens, tenant.id, *login, base_url, client)
     else:
-        pair = await auth.refresh(edge.ports, edge.tokens, tenant.id, body.refresh_token or "", base_url)
+        pair = await auth.refresh(edge.ports, edge.tokens, tenant.id, body.refresh_token or "", base_url, client)
     return answer(token_view(pair), "Token created successfully.", status_code=201)
+
+
+@router.post("/tokens/revoke", operation_id="revoke_token", response_model=Envelope[dict[str, Any]])
+async def revoke_token(edge: TheEdge, tenant: TheTenant, body: RevokeBody) -> Response:
+    """End a refresh token and all that came of the same login; one that does not hold is success (RFC 7009)."""
+    await auth.revoke(edge.ports, edge.tokens, tenant.id, body.token)
+    return answer({}, "Token revoked")
 
 
 @router.get("/jwks", operation_id="get_jwks")
@@ -118,6 +133,20 @@ async def set_password(ports: ThePorts, caller: Caller, username: str, body: Pas
     return answer({"username": username} | ({"password": told} if told else {}), "Password set")
 
 
+async def _client(request: Request, ports: Ports, tenant: Tenant, body: TokenBody) -> OAuthClient | None:
+    """The client that asks, proven; None where none is named. Unauthenticated where what it says does not hold."""
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    client_id, client_key = body.client_id, body.client_key
+    if scheme.lower() == "basic":
+        try:
+            client_id, _, client_key = b64decode(encoded.strip(), validate=True).decode().partition(":")
+        except ValueError:
+            raise Unauthenticated("the Authorization header is not HTTP Basic; send base64 of 'id:key'") from None
+    if not client_id and not client_key:
+        return None
+    return await oauth_clients.demand_client(ports, tenant.id, client_id or "", client_key or "")
+
+
 async def _token_body(request: Request) -> TokenBody:
     """The grant, from JSON or from a form as OAuth clients send it."""
     try:
@@ -134,7 +163,6 @@ async def _token_body(request: Request) -> TokenBody:
 def _metadata(base_url: str) -> dict[str, Any]:
     return {
         "issuer": f"{base_url}/v3/tokens",
-        "authorization_endpoint": f"{base_url}/v3/oauth2/authorize",
         "token_endpoint": f"{base_url}/v3/oauth2/tokens",
         "jwks_uri": f"{base_url}/v3/oauth2/jwks",
         "registration_endpoint": f"{base_url}/v3/oauth2/clients",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -13,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from api.archives import ARCHIVES
 from api.context import Caller, TheEdge, ThePorts
+from api.downloads import members, streamed
 from api.envelope import Envelope, answer
 from api.lists import MOST_ITEMS
 from api.schemas.base import View
@@ -22,7 +22,6 @@ from scheduler.model.errors import BerthError, SpecInvalid
 from scheduler.model.runs import FileKind
 from scheduler.model.users import Principal
 from scheduler.services import outputs
-from scheduler.services.outputs import Output
 
 router = APIRouter(prefix="/v3/jobs/{jobUuid}", tags=["jobs"], route_class=StrictRoute)
 
@@ -85,8 +84,9 @@ async def download(
     name = output.info.name or jobUuid
     if output.info.kind is FileKind.FILE and not compress:
         headers = {"Content-Length": str(output.info.size_bytes)} if not allowIfRunning else {}
-        return _stream(output.read(), name, headers)
-    return _stream(ARCHIVES[format](_members(output), output.storage.read), f"{name}.{format}", {})
+        return streamed(output.read(), name, headers)
+    packed = members(output.storage, output.path, output.info)
+    return streamed(ARCHIVES[format](packed, output.storage.read), f"{name}.{format}")
 
 
 @router.get("/logs", operation_id="getJobLogs", response_model=Envelope[LogView])
@@ -144,22 +144,6 @@ async def _events(
         if quiet_s >= HEARTBEAT_S:
             quiet_s = 0.0
             yield b": still here\n\n"
-
-
-async def _members(output: Output) -> AsyncIterator[tuple[str, str, Any]]:
-    """Name in the archive, path in the storage and facts of every file."""
-    if output.info.kind is FileKind.FILE:
-        yield output.info.name, output.path, output.info
-        return
-    async for name, info in outputs.walk(output):
-        yield name, f"{output.path}/{name}".lstrip("/"), info
-
-
-def _stream(pieces: AsyncIterator[bytes], name: str, headers: dict[str, str]) -> Response:
-    disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-    return StreamingResponse(
-        pieces, media_type="application/octet-stream", headers={"Content-Disposition": disposition, **headers}
-    )
 
 
 def _offset(last_event_id: str | None, offset: int) -> int:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from api.context import TheEdge, TheTenant
+from api.context import BaseUrl, TheEdge, TheTenant
 from api.strict import StrictRoute
 from scheduler.model.errors import Forbidden, LoginRefused, SpecInvalid
 from scheduler.services import pod_login
@@ -51,24 +51,39 @@ async def pod_auth(
 
 
 @router.post("/{pod_id_net}/auth", operation_id="pod_auth_log_in")
-async def pod_auth_log_in(request: Request, edge: TheEdge, tenant: TheTenant, pod_id_net: Label) -> Response:
-    """Take user name and password, and send the browser to the pod with a ticket; or show the page again."""
+async def pod_auth_log_in(
+    request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl, pod_id_net: Label
+) -> Response:
+    """Take user name and password, and send the browser on with a code; or show the page again."""
     form = await _form(request)
     after, state = form.get("next", "/"), form.get("state", "")
     _demand_sound(after, state)
     login = (form.get("username", ""), form.get("password", ""))
     try:
-        host, ticket = await pod_login.ticket(
-            edge.ports, edge.tokens, tenant, pod_id_net, edge.options.pods_domain, login, state
-        )
+        code = await pod_login.code(edge.ports, edge.tokens, tenant.id, pod_id_net, login, state)
     except LoginRefused as refused:
         return _page(pod_id_net, after, state, str(refused), 400)
     except Forbidden as refused:
         return _page(pod_id_net, after, state, str(refused), 403)
+    return _sent(f"{base_url}/v3/pods/{pod_id_net}/auth/callback", code=code, state=state, next=after)
+
+
+@router.get("/{pod_id_net}/auth/callback", operation_id="pod_auth_callback")
+async def pod_auth_callback(
+    edge: TheEdge,
+    tenant: TheTenant,
+    pod_id_net: Label,
+    code: Annotated[str, Query(min_length=1, max_length=8192)],
+    state: Annotated[str, Query()] = "",
+    after: Annotated[str, Query(alias="next")] = "/",
+) -> Response:
+    """Send a browser that logged in to the pod, with a ticket for the code that it got."""
+    _demand_sound(after, state)
+    host, ticket = await pod_login.ticket(
+        edge.ports, edge.tokens, tenant, pod_id_net, edge.options.pods_domain, code, state
+    )
     port = edge.options.pods_port
-    there = f"https://{host}{'' if port == 443 else f':{port}'}"
-    query = urlencode({"ticket": ticket, "next": after})
-    return Response(status_code=303, headers={**ON_PAGES, "Location": f"{there}/.berth/login?{query}"})
+    return _sent(f"https://{host}{'' if port == 443 else f':{port}'}/.berth/login", ticket=ticket, next=after)
 
 
 def _demand_sound(after: str, state: str) -> None:
@@ -76,6 +91,10 @@ def _demand_sound(after: str, state: str) -> None:
         raise SpecInvalid.of("next", "must be a path on the pod", "begin at the pod's own address")
     if STATE.fullmatch(state) is None:
         raise SpecInvalid.of("state", "is not what a gateway gives", "begin at the pod's own address")
+
+
+def _sent(there: str, **query: str) -> Response:
+    return Response(status_code=303, headers={**ON_PAGES, "Location": f"{there}?{urlencode(query)}"})
 
 
 async def _form(request: Request) -> dict[str, str]:

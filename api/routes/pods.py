@@ -10,7 +10,7 @@ from api.context import Caller, MayRepeat, TheEdge, ThePorts
 from api.envelope import Envelope, answer, told
 from api.permissions import permission_routes
 from api.schemas.pod_catalog import SaveAsTag, TagView
-from api.schemas.pods import CredentialsView, ExecBody, ExecView, LogsView, NewPod, PodView, UpdatePod
+from api.schemas.pods import CredentialsView, ExecBody, ExecView, LogsView, NewPod, Outside, PodView, UpdatePod
 from api.strict import StrictRoute
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.pod_catalog import PodKind
@@ -25,48 +25,50 @@ NOT_KEPT = {"Cache-Control": "no-store"}
 """On answers to GET requests that change something: nothing may answer in Berth's place."""
 
 
-async def _domain(edge: TheEdge, caller: Caller) -> str:
-    """The domain below which the caller's pods have their names."""
-    return await pod_requests.domain(edge.ports, caller, edge.options.pods_domain)
+async def _outside(edge: TheEdge, caller: Caller) -> Outside:
+    domain = await pod_requests.domain(edge.ports, caller, edge.options.pods_domain)
+    return Outside(domain, edge.options.pods_port)
 
 
-Domain = Annotated[str, Depends(_domain)]
+TheOutside = Annotated[Outside, Depends(_outside)]
 
 
 @router.get("", operation_id="list_pods", response_model=Envelope[list[PodView]])
-async def list_pods(ports: ThePorts, caller: Caller, domain: Domain) -> Response:
+async def list_pods(ports: ThePorts, caller: Caller, outside: TheOutside) -> Response:
     """The pods that the caller may READ."""
     found = await pods.list_pods(ports, caller, WHOLE_LIST)
     behind = await pods.containers(ports, found)
-    return answer([PodView.of(pod, domain, behind[pod.uuid]) for pod in found], "pods found")
+    return answer([PodView.of(pod, outside, behind[pod.uuid]) for pod in found], "pods found")
 
 
 @router.post("", operation_id="create_pod", response_model=Envelope[PodView])
-async def create_pod(edge: TheEdge, caller: Caller, domain: Domain, body: NewPod, repeatable: MayRepeat) -> Response:
+async def create_pod(
+    edge: TheEdge, caller: Caller, outside: TheOutside, body: NewPod, repeatable: MayRepeat
+) -> Response:
     """Make a pod from a template or an image; it starts at once unless ``status_requested`` is OFF."""
     default = edge.options.default_pod_template
     pod = await pod_requests.create(edge.ports, caller, body.fields(), default_template=default, repeatable=repeatable)
-    return await _shown(edge.ports, pod, domain, f"pod '{pod.id}' created")
+    return await _shown(edge.ports, pod, outside, f"pod '{pod.id}' created")
 
 
 @router.get("/jupyter/ensure", operation_id="ensure_jupyter_pod", response_model=Envelope[PodView])
-async def ensure_jupyter_pod(ports: ThePorts, caller: Caller, domain: Domain) -> Response:
+async def ensure_jupyter_pod(ports: ThePorts, caller: Caller, outside: TheOutside) -> Response:
     """The caller's Jupyter pod, made or started if need be. Its token is the password of its credentials."""
     pod = await pod_requests.ensure_jupyter(ports, caller)
-    return await _shown(ports, pod, domain, f"pod '{pod.id}' is asked for", headers=NOT_KEPT)
+    return await _shown(ports, pod, outside, f"pod '{pod.id}' is asked for", headers=NOT_KEPT)
 
 
 @router.get("/{pod_id}", operation_id="get_pod", response_model=Envelope[PodView])
-async def get_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: PodId) -> Response:
+async def get_pod(ports: ThePorts, caller: Caller, outside: TheOutside, pod_id: PodId) -> Response:
     """A pod and where it stands. READ."""
-    return await _shown(ports, await pods.get(ports, caller, pod_id), domain, f"pod '{pod_id}' found")
+    return await _shown(ports, await pods.get(ports, caller, pod_id), outside, f"pod '{pod_id}' found")
 
 
 @router.put("/{pod_id}", operation_id="update_pod", response_model=Envelope[PodView])
-async def update_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: PodId, body: UpdatePod) -> Response:
+async def update_pod(ports: ThePorts, caller: Caller, outside: TheOutside, pod_id: PodId, body: UpdatePod) -> Response:
     """Change the fields that are given; null takes one back. What runs changes with the next start."""
     pod = await pod_requests.update(ports, caller, pod_id, body.fields())
-    return await _shown(ports, pod, domain, f"pod '{pod_id}' changed; what runs changes with its next start")
+    return await _shown(ports, pod, outside, f"pod '{pod_id}' changed; what runs changes with its next start")
 
 
 @router.delete("/{pod_id}", operation_id="delete_pod", response_model=Envelope[str])
@@ -77,10 +79,10 @@ async def delete_pod(ports: ThePorts, caller: Caller, pod_id: PodId) -> Response
 
 
 @router.get("/{pod_id}/derived", operation_id="get_derived_pod", response_model=Envelope[PodView])
-async def get_derived_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: PodId) -> Response:
+async def get_derived_pod(ports: ThePorts, caller: Caller, outside: TheOutside, pod_id: PodId) -> Response:
     """A pod with every field that is run, its templates' share included; secrets stay placeholders. READ."""
     pod = await pods.get(ports, caller, pod_id)
-    return await _shown(ports, pod, domain, f"pod '{pod_id}' found", derived=True)
+    return await _shown(ports, pod, outside, f"pod '{pod_id}' found", derived=True)
 
 
 @router.get("/{pod_id}/credentials", operation_id="get_pod_credentials", response_model=Envelope[CredentialsView])
@@ -99,30 +101,30 @@ async def get_pod_logs(ports: ThePorts, caller: Caller, pod_id: PodId) -> Respon
 
 
 @router.get("/{pod_id}/start", operation_id="start_pod", response_model=Envelope[PodView])
-async def start_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: PodId) -> Response:
+async def start_pod(ports: ThePorts, caller: Caller, outside: TheOutside, pod_id: PodId) -> Response:
     """Start a pod that is at rest; 409 for any other."""
     pod = await pod_requests.want(ports, caller, pod_id, Desired.ON)
-    return await _shown(ports, pod, domain, f"pod '{pod_id}' is to start", headers=NOT_KEPT)
+    return await _shown(ports, pod, outside, f"pod '{pod_id}' is to start", headers=NOT_KEPT)
 
 
 @router.get("/{pod_id}/stop", operation_id="stop_pod", response_model=Envelope[PodView])
-async def stop_pod(ports: ThePorts, caller: Caller, domain: Domain, pod_id: PodId) -> Response:
+async def stop_pod(ports: ThePorts, caller: Caller, outside: TheOutside, pod_id: PodId) -> Response:
     """Stop a pod; answers at once, and the pod is STOPPED once it is proven that nothing of it runs."""
     pod = await pod_requests.want(ports, caller, pod_id, Desired.OFF)
-    return await _shown(ports, pod, domain, f"pod '{pod_id}' is to stop", headers=NOT_KEPT)
+    return await _shown(ports, pod, outside, f"pod '{pod_id}' is to stop", headers=NOT_KEPT)
 
 
 @router.get("/{pod_id}/restart", operation_id="restart_pod", response_model=Envelope[PodView])
 async def restart_pod(
     ports: ThePorts,
     caller: Caller,
-    domain: Domain,
+    outside: TheOutside,
     pod_id: PodId,
     grab_latest_template_tag: Annotated[bool, Query(description="With what its template's tag says now")] = False,
 ) -> Response:
     """Stop a pod and start it again."""
     pod = await pod_requests.restart(ports, caller, pod_id, grab_latest=grab_latest_template_tag)
-    return await _shown(ports, pod, domain, f"pod '{pod_id}' is to restart", headers=NOT_KEPT)
+    return await _shown(ports, pod, outside, f"pod '{pod_id}' is to restart", headers=NOT_KEPT)
 
 
 @router.post("/{pod_id}/exec", operation_id="exec_pod_commands", response_model=Envelope[ExecView])
@@ -155,11 +157,11 @@ permission_routes(router, PodKind.POD, "/{name}")
 async def _shown(
     ports: Ports,
     pod: Pod,
-    domain: str,
+    outside: Outside,
     message: str,
     *,
     derived: bool = False,
     headers: dict[str, str] | None = None,
 ) -> Response:
     behind = await pods.containers(ports, [pod])
-    return answer(PodView.of(pod, domain, behind[pod.uuid], derived=derived), message, headers=headers)
+    return answer(PodView.of(pod, outside, behind[pod.uuid], derived=derived), message, headers=headers)

@@ -17,6 +17,7 @@ from api.lists import Listing, listing, selected
 from api.schemas.base import Id, UserName
 from api.schemas.node_facts import NodeFactsView
 from api.schemas.placement import estimate_view
+from api.schemas.strays import StrayView
 from api.schemas.systems import (
     PATCHABLE,
     SUMMARY,
@@ -34,7 +35,7 @@ from scheduler.model.probes import ProbeAsk
 from scheduler.model.systems import AuthnMethod, Credential, System
 from scheduler.model.users import Permission, Principal
 from scheduler.security.authorize import Action
-from scheduler.services import history, node_facts, placement, systems
+from scheduler.services import history, node_facts, placement, strays, systems
 from scheduler.services.credentials import GivenCredential, credential_of, one_key
 from scheduler.services.history import GivenRecord, RecordFormat
 
@@ -225,6 +226,13 @@ async def look_at_nodes(ports: ThePorts, caller: Caller, systemId: str) -> Respo
     """Let small jobs look at the nodes again, soon; what is known holds until then."""
     await node_facts.look_again(ports, caller, systemId)
     return answer({"changes": 1}, f"the nodes of system '{systemId}' are looked at again")
+
+
+@router.get("/{systemId}/strays", operation_id="getStrays", response_model=Envelope[list[StrayView]])
+async def strays_of(ports: ThePorts, caller: Caller, systemId: str) -> Response:
+    """Runs of Berth's kind on a system that no job and no pod waits for, as two looks at it agreed. MODIFY."""
+    found = await strays.of_system(ports, caller, systemId)
+    return answer([StrayView.of(stray).model_dump() for stray in found], f"{len(found)} strays")
 
 
 @router.get("/{systemId}/isEnabled", operation_id="isEnabled", response_model=Envelope[Truth])

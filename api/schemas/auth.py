@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from api.schemas.base import Body, Flag, Line, UserName
+from api.schemas.base import Body, Flag, Id, Line, UserName, View
 from scheduler.model.units import zulu
-from scheduler.model.users import User
+from scheduler.model.users import OAuthClient, User
 from scheduler.security.tokens import Issued
 from scheduler.services.auth import TokenPair
 
@@ -45,6 +45,57 @@ class TokenBody(Body):
         if missing:
             raise ValueError(f"{', '.join(missing)}: needed for grant_type {self.grant_type}")
         return self
+
+
+class RevokeBody(Body):
+    """A refresh token that shall hold no more."""
+
+    token: Annotated[str, Field(min_length=1, max_length=16_384)]
+
+
+class NewClient(Body):
+    """A new client; id and key are made up where they are left out."""
+
+    client_id: Id | None = None
+    client_key: Annotated[Line, Field(min_length=16, max_length=255)] | None = None
+    callback_url: Line = ""
+    display_name: Line = ""
+    description: Line = ""
+
+
+class UpdateClient(Body):
+    """What changes of a client."""
+
+    callback_url: Line | None = None
+    display_name: Line | None = None
+
+
+class ClientView(View):
+    """A client as its owner sees it."""
+
+    client_id: str
+    client_key: str
+    callback_url: str
+    display_name: str
+    description: str
+    owner: str
+    tenant_id: str
+    create_time: str
+    last_update_time: str
+
+    @classmethod
+    def of(cls, client: OAuthClient) -> ClientView:
+        return cls(
+            client_id=client.client_id,
+            client_key=client.client_key,
+            callback_url=client.callback_url,
+            display_name=client.display_name,
+            description=client.description,
+            owner=client.owner,
+            tenant_id=client.tenant,
+            create_time=zulu(client.created_at),
+            last_update_time=zulu(client.updated_at),
+        )
 
 
 class ProfileBody(Body):

@@ -72,6 +72,11 @@ def _depth(value: Any, limit: int = MAX_NOTES_DEPTH + 1) -> int:
     return 1 + max((_depth(child, limit - 1) for child in children), default=0)
 
 
+def shown(name: str) -> str:
+    """The name of a file as text: what of it is no UTF-8 is replaced. Such a file cannot be asked for by this name."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 Line = Annotated[str, Field(max_length=2048), AfterValidator(_one_line)]
 """Free text of one line."""
 

@@ -28,6 +28,7 @@ from api.schemas.base import (
     View,
     Word,
     showing,
+    shown,
 )
 from api.schemas.parameters import FileInputArrayBody, FileInputBody, ParameterSetBody, input_view, inputs_of
 from scheduler.model.jobs import After, ArchiveMode, Gang, HistoryEvent, Job
@@ -455,10 +456,10 @@ class FileView(View):
             owner=file.owner,
             group=file.group,
             nativePermissions=file.permissions,
-            url=f"tapis://{system_id}/{file.path}",
+            url=f"tapis://{system_id}/{shown(file.path)}",
             lastModified=zulu(file.modified_at),
-            name=file.name,
-            path=file.path,
+            name=shown(file.name),
+            path=shown(file.path),
             size=file.size_bytes,
         )
 

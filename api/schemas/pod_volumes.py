@@ -18,7 +18,7 @@ Description = Annotated[Line, Field(max_length=2048)]
 Cron = Annotated[Line, Field(max_length=200)]
 Policy = Annotated[Line, Field(max_length=40)]
 Path = Annotated[Line, Field(max_length=1024)]
-SHOWN = frozenset({"size", "status", "message", "creation_ts", "update_ts"})
+SHOWN = frozenset({"size", "status", "message", "system_id", "creation_ts", "update_ts"})
 
 
 class NewVolume(Body):
@@ -101,6 +101,7 @@ class VolumeView(View):
     size: int
     status: str
     message: str
+    system_id: str
     creation_ts: str
     update_ts: str
 
@@ -113,6 +114,7 @@ class VolumeView(View):
             size=-(-volume.size_bytes // MIB),
             status=volume.status,
             message=volume.message,
+            system_id=volume.system_id,
             creation_ts=str(naive(volume.created_at)),
             update_ts=str(naive(volume.updated_at)),
         )
@@ -130,6 +132,7 @@ class SnapshotView(View):
     size: int
     status: str
     message: str
+    system_id: str
     creation_ts: str
     update_ts: str
 
@@ -147,6 +150,7 @@ class SnapshotView(View):
             size=-(-snapshot.size_bytes // MIB),
             status=snapshot.status,
             message=snapshot.message,
+            system_id=snapshot.system_id,
             creation_ts=str(naive(snapshot.created_at)),
             update_ts=str(naive(snapshot.updated_at)),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,10 +21,18 @@ Command = Annotated[list[CommandWord], Field(min_length=1, max_length=1000)]
 Status = Literal["ON", "OFF", "RESTART"]
 
 
-class NetBody(Body):
-    """A port of a pod and how the outside speaks to it. Berth sets ``url``."""
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Where a tenant's pods are reached: the domain of their names, and the port of the gateway in front of all."""
 
-    output_only: ClassVar[frozenset[str]] = frozenset({"url"})
+    domain: str
+    port: int
+
+
+class NetBody(Body):
+    """A port of a pod and how the outside speaks to it. Berth sets ``url``, and its gateway's port, ``url_port``."""
+
+    output_only: ClassVar[frozenset[str]] = frozenset({"url", "url_port"})
 
     protocol: Line = "http"
     port: Number = 5000
@@ -221,7 +230,7 @@ class PodView(View):
     url: str | None
 
     @classmethod
-    def of(cls, pod: Pod, domain: str, container: Mapping[str, Any], *, derived: bool = False) -> PodView:
+    def of(cls, pod: Pod, outside: Outside, container: Mapping[str, Any], *, derived: bool = False) -> PodView:
         run = fields_of(pod.definition)
         own = run if derived else {**EMPTY, **{name: pod.asked[name] for name in EMPTY if pod.asked.get(name)}}
         nets = {
@@ -229,7 +238,8 @@ class PodView(View):
                 **NetBody.model_validate({}).model_dump(),
                 **((pod.asked.get("networking") or {}).get(net.name) or {}),
                 **run["networking"][net.name],
-                "url": host_name(pod.id, net.name, domain) if net.is_outside else "",
+                "url": host_name(pod.id, net.name, outside.domain) if net.is_outside else "",
+                "url_port": outside.port if net.is_outside else None,
             }
             for net in pod.definition.nets
         }

@@ -95,6 +95,10 @@ class Systems:
         """Let small jobs look at the nodes again, soon."""
         self._session.post(f"/v3/systems/{segment(system_id)}/nodeFacts")
 
+    def strays(self, system_id: str) -> list[Raw]:
+        """Runs there that no job and no pod waits for."""
+        return list(self._session.get(f"/v3/systems/{segment(system_id)}/strays"))
+
     # -- credentials ---------------------------------------------------------------------------------------------
 
     def credential(self, system_id: str, user: str) -> Raw:

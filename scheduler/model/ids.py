@@ -35,8 +35,18 @@ def marker_for(job_uuid: str, attempt: int) -> Marker:
     return checked_marker(f"{MARKER_BEGINS}{job_uuid}-{attempt}")
 
 
+def is_marker(text: str) -> bool:
+    """Whether a name that was met somewhere has the form of a marker."""
+    return _MARKER.fullmatch(text) is not None
+
+
+def run_of(marker: Marker) -> str:
+    """The uuid of the job or the pod that a marker was made for."""
+    return marker.removeprefix(MARKER_BEGINS).rpartition("-")[0]
+
+
 def checked_marker(text: str) -> Marker:
     """``text`` as a marker; ValueError when it does not have a marker's form. Markers name files: never skip this."""
-    if _MARKER.fullmatch(text) is None:
+    if not is_marker(text):
         raise ValueError(f"not a marker: {text[:80]!r}")
     return Marker(text)

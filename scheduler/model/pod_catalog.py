@@ -98,7 +98,12 @@ class FilesStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodVolume:
-    """A directory that pods share. ``uuid`` names its files: a later volume of the same name has others."""
+    """A directory that pods share. ``uuid`` names its files: a later volume of the same name has others.
+
+    system_id, login_owner, directory: where its files lie, since a pod was placed that mounts it: on which system, by
+    whose login they are reached, and where below the system's root directory. Empty: with Berth. moved_at: when they
+    were there, whole; until then they are with Berth, and nothing is written.
+    """
 
     tenant: str
     id: str
@@ -109,9 +114,18 @@ class PodVolume:
     size_bytes: int = 0
     status: FilesStatus = FilesStatus.REQUESTED
     message: str = ""
+    system_id: str = ""
+    login_owner: str = ""
+    directory: str = ""
+    moved_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
     version: int = 0
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether its files are to be brought to their system."""
+        return bool(self.system_id) and self.moved_at is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +133,7 @@ class PodSnapshot:
     """Copies of a path of a volume: one, or one at each instant of ``cron`` (UTC). ``uuid`` as of a volume.
 
     destination_path: where the copy lies in it. retention_policy: which copies of ``cron`` are kept.
-    next_at: when the next copy is due; None: none is.
+    next_at: when the next copy is due; None: none is. Where its files lie is said as of a volume.
     """
 
     tenant: str
@@ -137,6 +151,24 @@ class PodSnapshot:
     status: FilesStatus = FilesStatus.REQUESTED
     message: str = ""
     next_at: datetime | None = None
+    system_id: str = ""
+    login_owner: str = ""
+    directory: str = ""
+    moved_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
     version: int = 0
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """As of a volume."""
+        return bool(self.system_id) and self.moved_at is None
+
+
+PodFilesOf = PodVolume | PodSnapshot
+"""What has files of its own that pods mount."""
+
+
+def files_name(one: PodFilesOf) -> str:
+    """What it is and its name, for people."""
+    return f"{'volume' if isinstance(one, PodVolume) else 'snapshot'} '{one.id}'"

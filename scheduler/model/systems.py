@@ -176,6 +176,11 @@ class System:
         """Whether each user runs under an account of their own."""
         return self.effective_user_id == "${apiUserId}"
 
+    @property
+    def is_shared_account(self) -> bool:
+        """Whether nothing but Berth keeps one user's files there from another: all jobs run under one account."""
+        return not (self.is_dynamic_user and self.backend in (BackendKind.SSH, BackendKind.SLURM))
+
     def credential_user(self, owner: str) -> str:
         """Under whose name the credential lies by which ``owner``'s jobs log in: a static account has one for all."""
         return owner if self.is_dynamic_user else self.effective_user_id

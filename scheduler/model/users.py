@@ -72,3 +72,20 @@ class RefreshGrant:
     count: int
     issued_at: datetime
     expires_at: datetime
+    client_id: str | None = None
+    """The client with which the login was made: nobody else may use the token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthClient:
+    """A program that its owner's users log in with. ``client_key`` is its password, and is never printed."""
+
+    tenant: str
+    client_id: str
+    owner: str
+    client_key: str = field(repr=False)
+    callback_url: str = ""
+    display_name: str = ""
+    description: str = ""
+    created_at: datetime
+    updated_at: datetime

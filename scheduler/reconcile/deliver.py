@@ -22,7 +22,7 @@ from images.reference import shown
 from images.store import StoreFull
 from scheduler.model.errors import BerthError, NotFound, Stale
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
-from scheduler.model.states import LIVE_ATTEMPTS
+from scheduler.model.states import LIVE_ATTEMPTS, A
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.held_copy import HeldCopy
 from scheduler.reconcile.image_stores import Stores
@@ -123,6 +123,8 @@ class Deliver:
         """
         if copy.next_look_at is None or copy.next_look_at <= at:
             return copy.state in UNDER_WAY or bool(waiting)
+        if copy.state is CopyState.WANTED and not self._misses[copy.id]:  # it gave way to others
+            return any(each.state is A.CLAIMED for each in waiting)
         return copy.state is CopyState.PRESENT and _newest(waiting) > self._tried.get(copy.id, sys.maxsize)
 
     async def _want(self, key: CopyKey, first: Awaited, at: datetime) -> None:

@@ -6,6 +6,7 @@ waits for. What a broadcast carries is written once: the token in it may be in u
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import secrets
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backends.container import IMAGE_NAME
+from backends.launchers.apptainer import IMAGE_NAME
 from backends.paths import marker_root
 from images import fragment
 from images.broadcast import Errand, errand_files, preamble
@@ -72,6 +73,13 @@ class Handing:
     async def give_up(self, marker: Marker) -> None:
         """Tell the attempt that its image does not come, and why."""
         await self._stage(await self._attempt(marker), fragment.nowhere(self.copy.message))
+
+    async def take_back(self, marker: Marker) -> None:
+        """Let the attempt know nothing of its image: one that begins from now on waits until it is told again."""
+        root = posixpath.join("/", self.side.system.root_dir)
+        storage = await self.side.storage(self.ports)
+        with contextlib.suppress(FileMissing):
+            await storage.delete(posixpath.relpath(posixpath.join(self._folder(marker), IMAGE_NAME), root))
 
     async def _attempt(self, marker: Marker) -> Attempt:
         async with self.ports.reading() as db:
@@ -164,6 +172,12 @@ def handed(copy: ImageCopy, wanted_at: datetime) -> str:
 def in_words(copy: ImageCopy) -> str:
     """The same of a job whose image does not come."""
     return _told(f"{shown(copy.reference)} is not brought to {copy.system_id}: {copy.message}", {})
+
+
+def given_way(copy: ImageCopy) -> str:
+    """The same of a job whose image left a full store for now."""
+    image = f"{shown(copy.reference)} left the store of {copy.system_id}"
+    return _told(f"{image} for images of jobs that are to begin sooner; it is brought again", {})
 
 
 def _told(sentence: str, figures: dict[str, float]) -> str:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
 from scheduler.model.apps import FileInput
 from scheduler.model.errors import FileRefused, NotFound
 from scheduler.model.jobs import Fact, Job
 from scheduler.model.states import Event
+from scheduler.model.systems import System
 from scheduler.reconcile.fetch import open_url
 from scheduler.reconcile.runspec import is_local, target_of
 from scheduler.reconcile.sides import Side, exec_side, place_of_job, side_of
 from scheduler.reconcile.steps import Hands
 from scheduler.reconcile.transfer import Progress, copy_tree, counted
+from scheduler.store.jobs import JobStore
 from scheduler.store.systems import SystemStore
 
 NO_INPUTS = "no inputs to bring"
+JOB_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-[0-9]{3}")
 MAKING_READY = "making the job's directories"
 
 
@@ -75,4 +80,31 @@ async def _source(job: Job, one: FileInput, hands: Hands) -> tuple[Side, str]:
         visible = await SystemStore(db).visible_to(job.tenant, job.owner)
     if parts.netloc not in {system.id for system in visible}:
         raise NotFound("system", parts.netloc)
-    return await side_of(hands.ports, job.tenant, parts.netloc, job.owner), unquote(parts.path).lstrip("/")
+    side, path = await side_of(hands.ports, job.tenant, parts.netloc, job.owner), unquote(parts.path).lstrip("/")
+    if side.system.is_shared_account and side.system.can_exec and side.system.owner != job.owner:
+        await _demand_own(job, side.system, path, hands)
+    return side, path
+
+
+async def _demand_own(job: Job, system: System, path: str, hands: Hands) -> None:
+    """FileRefused for what jobs and pods of others may have left on a system where all have one account."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    asked = "/".join(["", *parts, ""])
+    if not any(asked.startswith(closed) or closed.startswith(asked) for closed in _closed(system)):
+        return
+    async with hands.ports.reading() as db:
+        for uuid in filter(JOB_UUID.fullmatch, parts):
+            with suppress(NotFound):
+                if (await JobStore(db).get(job.tenant, uuid)).owner == job.owner:
+                    return
+    raise FileRefused(
+        f"{path[:200]}: users share the account of system '{system.id}', so that of what jobs keep there an input may "
+        "only come from the directory of a job of your own"
+    )
+
+
+def _closed(system: System) -> Sequence[str]:
+    """Directories below the root where jobs and pods keep their files, between slashes."""
+    named, macro, _ = (system.job_working_dir or "").partition("${")
+    top = "/".join(["", *(part for part in named.split("/") if part not in ("", ".")), ""])
+    return (top,) if macro else tuple(f"{top}{name}/" for name in ("jobs", "pod-volumes", ".berth"))

@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 
 from scheduler.model.errors import BerthError
+from scheduler.model.pod_catalog import PodFilesOf, PodVolume
 from scheduler.pod_files import measure, settle_snapshot, settle_volume
 from scheduler.ports import Ports
+from scheduler.reconcile.pod_moves import Moves
 from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore
 
 log = structlog.get_logger()
 
-MEASURED_EVERY = timedelta(minutes=10)
+MEASURED_EVERY, CHEAPLY_EVERY = timedelta(minutes=10), timedelta(minutes=1)
+"""How often what volumes hold is measured on systems, and with Berth, where that costs no network."""
+
+Of = TypeVar("Of", bound=PodFilesOf)
 
 
 class PodFiles:
-    """The loop over volumes and snapshots for which something is to be done, one after the other."""
+    """The loop over volumes and snapshots for which something is to be done; those of one system in turn."""
 
-    def __init__(self, ports: Ports) -> None:
-        self._ports = ports
-        self._measured_at: datetime | None = None
+    def __init__(self, ports: Ports, moves: Moves) -> None:
+        self._ports, self._moves = ports, moves
+        self._measured_at: dict[bool, datetime] = {}
+        """When those with Berth were measured, and the others."""
 
     async def tick(self) -> None:
         """Do what is due. What fails is told in the log and tried again."""
         now = self._ports.clock()
+        await self._moves.tick()
         async with self._ports.reading() as db:
             volumes, snapshots = await PodVolumeStore(db).unsettled(), await PodSnapshotStore(db).due(now)
-        for volume in volumes:
-            try:
-                await settle_volume(self._ports, volume)
-            except BerthError as error:
-                log.warning("volume stays as it is", volume=volume.id, status=volume.status, error=str(error))
-        for snapshot in snapshots:
-            try:
-                await settle_snapshot(self._ports, snapshot)
-            except BerthError as error:
-                log.warning("snapshot stays as it is", snapshot=snapshot.id, status=snapshot.status, error=str(error))
-        if self._measured_at is None or now - self._measured_at >= MEASURED_EVERY:
-            self._measured_at = now
-            await self._measure()
+        await self._each(volumes, settle_volume, "volume stays as it is")
+        await self._each(snapshots, settle_snapshot, "snapshot stays as it is")
+        await self._measure(now)
 
-    async def _measure(self) -> None:
+    async def _measure(self, now: datetime) -> None:
+        every = {False: CHEAPLY_EVERY, True: MEASURED_EVERY}
+        due = {away for away, rest in every.items() if now - self._measured_at.get(away, now - rest) >= rest}
+        if not due:
+            return
+        self._measured_at |= dict.fromkeys(due, now)
         async with self._ports.reading() as db:
-            volumes = await PodVolumeStore(db).available()
-        for volume in volumes:
-            try:
-                await measure(self._ports, volume)
-            except BerthError as error:
-                log.warning("volume is not measured", volume=volume.id, error=str(error))
+            volumes = [one for one in await PodVolumeStore(db).available() if (one.moved_at is not None) in due]
+        await self._each(volumes, _measured, "volume is not measured")
+
+    async def _each(self, ones: Iterable[Of], act: Callable[[Ports, Of], Awaitable[None]], failed: str) -> None:
+        by_system: dict[tuple[str, str], list[Of]] = defaultdict(list)
+        for one in ones:
+            by_system[one.tenant, one.system_id].append(one)
+
+        async def in_turn(group: Iterable[Of]) -> None:
+            for one in group:
+                try:
+                    await act(self._ports, one)
+                except BerthError as error:
+                    log.warning(failed, files=one.id, status=one.status, system=one.system_id, error=str(error))
+
+        await asyncio.gather(*map(in_turn, by_system.values()))
+
+
+async def _measured(ports: Ports, volume: PodVolume) -> None:
+    await measure(ports, volume)

@@ -42,7 +42,7 @@ def pod_run(
 ) -> RunSpec:
     """The run of one instance, placeholders of secrets still in it; paths are absolute on the system.
 
-    files: uuid of each volume and snapshot that it mounts, by kind and name: a later one of the same name has others.
+    files: the directory of each volume and snapshot that it mounts, by kind and name.
     """
     definition = pod.definition
     base = pod_dir(pod, system, login_user)
@@ -56,9 +56,7 @@ def pod_run(
         use_entrypoint=command is None,
         args=(*(command or ()), *definition.arguments),
         env=dict(definition.environment),
-        mounts=tuple(
-            _mount(pod, mount, n, folder, base, system, login_user, files) for n, mount in enumerate(definition.mounts)
-        ),
+        mounts=tuple(_mount(mount, n, folder, base, files) for n, mount in enumerate(definition.mounts)),
         job_type=JobType.FORK if queue is None else JobType.BATCH,
         resources=pod_resources(pod, walltime_s),
         partition=queue.partition if queue else None,
@@ -74,12 +72,15 @@ def pod_run(
 
 def pod_dir(pod: Pod, system: System, login_user: str) -> str:
     """The directory on a system of all that instances of a pod keep there; absolute."""
-    return posixpath.join(_working_dir(pod, system, login_user), "pods", pod.uuid)
+    return posixpath.join(absolute(system, _below_root(pod, system, login_user)), "pods", pod.uuid)
 
 
 def volume_dir(pod: Pod, system: System, login_user: str, uuid: str) -> str:
-    """Where a volume lies on a system, absolute: beside the pods of all who use the same working directory."""
-    return posixpath.join(_working_dir(pod, system, login_user), "pod-volumes", pod.tenant, uuid)
+    """Where a volume gets to lie on a system, below its root: beside the pods of all with the same working directory.
+
+    A volume of the same name that is made later has another uuid, and so files of its own.
+    """
+    return posixpath.join(_below_root(pod, system, login_user), "pod-volumes", pod.tenant, uuid)
 
 
 def stage_pod(marker: Marker, pod: Pod, run: RunSpec, secrets: PodCredentials, number: int) -> StagePlan:
@@ -134,16 +135,7 @@ def runtime_on(system: System) -> Runtime:
     return Runtime.DOCKER if Runtime.DOCKER in offered and Runtime.SINGULARITY not in offered else Runtime.SINGULARITY
 
 
-def _mount(
-    pod: Pod,
-    mount: PodMount,
-    n: int,
-    folder: str,
-    base: str,
-    system: System,
-    login_user: str,
-    files: Mapping[tuple[VolumeKind, str], str],
-) -> Mount:
+def _mount(mount: PodMount, n: int, folder: str, base: str, files: Mapping[tuple[VolumeKind, str], str]) -> Mount:
     if mount.content is not None:
         kept = base if mount.content_once else folder
         source = posixpath.join(kept, "files", str(n), mount.content_name or posixpath.basename(mount.target))
@@ -153,10 +145,8 @@ def _mount(
             source = posixpath.join(folder, "ephemeral", str(n))
         case VolumeKind.PVC:
             source = mount.source
-        case VolumeKind.SNAPSHOT:
-            source = volume_dir(pod, system, login_user, posixpath.join("snapshots", files[mount.kind, mount.source]))
-        case VolumeKind.VOLUME:
-            source = volume_dir(pod, system, login_user, files[mount.kind, mount.source])
+        case VolumeKind.SNAPSHOT | VolumeKind.VOLUME:
+            source = files[mount.kind, mount.source]
     return Mount(
         source=posixpath.join(source, mount.sub_path.strip("/")).rstrip("/"),
         target=mount.target,
@@ -170,11 +160,12 @@ def _file_target(mount: PodMount) -> str:
     return posixpath.join(mount.target, mount.content_name) if mount.content_name else mount.target
 
 
-def _working_dir(pod: Pod, system: System, login_user: str) -> str:
+def _below_root(pod: Pod, system: System, login_user: str) -> str:
+    """The working directory, relative to the system's root."""
     identity = JobIdentity(
         uuid=pod.uuid, tenant=pod.tenant, owner=pod.owner, created_at=pod.created_at, login_user=login_user
     )
-    return absolute(system, working_dir_of(system, identity))
+    return working_dir_of(system, identity)
 
 
 def _registry(image: str) -> str:

@@ -46,6 +46,12 @@ BUSY_SHARE = 0.05
 """Most of the time that a login may spend on answering us."""
 
 SETTLED_EVERY_S, UNSETTLED_EVERY_S, MOST_EVERY_S = 5.0, 2.0, 30.0
+COMING_UP = timedelta(seconds=60)
+"""How long an instance that was handed over, or has its turn, is looked at as often as people wait for it."""
+
+COMING_EVERY_S, COMING_SHARE = 1.0, 0.25
+"""The interval then, and the most of the time that a login may spend on it."""
+
 LOST_AFTER_ANSWERS = 3
 """Answers that must miss an instance, besides the time that must pass: one late answer proves nothing."""
 
@@ -63,9 +69,10 @@ News = tuple[PodInstance, Mapping[str, Any]]
 
 @dataclass
 class Outlook:
-    """What is kept in memory of one login; losing it costs nothing but time."""
+    """What is kept in memory of one login; losing it costs nothing but time. soon_at: ask_at while one comes up."""
 
     ask_at: datetime
+    soon_at: datetime
     probe_at: datetime
     missed: Counter[Marker] = field(default_factory=Counter)
     unreachable_since: datetime | None = None
@@ -102,14 +109,21 @@ class PodWatch:
         for target in [known for known in self._outlooks if known not in groups]:
             del self._outlooks[target]
         for target, group in groups.items():
-            outlook = self._outlooks.setdefault(target, Outlook(now, now))
+            outlook = self._outlooks.setdefault(target, Outlook(now, now, now))
             asking = target, "ask"
-            if outlook.ask_at <= now and asking not in self.crew and self.crew.free > 0:
+            ask_at = outlook.soon_at if any(_may_start_soon(one, now) for one in group) else outlook.ask_at
+            if ask_at <= now and asking not in self.crew and self.crew.free > 0:
                 self.crew.start(asking, self._ask(target, group, outlook), login="/".join(target.login))
             if outlook.probe_at <= now:
                 outlook.probe_at = now + PROBE_EVERY
                 self._start_probes(target, [one for one in group if one.state is I.RUNNING])
+            else:
+                self._start_probes(target, [one for one in group if self._may_answer_soon(one, now)])
         await self._silence(now)
+
+    def _may_answer_soon(self, one: PodInstance, now: datetime) -> bool:
+        young = one.started_at is not None and now - one.started_at < COMING_UP
+        return young and one.state is I.RUNNING and not self._answering.get(one.marker)
 
     def _start_probes(self, target: Target, running: Sequence[PodInstance]) -> None:
         """Those that answer are tried apart from those that do not: many that hang keep none of them waiting."""
@@ -151,11 +165,13 @@ class PodWatch:
                 looks = await (await self._ports.connections.pod_host(target.login)).look(ids)
         except (NothingLearnt, TimeoutError) as error:
             await self._unreachable(group, outlook, str(error) or f"no answer within {ASK_LIMIT_S:.0f} s")
-            outlook.ask_at = self._ports.clock() + timedelta(seconds=SETTLED_EVERY_S)
+            outlook.ask_at = outlook.soon_at = self._ports.clock() + timedelta(seconds=SETTLED_EVERY_S)
             return
         now = self._ports.clock()
         outlook.unreachable_since = None
-        outlook.ask_at = now + timedelta(seconds=_interval_s(group, (now - began_at).total_seconds()))
+        took_s = (now - began_at).total_seconds()
+        outlook.ask_at = now + timedelta(seconds=_interval_s(group, took_s))
+        outlook.soon_at = now + timedelta(seconds=max(COMING_EVERY_S, took_s / COMING_SHARE))
         news: list[News] = []
         for one in group:
             if one.remote_id is None:
@@ -365,6 +381,10 @@ def _news_of(verdict: Verdict) -> Mapping[str, Any]:
     if verdict.answers:
         return {"message": ""}
     return {"message": verdict.words, **({"answered_at": None} if verdict.is_closed else {})}
+
+
+def _may_start_soon(one: PodInstance, now: datetime) -> bool:
+    return one.state is not I.RUNNING and now - one.intended_at < COMING_UP
 
 
 def _interval_s(group: Sequence[PodInstance], took_s: float) -> float:

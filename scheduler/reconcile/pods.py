@@ -28,6 +28,7 @@ from scheduler.model.errors import (
 )
 from scheduler.model.ids import Marker, RemoteId, marker_for
 from scheduler.model.macros import MacroUnknown, PathRefused
+from scheduler.model.pod_catalog import files_name
 from scheduler.model.pods import (
     Desired,
     InstanceState,
@@ -35,13 +36,14 @@ from scheduler.model.pods import (
     PodEvent,
     PodInstance,
     PodStatus,
-    VolumeKind,
     pod_move,
     stop_time,
 )
 from scheduler.model.runs import Ending, SubmitIntent
 from scheduler.ports import Ports
 from scheduler.reconcile.loop import Crew
+from scheduler.reconcile.pod_homes import mounted_by, not_there, settled, sources, strange
+from scheduler.reconcile.pod_moves import Moves
 from scheduler.reconcile.pod_place import NoPlace, Planner, PodPlace, PodPlacing
 from scheduler.reconcile.pod_rules import (
     DRAIN,
@@ -56,9 +58,8 @@ from scheduler.reconcile.pod_rules import (
     words_of,
 )
 from scheduler.reconcile.pod_runs import pod_run, stage_pod, with_secrets
-from scheduler.reconcile.sides import Sides
+from scheduler.reconcile.sides import Side, Sides
 from scheduler.store.gathering import Gathering
-from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore
 from scheduler.store.pods import PodStore
 
 log = structlog.get_logger()
@@ -81,10 +82,8 @@ PLACED_TOGETHER = 200
 KEPT_INSTANCES = 20
 """Ended instances of which is known how they ended."""
 
-KEPT_FILES: Mapping[VolumeKind, type[PodVolumeStore] | type[PodSnapshotStore]] = MappingProxyType(
-    {VolumeKind.VOLUME: PodVolumeStore, VolumeKind.SNAPSHOT: PodSnapshotStore}
-)
-"""Which store knows whose files are meant by a mount."""
+FILES_AGAIN_S = 1.0
+"""Until a pod is looked at again whose files are being brought to its place."""
 
 REFUSALS = (FileMissing, FileRefused, MacroUnknown, PathRefused, SpecInvalid, NotFound)
 """What keeps an instance from being handed over, and no retry mends."""
@@ -101,9 +100,9 @@ class Pods:
     """The loop of pods. What it keeps in memory is only how often in a row nothing was learnt, to wait longer."""
 
     def __init__(
-        self, ports: Ports, planner: Planner, limits: SolveLimits, *, lease_s: float, in_hand: int = 64
+        self, ports: Ports, planner: Planner, limits: SolveLimits, moves: Moves, *, lease_s: float, in_hand: int = 64
     ) -> None:
-        self._ports, self._lease_s = ports, lease_s
+        self._ports, self._moves, self._lease_s = ports, moves, lease_s
         self._sides = Sides(ports)
         self._placing = PodPlacing(ports, planner, limits)
         self._together = Gathering(self._choose, PLACED_TOGETHER)
@@ -181,33 +180,42 @@ class Pods:
     # -- wanted ------------------------------------------------------------------------------------------------------
 
     async def _place(self, known: Known, _: Step) -> Known | None:
-        """Choose a place and write the instance down: from here on something of it may run."""
+        """Choose a place and write the instance down: from here on something of it may run, and its files lie there."""
         choice = await self._together.add(known.pod)
         if isinstance(choice, NoPlace):
             return await self._no_place(known, choice)
-        pod, at = known.pod, self._ports.clock()
+        pod = known.pod
         side = await self._sides.of(pod.tenant, choice.system_id, pod.owner)
-        queue = side.system.queue(choice.queue) if choice.queue else None
-        number = pod.instance_number + 1
         try:
-            files = await self._files(pod)
+            async with self._ports.reading() as db:
+                words = strange(await mounted_by(db, pod), side)
+            if words:
+                return await self._no_place(known, NoPlace(words, later=False))
+            return await self._intend(known, choice, side)
         except NotFound as gone:
             return await self._no_place(known, NoPlace(f"{gone}; mount another, or none", later=False))
-        run = pod_run(pod, number, side.system, queue, side.login_user, walltime_s=choice.walltime_s, files=files)
-        instance = PodInstance(
-            pod_uuid=pod.uuid,
-            number=number,
-            marker=marker_for(pod.uuid, number),
-            tenant=pod.tenant,
-            system_id=choice.system_id,
-            owner=side.login.owner,
-            queue=choice.queue,
-            run=run,
-            intended_at=at,
-            wait_p90_s=choice.wait_p90_s,
-        )
-        words = f"instance {number} goes to {place_words(instance)}: {choice.sentence}"
+
+    async def _intend(self, known: Known, choice: PodPlace, side: Side) -> Known:
+        """One write: where the files that it mounts lie from now on, and the instance."""
+        pod, at = known.pod, self._ports.clock()
+        queue = side.system.queue(choice.queue) if choice.queue else None
+        number = pod.instance_number + 1
         async with self._ports.transaction() as db:
+            files = sources(await settled(db, pod, side, at), side.system)
+            run = pod_run(pod, number, side.system, queue, side.login_user, walltime_s=choice.walltime_s, files=files)
+            instance = PodInstance(
+                pod_uuid=pod.uuid,
+                number=number,
+                marker=marker_for(pod.uuid, number),
+                tenant=pod.tenant,
+                system_id=choice.system_id,
+                owner=side.login.owner,
+                queue=choice.queue,
+                run=run,
+                intended_at=at,
+                wait_p90_s=choice.wait_p90_s,
+            )
+            words = f"instance {number} goes to {place_words(instance)}: {choice.sentence}"
             store = PodStore(db)
             await store.intend(instance)
             await store.forget_instances(pod, number - KEPT_INSTANCES)
@@ -217,12 +225,6 @@ class Pods:
                 pod = await store.note(pod, at, words, keep=True, instance_number=number)
         self._new.add(instance.marker)
         return Known(pod, (*known.instances, instance))
-
-    async def _files(self, pod: Pod) -> Mapping[tuple[VolumeKind, str], str]:
-        """The uuids of the volumes and snapshots that a pod mounts. Raises NotFound."""
-        asked = {(mount.kind, mount.source) for mount in pod.definition.mounts if mount.kind in KEPT_FILES}
-        async with self._ports.reading() as db:
-            return {(kind, name): (await KEPT_FILES[kind](db).get(pod.tenant, name)).uuid for kind, name in asked}
 
     async def _no_place(self, known: Known, choice: NoPlace) -> Known | None:
         pod, at = known.pod, self._ports.clock()
@@ -249,10 +251,14 @@ class Pods:
         """Hand the instance over. Its marker, not our memory, says what became of it: it may have been before."""
         [instance], pod = step.instances, known.pod
         is_new = instance.marker in self._new
-        self._new.discard(instance.marker)
         try:
+            if words := await self._awaited(pod):
+                await self._note(pod, message=words, next_look_at=self._later(FILES_AGAIN_S))
+                return None
+            self._new.discard(instance.marker)
             outcome = await self._handed_over(pod, instance)
         except REFUSALS as refused:
+            self._new.discard(instance.marker)
             outcome = SubmitRejected(str(refused))
         if isinstance(outcome, SubmitRejected):  # so is an instance that runs, or a marker that was given up
             outcome = await self._had_before(instance) or (outcome if is_new else None)
@@ -263,6 +269,19 @@ class Pods:
             words = "its place never heard of it"
             return await self._write(known, instance, state=I.ENDED, ended_at=self._ports.clock(), message=words)
         return await self._write(known, instance, state=I.QUEUED, remote_id=outcome)
+
+    async def _awaited(self, pod: Pod) -> str:
+        """Which of its files are still being brought to its place, in words; empty when all are there."""
+        async with self._ports.reading() as db:
+            coming = not_there(await mounted_by(db, pod))
+        for one in coming:
+            if not await self._moves.there(one):
+                return f"{files_name(one)} is being brought to {one.system_id}"
+        if not coming:
+            return ""
+        async with self._ports.reading() as db:
+            left = not_there(await mounted_by(db, pod))
+        return f"{files_name(left[0])} is being brought to {left[0].system_id}" if left else ""
 
     async def _handed_over(self, pod: Pod, instance: PodInstance) -> Any:
         """Its id; SubmitRejected; None where it is proven that there is none and never will be."""

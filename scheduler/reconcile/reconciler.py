@@ -18,9 +18,11 @@ from scheduler.reconcile.loop import Bell, Crew, run_every
 from scheduler.reconcile.node_facts import NodeFacts
 from scheduler.reconcile.place import Placing
 from scheduler.reconcile.pod_files import PodFiles
+from scheduler.reconcile.pod_moves import Moves
 from scheduler.reconcile.pod_watch import PodWatch
 from scheduler.reconcile.pods import Pods
 from scheduler.reconcile.snapshot import Snapshots
+from scheduler.reconcile.strays import Strays
 from scheduler.reconcile.submit import Submit
 from scheduler.reconcile.sweep import Sweep
 from scheduler.reconcile.watch import Pace, Watch
@@ -37,6 +39,7 @@ SWEEP_TICK_S = 3600.0
 DELIVER_TICK_S = 1.0
 PODS_TICK_S = 1.0
 POD_FILES_TICK_S = 10.0
+STRAYS_TICK_S = 15.0
 
 
 class Reconciler:
@@ -60,13 +63,16 @@ class Reconciler:
         )
         self.submit = Submit(ports, lease_s=lease_s, batch=settings.submit_batch, accepted=self.watch.soon)
         self.sweep = Sweep(ports)
-        self.pod_files = PodFiles(ports)
+        self.strays = Strays(ports)
+        self.pod_moves = Moves(ports, lease_s=lease_s)
+        self.pod_files = PodFiles(ports, self.pod_moves)
         self.node_facts = NodeFacts(ports, lease_s=lease_s)
         self.advance = Advance(ports, web, lease_s=lease_s, in_hand=settings.jobs_in_hand)
         self.keep_right = KeepRight(ports, rethink, Rules(submissions_per_job=settings.submissions_per_job, moves=True))
         self.copies = Copies(ports, web, lease_s=lease_s)
         self.deliver = Deliver(ports, lease_s=lease_s)
-        self.pods = Pods(ports, place, SolveLimits(deterministic_time=settings.solve_limit_s), lease_s=lease_s)
+        pod_limits = SolveLimits(deterministic_time=settings.solve_limit_s)
+        self.pods = Pods(ports, place, pod_limits, self.pod_moves, lease_s=lease_s)
         self.pod_watch = PodWatch(ports, lost_after_s=settings.lost_after_s)
 
     @property
@@ -82,6 +88,8 @@ class Reconciler:
             self.node_facts.crew,
             self.pods.crew,
             self.pod_watch.crew,
+            self.pod_moves.crew,
+            self.strays.crew,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -107,6 +115,7 @@ class Reconciler:
                 group.create_task(run_every(NODE_FACTS_TICK_S, asyncio.Event(), self.node_facts.tick, stop))
                 group.create_task(run_every(PODS_TICK_S, asyncio.Event(), self.pod_watch.tick, stop))
                 group.create_task(run_every(POD_FILES_TICK_S, asyncio.Event(), self.pod_files.tick, stop))
+                group.create_task(run_every(STRAYS_TICK_S, asyncio.Event(), self.strays.tick, stop))
                 group.create_task(run_every(SWEEP_TICK_S, asyncio.Event(), self.sweep.tick, stop))
         finally:
             for crew in self.crews:

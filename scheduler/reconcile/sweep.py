@@ -11,6 +11,7 @@ from scheduler.store.helper_jobs import HelperJobStore
 from scheduler.store.keys import RefreshStore
 from scheduler.store.learning import SIGHTINGS_KEPT, SightingStore
 from scheduler.store.requests import IdempotencyStore
+from scheduler.store.strays import PodPlaceStore
 
 log = structlog.get_logger()
 
@@ -19,6 +20,9 @@ ANSWERS_KEPT = timedelta(hours=24)
 
 HELPERS_KEPT = timedelta(days=30)
 """How long it is known how a helper job ended."""
+
+PLACES_KEPT = timedelta(days=365)
+"""How long a pod that is gone is known for ours, should anything of it be seen."""
 
 
 class Sweep:
@@ -35,5 +39,7 @@ class Sweep:
             tokens = await RefreshStore(db).sweep(now)
             sightings = await SightingStore(db).sweep(now - SIGHTINGS_KEPT)
             helpers = await HelperJobStore(db).sweep(now - HELPERS_KEPT)
-        if answers or tokens or sightings or helpers:
-            log.info("swept", answers=answers, refresh_tokens=tokens, sightings=sightings, helper_jobs=helpers)
+            places = await PodPlaceStore(db).sweep(now - PLACES_KEPT)
+        swept = {"answers": answers, "refresh_tokens": tokens, "sightings": sightings, "helper_jobs": helpers}
+        if any(swept.values()) or places:
+            log.info("swept", **swept, pod_places=places)

@@ -45,6 +45,8 @@ class Issued:
 class PodPassKind(StrEnum):
     """What a pass to a pod is for."""
 
+    CODE = "pod-code"
+    """From Berth's login page to Berth itself, for a ticket."""
     TICKET = "pod-ticket"
     """From Berth to the gateway, once."""
     SESSION = "pod-session"
@@ -97,8 +99,13 @@ class Tokens:
         claims = self._access_claims(user, base_url, expires_at)
         return self._issue(claims, expires_at)
 
-    def refresh(self, user: User, base_url: str = "", spent: RefreshGrant | None = None) -> tuple[Issued, RefreshGrant]:
-        """A refresh token, and the grant to store with it. spent: the one it takes the place of, None at a login."""
+    def refresh(
+        self, user: User, base_url: str = "", spent: RefreshGrant | None = None, client_id: str | None = None
+    ) -> tuple[Issued, RefreshGrant]:
+        """A refresh token, and the grant to store with it.
+
+        spent: the one it takes the place of; None at a login, which was made with the client of that id, or none.
+        """
         expires_at = self._expiry(self._refresh_ttl_s)
         grant = RefreshGrant(
             jti=str(uuid.uuid4()),
@@ -108,6 +115,7 @@ class Tokens:
             count=spent.count + 1 if spent else 0,
             issued_at=self._clock(),
             expires_at=expires_at,
+            client_id=spent.client_id if spent else client_id,
         )
         access = self._access_claims(user, base_url, self._expiry(self._access_ttl_s))
         claims = {
@@ -147,7 +155,7 @@ class Tokens:
     def pod_pass(
         self, kind: PodPassKind, user: User | Principal, host_name: str, ttl_s: int, state: str = ""
     ) -> Issued:
-        """A pass that says to the gateway who somebody is; good under one host name, and for nothing else."""
+        """A pass that says who somebody is; good under one host name (a code: for one label), and for nothing else."""
         expires_at = self._expiry(ttl_s)
         ours = {"aud": host_name, "berth/state": state, "berth/account": user.account}
         return self._issue({**_common_claims(user, "", kind, expires_at), **ours}, expires_at)

@@ -9,12 +9,12 @@ from typing import Any
 
 from scheduler.model.errors import LoginRefused, NotFound, SpecInvalid, Unauthenticated
 from scheduler.model.tenants import Site, Tenant
-from scheduler.model.users import Principal, RefreshGrant, User
+from scheduler.model.users import OAuthClient, Principal, RefreshGrant, User
 from scheduler.ports import Ports
 from scheduler.security import passwords
 from scheduler.security.authorize import demand_admin
 from scheduler.security.tokens import Issued, Tokens
-from scheduler.services import pushes
+from scheduler.services import oauth_clients, pushes
 from scheduler.services.idempotency import Names, Repeatable, once
 from scheduler.store.keys import RefreshStore
 from scheduler.store.registries import RegistryLoginStore
@@ -50,9 +50,21 @@ async def all_tenants(ports: Ports) -> tuple[Sequence[Site], Sequence[Tenant]]:
         return await store.sites(), await store.tenants()
 
 
-async def log_in(ports: Ports, tokens: Tokens, tenant: str, username: str, password: str, base_url: str) -> TokenPair:
-    """Tokens for a user name and password; LoginRefused in the same words whatever was wrong."""
-    return await _pair(ports, tokens, await demand_password(ports, tenant, username, password), base_url)
+async def log_in(
+    ports: Ports,
+    tokens: Tokens,
+    tenant: str,
+    username: str,
+    password: str,
+    base_url: str,
+    client: OAuthClient | None = None,
+) -> TokenPair:
+    """Tokens for a user name and password; LoginRefused in the same words whatever was wrong.
+
+    client: who asks, proven; only it can use the refresh token then.
+    """
+    user = await demand_password(ports, tenant, username, password)
+    return await _pair(ports, tokens, user, base_url, client=client)
 
 
 async def demand_password(ports: Ports, tenant: str, username: str, password: str) -> User:
@@ -64,19 +76,32 @@ async def demand_password(ports: Ports, tenant: str, username: str, password: st
     return user
 
 
-async def refresh(ports: Ports, tokens: Tokens, tenant: str, token: str, base_url: str) -> TokenPair:
+async def refresh(
+    ports: Ports, tokens: Tokens, tenant: str, token: str, base_url: str, client: OAuthClient | None = None
+) -> TokenPair:
     """A new pair for a refresh token, which is spent by this. Unauthenticated when it does not hold."""
     claims = tokens.read_refresh(token)
     if claims.tenant != tenant:
         raise Unauthenticated("the refresh token belongs to another tenant")
     async with ports.transaction() as db:
-        spent = await RefreshStore(db).use(claims.jti, ports.clock())
+        spent = await RefreshStore(db).use(claims.jti, ports.clock(), client.client_id if client else None)
     if spent is None:
         raise Unauthenticated(NOT_GOOD_ANY_MORE)
     user = await _user_or_none(ports, tenant, claims.username)
     if user is None or not user.enabled:
         raise Unauthenticated(NOT_GOOD_ANY_MORE)
-    return await _pair(ports, tokens, user, base_url, spent)
+    return await _pair(ports, tokens, user, base_url, spent=spent)
+
+
+async def revoke(ports: Ports, tokens: Tokens, tenant: str, token: str) -> None:
+    """End a refresh token and all that came of the same login. One that does not hold any more is success."""
+    try:
+        claims = tokens.read_refresh(token)
+    except Unauthenticated:
+        return
+    if claims.tenant == tenant:
+        async with ports.transaction() as db:
+            await RefreshStore(db).revoke(claims.jti, ports.clock())
 
 
 async def profile(ports: Ports, caller: Principal, username: str) -> User:
@@ -132,6 +157,7 @@ async def delete_user(ports: Ports, caller: Principal, username: str) -> None:
         await RefreshStore(db).revoke_user(caller.tenant, username, ports.clock())
         await RegistryLoginStore(db).remove_all(caller.tenant, username)
         await pushes.remove_all(db, ports, caller.tenant, username)
+        await oauth_clients.remove_all(db, ports, caller.tenant, username)
         await AuditStore(db).add(caller.tenant, caller.username, "user.delete", username, {}, ports.clock())
 
 
@@ -157,9 +183,15 @@ async def _user_or_none(ports: Ports, tenant: str, username: str) -> User | None
 
 
 async def _pair(
-    ports: Ports, tokens: Tokens, user: User, base_url: str, spent: RefreshGrant | None = None
+    ports: Ports,
+    tokens: Tokens,
+    user: User,
+    base_url: str,
+    *,
+    spent: RefreshGrant | None = None,
+    client: OAuthClient | None = None,
 ) -> TokenPair:
-    refresh_token, grant = tokens.refresh(user, base_url, spent)
+    refresh_token, grant = tokens.refresh(user, base_url, spent, client.client_id if client else None)
     async with ports.transaction() as db:
         await RefreshStore(db).add(grant)
     return TokenPair(tokens.access(user, base_url), refresh_token)

@@ -19,7 +19,6 @@ from scheduler.ports import Ports
 from scheduler.services.jobs import get, readable
 from scheduler.store.jobs import JobStore
 from scheduler.store.systems import SystemStore
-from scheduler.trees import files_below
 
 STREAMS = ("stdout", "stderr")
 
@@ -81,11 +80,6 @@ async def find(ports: Ports, caller: Principal, uuid: str, path: str, *, while_r
 async def list_files(output: Output, limit: int, offset: int) -> Sequence[FileInfo]:
     """The entries of an output directory by name, or the one file."""
     return await output.storage.list(output.path, limit=limit, offset=offset)
-
-
-def walk(output: Output) -> AsyncIterator[tuple[str, FileInfo]]:
-    """Every file below a directory with its path relative to it; links are not followed."""
-    return files_below(output.storage, output.path)
 
 
 async def log(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from scheduler.model.errors import FileRefused, IllegalMove, NothingLearnt, SpecInvalid
+from scheduler.model.errors import FileMissing, FileRefused, IllegalMove, NothingLearnt, SpecInvalid, Stale
 from scheduler.model.macros import PathRefused, relative_path
 from scheduler.model.pages import WHOLE_LIST
 from scheduler.model.pod_catalog import FilesStatus, PodKind, PodLevel, PodSnapshot, PodVolume
@@ -126,16 +126,21 @@ async def upload(
     volume = _present(await get_volume(ports, caller, name, PodLevel.USER), "volume")
     if not below:
         raise SpecInvalid.of("path", "names no file", "write the file's path in the volume")
+    if volume.is_on_its_way:
+        raise IllegalMove(f"volume '{name}' is being brought to '{volume.system_id}'; send the file again in a moment")
     async with files_of(ports, volume) as storage:
         left_bytes = volume.size_limit_mib * MIB - await size_bytes(storage)
         try:
             if said_bytes is not None and said_bytes > left_bytes:
                 raise TooLarge
             written_bytes = await storage.write(below, limited(pieces, left_bytes))
+        except FileMissing:  # its directory went away under it
+            await _check_stayed(ports, caller, volume)
+            raise
         except TooLarge:
             wrong = f"does not fit: {max(left_bytes, 0)} bytes are left of volume '{name}'"
             raise SpecInvalid.of("file", wrong, "delete files or let size_limit grow") from None
-    await measure(ports, volume)
+    await measure(ports, await _check_stayed(ports, caller, volume))
     return written_bytes
 
 
@@ -228,10 +233,11 @@ async def files(ports: Ports, one: PodVolume | PodSnapshot) -> Sequence[tuple[st
     if one.status is not FilesStatus.AVAILABLE:
         return found
     async with files_of(ports, one) as storage:
-        async for entry in files_below(storage):
-            found.append(entry)
-            if len(found) == LISTED:
-                break
+        with suppress(FileMissing):  # of what was never written to
+            async for entry in files_below(storage):
+                found.append(entry)
+                if len(found) == LISTED:
+                    break
     return sorted(found, key=lambda entry: entry[0])
 
 
@@ -266,6 +272,14 @@ def _present(one: Any, kind: str) -> Any:
     if one.status is not FilesStatus.AVAILABLE:
         raise IllegalMove(f"{kind} '{one.id}' is {one.status}" + (f": {one.message}" if one.message else ""))
     return one
+
+
+async def _check_stayed(ports: Ports, caller: Principal, volume: PodVolume) -> PodVolume:
+    """The volume as it is now; Stale when it got a home meanwhile, and what was written may not have gone along."""
+    newer = await get_volume(ports, caller, volume.id, PodLevel.USER)
+    if newer.system_id != volume.system_id:
+        raise Stale(f"volume '{volume.id}' was placed on '{newer.system_id}' meanwhile; send the file again")
+    return newer
 
 
 async def _check_unused(db: Any, tenant: str, kind: PodKind, name: str) -> None:

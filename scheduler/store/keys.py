@@ -61,16 +61,19 @@ class RefreshStore:
     async def add(self, grant: RefreshGrant) -> None:
         await self._db.execute(insert(refresh).values(asdict(grant)))
 
-    async def use(self, jti: str, at: datetime) -> RefreshGrant | None:
+    async def use(self, jti: str, at: datetime, client_id: str | None = None) -> RefreshGrant | None:
         """Spend a token; None when it was spent or revoked before, and then its family is revoked.
 
-        Commit also when the answer is None: the revocation is the point. Unauthenticated for a token never given out.
+        Commit also when the answer is None: the revocation is the point. Unauthenticated, with
+        nothing changed, for a token never given out, or given to another client than the one that was proven to ask.
         """
-        unspent = and_(refresh.c.jti == jti, refresh.c.rotated_at.is_(None), refresh.c.revoked_at.is_(None))
-        fresh = changed(await self._db.execute(update(refresh).where(unspent).values(rotated_at=at))) == 1
         row = (await self._db.execute(select(refresh).where(refresh.c.jti == jti))).mappings().one_or_none()
         if row is None:
             raise Unauthenticated("this refresh token is not known here; log in again")
+        if row["client_id"] not in (None, client_id):
+            raise Unauthenticated("this refresh token was given to a client; send that client's id and key with it")
+        unspent = and_(refresh.c.jti == jti, refresh.c.rotated_at.is_(None), refresh.c.revoked_at.is_(None))
+        fresh = changed(await self._db.execute(update(refresh).where(unspent).values(rotated_at=at))) == 1
         if not fresh:
             await self.revoke_family(row["family"], at)
             return None
@@ -83,6 +86,10 @@ class RefreshStore:
     async def revoke_user(self, tenant: str, username: str, at: datetime) -> None:
         """End every refresh token of a user: the password changed, or the user is gone."""
         await self._revoke(refresh.c.tenant == tenant, refresh.c.username == username, at=at)
+
+    async def revoke_client(self, tenant: str, client_id: str, at: datetime) -> None:
+        """End every refresh token of logins that a client made: it is gone."""
+        await self._revoke(refresh.c.tenant == tenant, refresh.c.client_id == client_id, at=at)
 
     async def revoke(self, jti: str, at: datetime) -> None:
         """End the family of one token; not known is success."""

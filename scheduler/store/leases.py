@@ -77,7 +77,8 @@ class JobLeases:
     async def release_all(self, process_id: str) -> None:
         """Free every lease of a process that is known to be dead."""
         free = {"lease_owner": None, "lease_until": None}
-        for table in (jobs, attempts, schema.helper_jobs, schema.image_copies, schema.pods):
+        leased = (schema.helper_jobs, schema.image_copies, schema.pods, schema.pod_volumes, schema.pod_snapshots)
+        for table in (jobs, attempts, *leased):
             await self._db.execute(update(table).where(table.c.lease_owner == process_id).values(free))
 
     async def versions_in_flight(self) -> Mapping[int, tuple[int, int]]:

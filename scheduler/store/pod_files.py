@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Table, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.model.errors import AlreadyExists, NotFound, Stale
-from scheduler.model.pod_catalog import FilesStatus, PodSnapshot, PodVolume
+from scheduler.model.pod_catalog import FilesStatus, PodFilesOf, PodSnapshot, PodVolume
 from scheduler.store import schema
 from scheduler.store.statements import changed, insert_new
 
@@ -35,7 +35,7 @@ class _FilesStore(Generic[Kept]):
 
     async def get(self, tenant: str, name: str) -> Kept:
         """NotFound when there is none."""
-        found = await self._db.execute(select(self.table).where(self._is(tenant, name)))
+        found = await self._db.execute(self._select().where(self._is(tenant, name)))
         row = found.mappings().one_or_none()
         if row is None:
             raise NotFound(self.kind, name)
@@ -43,13 +43,34 @@ class _FilesStore(Generic[Kept]):
 
     async def list(self, tenant: str, names: Collection[str] | None = None) -> Sequence[Kept]:
         """Those of a tenant by id; only those of these names, unless it is None."""
-        query = select(self.table).where(self.table.c.tenant == tenant)
+        query = self._select().where(self.table.c.tenant == tenant)
         return await self._all(query if names is None else query.where(self.table.c.id.in_(names)))
 
     async def unsettled(self) -> Sequence[Kept]:
         """Those of all tenants whose files are to be made or deleted."""
         open_ones = self.table.c.status.in_([FilesStatus.REQUESTED, FilesStatus.DELETING])
-        return await self._all(select(self.table).where(open_ones))
+        return await self._all(self._select().where(open_ones))
+
+    async def on_their_way(self) -> Sequence[Kept]:
+        """Those of all tenants whose files are to be brought to their system."""
+        return await self._all(self._select().where(self._moves))
+
+    async def lease(self, one: Kept, process_id: str, at: datetime, until: datetime) -> bool:
+        """Hold the bringing of its files until then; False where another does it, or nobody has to any more."""
+        free = or_(self.table.c.lease_until.is_(None), self.table.c.lease_until <= at)
+        mine = and_(self.table.c.uuid == one.uuid, self._moves, or_(free, self.table.c.lease_owner == process_id))
+        held = {"lease_owner": process_id, "lease_until": until}
+        return changed(await self._db.execute(update(self.table).where(mine).values(held))) == 1
+
+    async def is_leased(self, one: Kept, at: datetime) -> bool:
+        """Whether its files are being brought."""
+        held = and_(self.table.c.uuid == one.uuid, self.table.c.lease_until > at)
+        return (await self._db.execute(select(self.table.c.uuid).where(held))).first() is not None
+
+    async def release(self, one: Kept, process_id: str) -> None:
+        """Give a lease back."""
+        mine = and_(self.table.c.uuid == one.uuid, self.table.c.lease_owner == process_id)
+        await self._db.execute(update(self.table).where(mine).values(lease_owner=None, lease_until=None))
 
     async def change(self, one: Kept, at: datetime, **changes: Any) -> Kept:
         """``one`` with these fields changed. Stale when someone else wrote first."""
@@ -70,6 +91,14 @@ class _FilesStore(Generic[Kept]):
         found = await self._db.execute(query.order_by(self.table.c.tenant, self.table.c.id))
         return [self.record(**row) for row in found.mappings()]
 
+    def _select(self) -> Select[Any]:
+        return select(*(self.table.c[field.name] for field in fields(self.record)))
+
+    @property
+    def _moves(self) -> ColumnElement[bool]:
+        present = self.table.c.status == FilesStatus.AVAILABLE
+        return and_(present, self.table.c.system_id != "", self.table.c.moved_at.is_(None))
+
     def _is(self, tenant: str, name: str) -> ColumnElement[bool]:
         return and_(self.table.c.tenant == tenant, self.table.c.id == name)
 
@@ -81,7 +110,7 @@ class PodVolumeStore(_FilesStore[PodVolume]):
 
     async def available(self) -> Sequence[PodVolume]:
         """Those of all tenants whose files are there."""
-        return await self._all(select(self.table).where(self.table.c.status == FilesStatus.AVAILABLE))
+        return await self._all(self._select().where(self.table.c.status == FilesStatus.AVAILABLE))
 
 
 class PodSnapshotStore(_FilesStore[PodSnapshot]):
@@ -93,9 +122,14 @@ class PodSnapshotStore(_FilesStore[PodSnapshot]):
         """Those whose files are to be made or deleted, or of which another copy is due."""
         open_ones = self.table.c.status.in_([FilesStatus.REQUESTED, FilesStatus.DELETING])
         again = and_(self.table.c.next_at <= at, self.table.c.status == FilesStatus.AVAILABLE)
-        return await self._all(select(self.table).where(or_(open_ones, again)))
+        return await self._all(self._select().where(or_(open_ones, again)))
 
     async def of_volume(self, tenant: str, volume_id: str) -> Sequence[PodSnapshot]:
         """Every snapshot of a volume."""
         mine = self.table.c.tenant == tenant, self.table.c.source_volume_id == volume_id
-        return await self._all(select(self.table).where(*mine))
+        return await self._all(self._select().where(*mine))
+
+
+def store_of(db: AsyncSession, one: PodFilesOf) -> _FilesStore[Any]:
+    """The store that keeps a volume or a snapshot."""
+    return PodVolumeStore(db) if isinstance(one, PodVolume) else PodSnapshotStore(db)

@@ -31,6 +31,7 @@ from scheduler.store.paging import Fields, narrowed, windowed
 from scheduler.store.pod_grants import PodGrantStore
 from scheduler.store.sealing import reseal, sealer_of
 from scheduler.store.statements import changed, insert_new, put_row
+from scheduler.store.strays import PodPlaceStore
 
 pods, instances, actions = schema.pods, schema.pod_instances, schema.pod_actions
 logs, secrets = schema.pod_logs, schema.pod_credentials
@@ -227,6 +228,7 @@ class PodStore:
         """Write an instance down: from here on something of it may run."""
         row = {column.name: getattr(instance, column.name) for column in INSTANCE_COLUMNS}
         await self._db.execute(insert(instances).values(row))
+        await PodPlaceStore(self._db).visit(instance)
 
     async def write(self, instance: PodInstance, **changes: Any) -> PodInstance:
         """The instance with these fields changed. Stale when someone else wrote first."""
@@ -257,6 +259,7 @@ class PodStore:
         live = select(instances.c.marker).where(instances.c.pod_uuid == pod.uuid, LIVE).limit(1)
         if (await self._db.execute(live)).first() is not None:
             raise Stale(f"pod '{pod.id}' has instances that have not ended")
+        await PodPlaceStore(self._db).leave(pod.uuid, pod.updated_at)
         await PodGrantStore(self._db, PodKind.POD).remove_all(pod.tenant, pod.id)
         for table in (logs, actions, secrets, instances):
             await self._db.execute(delete(table).where(table.c.pod_uuid == pod.uuid))

@@ -30,6 +30,7 @@ from scheduler.model.pods import Desired, InstanceState, PodDefinition, PodStatu
 from scheduler.model.runs import Ending, JobType, Observation, RunSpec
 from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.states import AttemptState, Condition, JobState
+from scheduler.model.strays import Standing
 from scheduler.model.systems import AuthnMethod, System, SystemKind
 from scheduler.model.tenants import TenantStatus
 from scheduler.model.users import Permission
@@ -139,8 +140,25 @@ refresh_tokens = Table(
     Column("expires_at", Instant, nullable=False, index=True),
     _at("rotated_at"),
     _at("revoked_at"),
+    _words("client_id", null=True),
     Index(None, "tenant", "username"),
 )
+
+oauth_clients = Table(
+    "oauth_clients",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("client_id", primary_key=True),
+    _words("owner"),
+    _words("client_key_sealed"),
+    _words("callback_url"),
+    _words("display_name"),
+    _words("description"),
+    _at("created_at", null=False),
+    _at("updated_at", null=False),
+    Index(None, "tenant", "owner"),
+)
+"""Programs that users log in with."""
 
 # -- systems and apps --------------------------------------------------------------------------------------------
 
@@ -513,6 +531,37 @@ pod_credentials = Table(
     _words("service_password_sealed"),
 )
 
+pod_places = Table(
+    "pod_places",
+    metadata,
+    _words("pod_uuid", primary_key=True),
+    _words("system_id", primary_key=True),
+    _words("owner", primary_key=True),
+    Column("tenant", Words, ForeignKey("tenants.id"), nullable=False),
+    _words("directory"),
+    _at("since_at", null=False),
+    _at("gone_at"),
+    _at("cleared_at"),
+    _only_where_set("gone_at"),
+)
+"""Where instances of pods have been. These outlive their pods: what is left of one is known for ours by them."""
+
+strays = Table(
+    "strays",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("system_id", primary_key=True),
+    _words("owner", primary_key=True),
+    Column("job_type", choice(JobType), primary_key=True),
+    _words("marker", primary_key=True),
+    _words("remote_id"),
+    Column("standing", choice(Standing), nullable=False),
+    _at("first_seen_at", null=False),
+    _at("last_seen_at", null=False),
+    _at("confirmed_at"),
+)
+"""What was seen at places and no row waits for; until ``confirmed_at`` one look has seen it."""
+
 # -- around pods -------------------------------------------------------------------------------------------------
 
 pod_grants = Table(
@@ -565,6 +614,19 @@ pod_images = Table(
 )
 """``tenant``: whose admin listed it; ``tenants``: for whom."""
 
+
+def _home_of_files() -> tuple[Column[Any], ...]:
+    """Where the files of a volume or a snapshot lie, and who brings them there now."""
+    return (
+        _words("system_id"),
+        _words("login_owner"),
+        _words("directory"),
+        _at("moved_at"),
+        _words("lease_owner", null=True),
+        _at("lease_until"),
+    )
+
+
 pod_volumes = Table(
     "pod_volumes",
     metadata,
@@ -577,6 +639,7 @@ pod_volumes = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("status", choice(FilesStatus), nullable=False),
     _words("message"),
+    *_home_of_files(),
     _at("created_at", null=False),
     _at("updated_at", null=False),
     Column("version", Integer, nullable=False),
@@ -601,6 +664,7 @@ pod_snapshots = Table(
     Column("status", choice(FilesStatus), nullable=False),
     _words("message"),
     _at("next_at"),
+    *_home_of_files(),
     _at("created_at", null=False),
     _at("updated_at", null=False),
     Column("version", Integer, nullable=False),

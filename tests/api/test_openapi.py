@@ -25,6 +25,7 @@ grantUserPerms revokeUserPerms revokeUserPerm getApps createAppVersion getAppLat
 enableApp disableApp enableAppVersion disableAppVersion lockApp unlockApp deleteApp undeleteApp checkHealth ready
 readycheck sayHello hideJob unhideJob cancelJob getJob getJobHistory getJobList getJobOutputDownload getJobOutputList
 getJobSearchList getJobStatus getResubmitRequestJson resubmitJob submitJob
+listFiles mkdir insert moveCopy delete getContents
 """
 """operationIds of the 25.4.0 specifications that Berth serves; a second isEnabled carries the name of its service."""
 

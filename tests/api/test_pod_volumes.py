@@ -19,6 +19,7 @@ from backends.local.storage import LocalStorage
 from scheduler.model.errors import FileRefused, SpecInvalid
 from scheduler.pod_schedules import Retention, check_schedule, next_at, parse_retention
 from scheduler.reconcile.pod_files import PodFiles
+from scheduler.reconcile.pod_moves import Moves
 from tests.api.test_pods import PODS, WEB, at_rest
 from tests.api.world import BEGIN, World
 
@@ -51,7 +52,7 @@ async def contents(world: World, path: str, where: str = f"{VOLUMES}/data", **kw
 
 
 async def tick(world: World) -> None:
-    await PodFiles(world.ports).tick()
+    await PodFiles(world.ports, Moves(world.ports, lease_s=60)).tick()
 
 
 # -- volumes -----------------------------------------------------------------------------------------------------
@@ -243,13 +244,14 @@ async def test_a_copy_that_died_half_way_is_taken_again(world: World, files: Pat
     await uploaded(world, "a", b"x")
     await uploaded(world, "b", b"y")
     await world.post(SNAPSHOTS, {"snapshot_id": "snap", "source_volume_id": "data", "source_volume_path": ""})
-    loop, opened = PodFiles(world.ports), world.ports.volumes
+    loop, opened = PodFiles(world.ports, Moves(world.ports, lease_s=60)), world.ports.volumes
 
     class Dies(LocalStorage):
         async def move(self, source: str, target: str) -> None:
             raise asyncio.CancelledError
 
-    dying = PodFiles(replace(world.ports, volumes=lambda place: Dies(files.parent / place)))
+    ports = replace(world.ports, volumes=lambda place: Dies(files.parent / place))
+    dying = PodFiles(ports, Moves(ports, lease_s=60))
     with pytest.raises(asyncio.CancelledError):
         await dying.tick()
     assert opened is world.ports.volumes

@@ -100,6 +100,7 @@ async def test_a_pod_of_a_template_is_made_in_the_words_of_each_generation(world
         "url": "docpod.pods.localhost",
     }
     assert made["networking"]["browser"]["url"] == "docpod-browser.pods.localhost"
+    assert made["networking"]["browser"]["url_port"] == 443
     assert made["url"] == "docpod.pods.localhost"
     assert await world.get(POD) == made
     assert await world.get(PODS) == [made]

@@ -57,7 +57,8 @@ async def attack(world: World, tmp_path: Path, *, known: bool, seconds: int, exa
             if process.returncode is None:
                 process.kill()
     text = output.decode()
-    assert process.returncode == 0, text[-6000:]
+    failures = text[max(0, text.find("= FAILURES =")) :]
+    assert process.returncode == 0, failures[:4000] + text[-2000:]
     selected = re.search(r"Selected: (\d+)/\1\s+Tested: \1\b", text)
     assert selected, f"not every operation was tried:\n{text[-2000:]}"
 

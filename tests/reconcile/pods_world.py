@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from placement.engine import place
 from placement.problem import SolveLimits
+from scheduler.model.pod_catalog import FilesStatus, PodKind, PodVolume
 from scheduler.model.pods import (
     Desired,
     NetProtocol,
@@ -15,17 +16,25 @@ from scheduler.model.pods import (
     Pod,
     PodDefinition,
     PodInstance,
+    PodMount,
     PodNet,
     PodRequest,
     PodStatus,
+    VolumeKind,
 )
 from scheduler.model.runs import RemoteState
 from scheduler.model.users import Principal
+from scheduler.pod_files import place_of
 from scheduler.ports import Ports
+from scheduler.reconcile.pod_moves import Moves
 from scheduler.reconcile.pod_watch import PodWatch
 from scheduler.reconcile.pods import Pods
+from scheduler.services import pod_grants
 from scheduler.services import pods as services
+from scheduler.store.pod_files import PodVolumeStore
+from scheduler.store.pod_grants import PodGrantStore
 from scheduler.store.pods import PodStore
+from tests.fakes.files import FakeFiles, FakeStorage
 from tests.fakes.system import FakeJob
 from tests.reconcile.world import CLUSTER, LEASE_S, LOST_AFTER_S, World
 
@@ -39,6 +48,9 @@ WEB = PodDefinition(
 )
 """A stateful pod that never stops by itself."""
 
+WITH_DATA = replace(WEB, mounts=(PodMount(kind=VolumeKind.VOLUME, target="/data", source="data"),))
+"""It mounts the volume ``data``."""
+
 STATELESS = replace(WEB, is_stateful=False)
 
 
@@ -47,7 +59,8 @@ class PodProcess:
 
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
-        self.pods = Pods(ports, place, SolveLimits(), lease_s=LEASE_S)
+        self.moves = Moves(ports, lease_s=LEASE_S)
+        self.pods = Pods(ports, place, SolveLimits(), self.moves, lease_s=LEASE_S)
         self.watch = PodWatch(ports, lost_after_s=LOST_AFTER_S)
 
     async def tick(self) -> None:
@@ -58,14 +71,19 @@ class PodProcess:
         await self.watch.crew.settle()
         await self.pods.tick()
         await self.pods.crew.settle()
+        await self.moves.crew.settle()
 
 
 class PodWorld(World):
     """As World, with a process that keeps pods."""
 
     def __post_init__(self) -> None:
+        self.with_berth = FakeFiles()
         super().__post_init__()
         self.process = PodProcess(self.ports())
+
+    def ports(self, **changes: Any) -> Ports:
+        return super().ports(**{"volumes": lambda place: FakeStorage(self.with_berth, f"/{place}"), **changes})
 
     def restart(self) -> None:
         self.process = PodProcess(self.ports())
@@ -73,6 +91,31 @@ class PodWorld(World):
     async def create(self, name: str = "web", definition: PodDefinition = WEB, **changes: Any) -> Pod:
         request = PodRequest(pod_id=name, asked={}, definition=definition, **changes)
         return await services.create(self.ports(), ANN, request)
+
+    async def volume(self, files: Mapping[str, bytes], uuid: str = "of-data") -> PodVolume:
+        """A volume ``data`` with these files, with Berth."""
+        at = self.clock()
+        volume = PodVolume(
+            tenant=ANN.tenant,
+            id="data",
+            uuid=uuid,
+            owner=ANN.username,
+            status=FilesStatus.AVAILABLE,
+            created_at=at,
+            updated_at=at,
+        )
+        async with self.database.transaction() as db:
+            await PodVolumeStore(db).add(volume)
+            await PodGrantStore(db, PodKind.VOLUME).remove_all(ANN.tenant, volume.id)
+            await pod_grants.begin(db, ANN.tenant, PodKind.VOLUME, volume.id, ANN.username)
+        for path, content in files.items():
+            self.with_berth.put(f"/{place_of(volume)}/{path}", content)
+        return volume
+
+    async def kept(self) -> PodVolume:
+        """That volume as it is now."""
+        async with self.database.reading() as db:
+            return await PodVolumeStore(db).get(ANN.tenant, "data")
 
     async def want(self, desired: Desired, name: str = "web", **changes: Any) -> Pod:
         return await services.want(self.ports(), ANN, name, desired, **changes)

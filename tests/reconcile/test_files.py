@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address, ip_network
 
 import pytest
+from sqlalchemy import update
 
 from scheduler.addresses import may_reach
 from scheduler.model.apps import ArchiveFilter, FileInput
@@ -14,6 +16,8 @@ from scheduler.model.jobs import ArchiveMode
 from scheduler.model.states import Condition, S
 from scheduler.reconcile.archive import wanted_by
 from scheduler.reconcile.fetch import WebRules, open_url
+from scheduler.store import schema
+from scheduler.store.systems import SystemStore
 from tests.reconcile.world import World
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -139,6 +143,34 @@ async def test_an_input_on_a_system_that_is_not_visible_is_as_one_that_does_not_
     [job] = await world.submit(file_inputs=(FileInput(name="x", source_url="tapis://others/secret"),))
     job = await world.run_until(job, S.FAILED)
     assert "system 'others' was not found" in job.last_message
+
+
+@pytest.mark.parametrize(
+    ("path", "state"),
+    [
+        ("/work/jobs/OTHER/output/a", S.FAILED),
+        ("/work//./jobs/OTHER", S.FAILED),
+        ("/work/pod-volumes/dev/rows", S.FAILED),
+        ("/work", S.FAILED),
+        ("/", S.FAILED),
+        ("/work/jobs/OWN/output/a", S.QUEUED),
+        ("/data/a", S.QUEUED),
+    ],
+)
+async def test_where_users_share_an_account_no_input_comes_from_a_job_of_another(world: World, path: str, state: S):
+    [own] = await world.submit()
+    [other] = await world.submit()
+    async with world.database.transaction() as db:
+        await db.execute(update(schema.jobs).where(schema.jobs.c.uuid == other.uuid).values(owner="eve"))
+        system = await SystemStore(db).get("dev", "cluster")
+        shared = {"owner": "root", "is_public": True}
+        await SystemStore(db).replace(replace(system, **shared))
+    for each in (f"/work/jobs/{own.uuid}/output/a", f"/work/jobs/{other.uuid}/output/a", "/data/a"):
+        world.system.files.put(each, b"a")
+    named = path.replace("OWN", own.uuid).replace("OTHER", other.uuid)
+    [job] = await world.submit(file_inputs=(FileInput(name="x", source_url=f"tapis://cluster{named}"),))
+    job = await world.run_until(job, state)
+    assert (state is S.QUEUED) != ("users share the account" in job.last_message), job.last_message
 
 
 async def test_a_local_input_is_mounted_and_not_moved(world: World):

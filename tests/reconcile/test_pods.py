@@ -13,7 +13,6 @@ import pytest
 
 from scheduler.model.errors import BackendUnavailable, FileRefused, NotFound
 from scheduler.model.ids import marker_for
-from scheduler.model.pod_catalog import PodVolume
 from scheduler.model.pods import Desired, InstanceState, PodMount, PodStatus, VolumeKind
 from scheduler.model.runs import Ending, RemoteState
 from scheduler.reconcile.pod_rules import DRAIN, MOST_QUICK_ENDS
@@ -24,7 +23,7 @@ from scheduler.store.pods import PodStore
 from tests.contract.subjects import eventually
 from tests.fakes.pod_host import FakePodHost
 from tests.fakes.system import FakeBackend, FakeSystem, Fault
-from tests.reconcile.pods_world import ANN, KEEPER, STATELESS, WEB, PodWorld
+from tests.reconcile.pods_world import ANN, KEEPER, STATELESS, WEB, WITH_DATA, PodWorld
 from tests.reconcile.world import CLUSTER, LEASE_S, LOST_AFTER_S, database_in, prepared
 
 P, I = PodStatus, InstanceState  # noqa: E741
@@ -109,6 +108,18 @@ async def test_what_its_place_waits_for_is_told_in_words(world):
     assert seen["waits_for"] == "the image nginx cannot be pulled: not found"
 
 
+async def test_a_pod_that_comes_up_is_looked_at_every_second_whatever_runs_beside_it(world):
+    await world.create("settled")
+    await world.until(P.AVAILABLE, "settled")
+    await world.tick(70, 1.0)
+    for name in ("one", "two", "three"):
+        await world.create(name)
+        await world.tick(1, 1.0)
+        world.site_starts()
+        await world.tick(2, 1.0)
+        assert (await world.pod(name)).status is P.AVAILABLE
+
+
 async def test_a_pod_that_no_system_keeps_is_an_error_that_says_so(tmp_path):
     async with database_in(tmp_path) as database:
         await prepared(database, CLUSTER)
@@ -161,28 +172,17 @@ async def test_secrets_reach_the_run_and_nothing_that_is_kept(world):
 async def test_a_later_volume_of_the_same_name_has_files_of_its_own(world):
     sources = []
     for name in ("one", "two"):
-        async with world.database.transaction() as db:
-            volume = PodVolume(
-                tenant=ANN.tenant,
-                id="data",
-                uuid=f"uuid-of-{name}",
-                owner=ANN.username,
-                created_at=world.clock(),
-                updated_at=world.clock(),
-            )
-            await PodVolumeStore(db).add(volume)
-        mount = PodMount(kind=VolumeKind.VOLUME, target="/data", source="data")
-        await world.create(name, definition=replace(WEB, mounts=(mount,)))
+        await world.volume({}, f"uuid-of-{name}")
+        await world.create(name, WITH_DATA)
         await world.tick()
         sources += [job.intent.run.mounts[0].source for job in world.jobs if job.intent.run.name == name]
         async with world.database.transaction() as db:
-            await PodVolumeStore(db).remove(volume)
+            await PodVolumeStore(db).remove(await world.kept())
     assert [source.rpartition("/")[2] for source in sources] == ["uuid-of-one", "uuid-of-two"]
 
 
 async def test_a_volume_that_is_gone_is_an_error_that_names_it(world):
-    mount = PodMount(kind=VolumeKind.VOLUME, target="/data", source="data")
-    await world.create(definition=replace(WEB, mounts=(mount,)))
+    await world.create(definition=WITH_DATA)
     await world.tick()
     pod = await world.pod()
     assert pod.status is P.ERROR

@@ -13,10 +13,11 @@ from scheduler.model.errors import AlreadyExists, NotFound, Unauthenticated
 from scheduler.model.registries import RegistryLogin
 from scheduler.model.systems import AuthnMethod, Credential
 from scheduler.model.tenants import Site, Tenant
-from scheduler.model.users import RefreshGrant, SigningKey, User
+from scheduler.model.users import OAuthClient, RefreshGrant, SigningKey, User
 from scheduler.security.secrets import SecretBox, SecretsUnreadable, box_at, read_key, rotate
 from scheduler.store.database import Database
 from scheduler.store.keys import KeyStore, RefreshStore
+from scheduler.store.oauth_clients import OAuthClientStore
 from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore
@@ -38,6 +39,9 @@ CREDENTIAL = Credential(
 )
 LOGIN = RegistryLogin(
     tenant="dev", user="ann", registry="ghcr.io", username="ann1", secret="a sécret\n", created_at=NOW
+)
+CLIENT = OAuthClient(
+    tenant="dev", client_id="portal", owner="ann", client_key="hunter4", created_at=NOW, updated_at=NOW
 )
 
 
@@ -135,12 +139,15 @@ async def test_no_secret_lies_readable_in_the_database(database):
     async with database.transaction() as db:
         await CredentialStore(db).put(replace(CREDENTIAL, password="hunter2"))
         await RegistryLoginStore(db).put(replace(LOGIN, secret="hunter3"))
+        await OAuthClientStore(db).add(CLIENT)
         await KeyStore(db).add(SigningKey(kid="k", private_pem="PRIVATE", public_pem="PUBLIC", created_at=NOW))
         rows = [
             str((await db.execute(text(f"SELECT * FROM {table}"))).all())
-            for table in ("credentials", "registry_logins", "signing_keys")
+            for table in ("credentials", "registry_logins", "signing_keys", "oauth_clients")
         ]
-    assert not [word for word in ("very secret", "hunter2", "hunter3", "PRIVATE") if any(word in row for row in rows)]
+    assert not [
+        word for word in ("very secret", "hunter2", "hunter3", "hunter4", "PRIVATE") if any(word in row for row in rows)
+    ]
 
 
 async def test_a_secret_copied_into_another_row_does_not_open(database):
@@ -153,6 +160,10 @@ async def test_a_secret_copied_into_another_row_does_not_open(database):
         await db.execute(text("UPDATE registry_logins SET \"user\" = 'eve'"))
         with pytest.raises(SecretsUnreadable, match="moved"):
             await RegistryLoginStore(db).of("dev", "eve")
+        await OAuthClientStore(db).add(CLIENT)
+        await db.execute(text("UPDATE oauth_clients SET client_id = 'eve'"))
+        with pytest.raises(SecretsUnreadable, match="moved"):
+            await OAuthClientStore(db).get("dev", "eve")
 
 
 class PowerCut(Exception):
@@ -168,7 +179,8 @@ async def test_a_key_can_be_rotated_and_an_interrupted_rotation_loses_nothing(ur
 
     async def everything(db):
         login = await RegistryLoginStore(db).get("dev", "ann", "ghcr.io")
-        return await CredentialStore(db).get("dev", "cluster", "ann"), login, await KeyStore(db).all()
+        client = await OAuthClientStore(db).get("dev", "portal")
+        return await CredentialStore(db).get("dev", "cluster", "ann"), login, client, await KeyStore(db).all()
 
     async def in_one_transaction(box, act):
         database = Database(url, sealer=box)
@@ -181,6 +193,7 @@ async def test_a_key_can_be_rotated_and_an_interrupted_rotation_loses_nothing(ur
     async def fill(db):
         await CredentialStore(db).put(CREDENTIAL)
         await RegistryLoginStore(db).put(LOGIN)
+        await OAuthClientStore(db).add(CLIENT)
         await KeyStore(db).add(key)
 
     async def reseal(box):
@@ -199,11 +212,11 @@ async def test_a_key_can_be_rotated_and_an_interrupted_rotation_loses_nothing(ur
     if cut != "never":
         with pytest.raises(PowerCut):
             await rotate(path, reseal_with_a_power_cut)
-        assert await in_one_transaction(box_at(path), everything) == (CREDENTIAL, LOGIN, [key])
+        assert await in_one_transaction(box_at(path), everything) == (CREDENTIAL, LOGIN, CLIENT, [key])
     await rotate(path, reseal)
     assert path.read_bytes() != before
     assert [entry.name for entry in tmp_path.iterdir() if "key" in entry.name] == ["secrets.key"]
-    assert await in_one_transaction(SecretBox(read_key(path)), everything) == (CREDENTIAL, LOGIN, [key])
+    assert await in_one_transaction(SecretBox(read_key(path)), everything) == (CREDENTIAL, LOGIN, CLIENT, [key])
 
 
 async def test_the_newest_key_comes_first_and_a_retired_one_stays(database):

@@ -29,6 +29,8 @@ PodArgument = Annotated[str, typer.Argument(metavar="POD", help="The pod's id.")
 WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="End when it is done, showing how far it is.")]
 TimeoutOption = Annotated[str | None, typer.Option("--timeout", help="Wait no longer than this, as 10 or 1h30m.")]
 
+HTTPS_PORT = 443
+
 FOLLOW_S = 2.0
 """Between two looks at a log that is followed."""
 
@@ -121,10 +123,10 @@ def url(
     \b
     Examples:
       berth pods url web
-      psql "host=$(berth pods url mydb) port=443 sslmode=require user=mydb"
+      psql "$(berth pods url mydb)" -U mydb
     """
     with connect() as client:
-        print(safe(_net_of(client.pods.get(pod_id), net)["url"]))
+        print(safe(_address(_net_of(client.pods.get(pod_id), net))))
 
 
 @app.command("open")
@@ -142,7 +144,7 @@ def open_(
         found = _net_of(client.pods.get(pod_id), net)
     if found.get("protocol") != "http":
         raise UsageError(f"'{net}' of {pod_id} speaks {found.get('protocol')}, which no browser does", "berth pods url")
-    address = f"https://{found['url']}"
+    address = _address(found)
     say(address)
     if not webbrowser.open(address):
         raise UsageError("there is no browser here", f"open {address}")
@@ -289,12 +291,12 @@ def _await(client: Client, pod_id: str, wanted: frozenset[str], timeout_s: float
     def tell(pod: Raw) -> None:
         nonlocal seen
         if pod["status"] != seen and pod["status"] not in wanted:
-            say(f"{pod_id} is {pod['status']}")
+            say(f"{pod_id} is {_standing(pod)}")
         seen = pod["status"]
 
     pod = client.pods.wait(pod_id, wanted, timeout_s=timeout_s, on_change=tell)
     if pod["status"] not in wanted:
-        say(f"berth: {pod_id} is {pod['status']}; see: berth pods logs --actions {pod_id}")
+        say(f"berth: {pod_id} is {_standing(pod)}; see: berth pods logs --actions {pod_id}")
         raise typer.Exit(ExitCode.JOB_FAILED)
     return pod
 
@@ -306,12 +308,14 @@ def _print(pod: Raw, output: Format) -> None:
 def _rows(pod: Raw) -> Iterable[tuple[str, Any]]:
     yield "pod", pod.get("pod_id")
     yield "status", pod.get("status")
+    yield "message", pod.get("status_message")
     yield "wanted", pod.get("status_requested")
     yield "description", pod.get("description")
     yield "template", pod.get("template")
     yield "image", pod.get("image")
     for name, net in (pod.get("networking") or {}).items():
-        yield f"port {net.get('port')}", f"{net.get('protocol')} {net.get('url') or '(inside only)'} ({name})"
+        address = _address(net) if net.get("url") else "(inside only)"
+        yield f"port {net.get('port')}", f"{net.get('protocol')} {address} ({name})"
     yield "volumes", ", ".join(str(name) for name in pod.get("volume_mounts") or ())
     yield "where", pod.get("compute_queue")
     yield "container", ", ".join(f"{name}={value}" for name, value in (pod.get("status_container") or {}).items())
@@ -324,7 +328,24 @@ def _id(pod: Raw) -> str:
 
 
 def _addresses(pod: Raw) -> str:
-    return " ".join(str(net.get("url")) for net in (pod.get("networking") or {}).values() if net.get("url"))
+    return " ".join(_address(net) for net in (pod.get("networking") or {}).values() if net.get("url"))
+
+
+def _address(net: Mapping[str, Any]) -> str:
+    """What a client of the net's protocol takes: a URL where there is one for it, else host and port."""
+    host, port = str(net.get("url")), int(net.get("url_port") or HTTPS_PORT)
+    match net.get("protocol"):
+        case "http":
+            return f"https://{host}" + (f":{port}" if port != HTTPS_PORT else "")
+        case "postgres":
+            return f"postgresql://{host}:{port}/?sslmode=require"
+        case _:
+            return f"{host}:{port}"
+
+
+def _standing(pod: Raw) -> str:
+    """The status, with why it is so where that is told."""
+    return f"{pod['status']}: {pod['status_message']}" if pod.get("status_message") else str(pod["status"])
 
 
 COLUMNS = (

@@ -266,6 +266,31 @@ def facts(
             say("nobody looks at its nodes; the owner may say notes.berth.images")
 
 
+@app.command()
+def strays(system: SystemArgument, output: Output = Format.TABLE) -> None:
+    """Show runs on a system that no job and no pod waits for, and what is done about them.
+
+    \b
+    Examples:
+      berth systems strays cluster
+      berth systems strays cluster -o json
+    """
+    with connect() as client:
+        found = client.systems.strays(system)
+    if output is Format.ID:
+        for stray in found:
+            print(safe(stray["marker"]))
+    elif output is not Format.TABLE:
+        print_document(document("Strays", items=found), output)
+    elif found:
+        shown = ("remoteJobId", "owner", "firstSeenAt", "standing", "message")
+        print_table(
+            ("ID", "LOGIN", "SINCE", "STANDING", "WHAT IS DONE"), [[safe(one[key]) for key in shown] for one in found]
+        )
+    else:
+        say("nothing runs there that nobody waits for")
+
+
 def _nodes_line(nodes: Mapping[str, Any]) -> str:
     seen = f"seen {nodes['seenAt']}" if nodes.get("seenAt") else "not seen by a probe"
     look = nodes.get("look") or {}
