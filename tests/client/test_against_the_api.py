@@ -11,19 +11,22 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
+from scheduler.model.ids import LoginKey, RemoteId, marker_for, new_job_uuid
 from scheduler.model.images import CopyState
+from scheduler.model.runs import JobType
 from scheduler.services import copies
 from scheduler.store.images import ImageStore
+from scheduler.store.strays import StrayStore
 from tests.api.test_images import may_unpack
 from tests.api.test_pushed_images import may_push
-from tests.api.world import PASSWORD, World, open_world
+from tests.api.world import BEGIN, PASSWORD, World, open_world
 
 ROOT = Path(__file__).parents[2]
 SAID = b"hello from memory\n"
@@ -402,6 +405,17 @@ async def test_facts_of_nodes_are_shown_and_looked_for_again(berth: Shell, world
     document = json.loads(await berth.ok("systems", "facts", "alder", "-o", "json"))
     assert document["kind"] == "NodeFacts"
     assert {"normal"} <= {each["nodeClass"] for each in document["items"]}
+
+
+async def test_runs_that_nobody_waits_for_are_shown(berth: Shell, world: World) -> None:
+    assert (await berth("systems", "strays", "alder")).err.strip() == "nothing runs there that nobody waits for"
+    marker, login = marker_for(new_job_uuid(), 1), LoginKey("dev", "alder", "ada")
+    for at in (BEGIN, BEGIN + timedelta(minutes=1)):
+        async with world.ports.transaction() as db:
+            await StrayStore(db).note(login, JobType.BATCH, {marker: RemoteId("4711")}, at, timedelta(minutes=1))
+    assert re.search(r"4711 +ada .* UNKNOWN +nothing here knows it", await berth.ok("systems", "strays", "alder"))
+    assert await berth.ok("systems", "strays", "alder", "-o", "id") == f"{marker}\n"
+    assert json.loads(await berth.ok("systems", "strays", "alder", "-o", "json"))["kind"] == "Strays"
 
 
 async def test_a_file_is_pushed_once_named_by_jobs_and_removed(berth: Shell, world: World, tmp_path: Path) -> None:

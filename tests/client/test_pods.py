@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +38,8 @@ async def test_a_pod_is_made_looked_at_and_removed(berth: Shell, world: World) -
     shown = await berth.ok("pods", "show", "mydb")
     assert "status       REQUESTED" in shown
     address = (await berth.ok("pods", "url", "mydb")).strip()
-    assert address.startswith("mydb.pods.")
+    assert re.fullmatch(r"postgresql://mydb\.pods\.[\w.]+:443/\?sslmode=require", address)
+    assert address in shown
     assert address in await berth.ok("pods", "ls")
     user, password = (line.split()[1] for line in (await berth.ok("pods", "credentials", "mydb")).splitlines())
     assert (user, len(password)) == ("mydb", 30)
@@ -52,6 +54,8 @@ async def test_a_pod_is_made_of_an_image_with_ports_variables_and_a_volume(berth
     pod = json.loads(await berth.ok("pods", "create", "cache", *words, "-o", "json"))["item"]
     assert pod["networking"]["default"]["port"] == 6379
     assert pod["networking"]["page"]["url"].startswith("cache-page.pods.")
+    assert (await berth.ok("pods", "url", "cache")).startswith("cache.pods.")
+    assert (await berth.ok("pods", "url", "cache", "--net", "page")).startswith("https://cache-page.pods.")
     assert pod["environment_variables"] == {"A": "b=c"}
     assert "data" in json.dumps(pod["volume_mounts"])
     assert "data" in await berth.ok("pods", "volumes", "ls")
@@ -77,6 +81,7 @@ async def test_waiting_ends_when_the_pod_rests_and_says_how_it_stands(berth: She
     waited = await berth("pods", "create", "broken", "--image", "redis:7")
     assert "exists" in waited.err
     assert "ERROR" in await berth.ok("pods", "ls")
+    assert "no such image" in await berth.ok("pods", "show", "broken")
 
 
 @pytest.mark.parametrize(

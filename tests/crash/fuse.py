@@ -43,6 +43,9 @@ class FusedConnections:
     async def storage(self, login: LoginKey) -> Any:
         return Fused(await self._inner.storage(login), self._fuse)
 
+    async def storage_below(self, login: LoginKey, directory: str) -> Any:
+        return Fused(await self._inner.storage_below(login, directory), self._fuse)
+
 
 class Fused:
     """Any object whose coroutine methods may die before they begin and after they are done."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from typing import Any
 from testbed.cluster import Cluster
 from testbed.oci import layer_tar, write_layout
 from testbed.server import ADMIN_PASSWORD, Server
+from tests.end_to_end.tapipy_jobs import tapipy_jobs
 from tests.end_to_end.wire import Wire
-from tests.tapipy import RELEASES, python_with
 
 NODES = 15
 HERE = "here"
@@ -187,34 +186,11 @@ def request_of(situation: Situation, **place: str) -> dict[str, Any]:
     }
 
 
-TAPIPY = """
-import json, os, sys
-from tapipy.tapis import Tapis
-client = Tapis(base_url=os.environ["BASE_URL"], username="admin", password=os.environ["PASSWORD"])
-client.get_tokens()
-for line in sys.stdin:
-    print(client.jobs.submitJob(**json.loads(line)).uuid, flush=True)
-"""
-
-
 @contextmanager
 def tapipy_process(server: Server) -> Iterator[Callable[[Situation], str]]:
-    """Send jobs through an unmodified tapipy, in a process of its own; gives their uuids."""
-    environment = {"BASE_URL": server.url, "PASSWORD": ADMIN_PASSWORD}
-    argv = [python_with(RELEASES[0]), "-c", TAPIPY]
-    with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-
-        def send(situation: Situation) -> str:
-            assert process.stdin
-            assert process.stdout
-            process.stdin.write(json.dumps(request_of(situation, dynamicExecSystem=True)) + "\n")
-            process.stdin.flush()
-            return process.stdout.readline().strip()
-
-        try:
-            yield send
-        finally:
-            process.kill()
+    """Send jobs through an unmodified tapipy; gives their uuids."""
+    with tapipy_jobs(server) as send:
+        yield lambda situation: send(request_of(situation, dynamicExecSystem=True))
 
 
 class BerthCommand:

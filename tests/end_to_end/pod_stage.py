@@ -1,4 +1,4 @@
-"""A server with this machine as its one system, for tests of pods; images of Docker Hub come from a mirror here."""
+"""Servers for tests of pods: their gateway listens on loopback, and their pods end before they do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.layout_registry import layout_registry
 
 @dataclass(frozen=True)
 class PodStage:
-    """One such server; its gateway listens on loopback."""
+    """One such server."""
 
     server: Server
     wire: Wire
@@ -31,7 +31,7 @@ class PodStage:
         """The file of the certificates that the gateway's are signed by."""
         return str(self.server.home / "ca" / "pods.localhost" / "ca.pem")
 
-    def available(self, pod_id: str, timeout_s: float = 90) -> dict[str, Any]:
+    def available(self, pod_id: str, timeout_s: float = 300) -> dict[str, Any]:
         """The pod once it answers."""
         until = time.monotonic() + timeout_s
         while (pod := self.wire.get(f"/v3/pods/{pod_id}"))["status"] != "AVAILABLE":
@@ -51,31 +51,39 @@ class PodStage:
 
 
 @contextmanager
+def pod_server(home: Path, **settings: str) -> Iterator[PodStage]:
+    """A server with its files in ``home``, and without any system."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        gateway_port = free.getsockname()[1]
+    with running(home / "server", gateway_port=str(gateway_port), **settings) as server:
+        stage = PodStage(server, Wire(server.url), gateway_port)
+        try:
+            yield stage
+        finally:
+            stage.clear()
+
+
+@contextmanager
 def pod_stage(images: dict[str, Any], **settings: str) -> Iterator[PodStage]:
-    """images: repository of Docker Hub -> function that writes its stand-in (see ``pod_images``)."""
+    """A server with this machine as its one system; images of Docker Hub come from a mirror here.
+
+    images: repository of Docker Hub -> function that writes its stand-in (see ``pod_images``).
+    """
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory(prefix="berth-pods-", dir="/var/tmp")))
         home.chmod(0o755)  # the account that runs pods reads images below it
         layouts = {name: write(home / name.replace("/", "-")) for name, write in images.items()}
         mirror = stack.enter_context(layout_registry(layouts))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            gateway_port = free.getsockname()[1]
-        server = stack.enter_context(
-            running(
-                home / "server",
+        stage = stack.enter_context(
+            pod_server(
+                home,
                 images_dir=str(home / "images"),
                 registry_mirrors=json.dumps({"docker.io": [mirror]}),
                 plain_http_registries=mirror,
-                gateway_port=str(gateway_port),
                 **settings,
             )
         )
-        wire = Wire(server.url)
         definition = local_system("here", home / "work")
         definition["notes"]["berth"]["pods"] = True
-        wire.post("/v3/systems", definition)
-        stage = PodStage(server, wire, gateway_port)
-        try:
-            yield stage
-        finally:
-            stage.clear()
+        stage.wire.post("/v3/systems", definition)
+        yield stage

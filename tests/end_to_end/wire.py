@@ -41,6 +41,7 @@ class Wire:
         system_id: str,
         user: str = "alice",
         plain_http: Sequence[str] = ("login:5000",),
+        keeps_pods: bool = False,
         **more: Any,
     ) -> None:
         """Probe a testbed's cluster, create it as a system, and store the user's key."""
@@ -52,6 +53,7 @@ class Wire:
         )
         definition = {**found["definition"], "id": system_id, **more}
         berth = {**definition.get("notes", {}).get("berth", {}), "plainHttpRegistries": [*plain_http]}
+        berth |= {"pods": True} if keeps_pods else {}
         definition["notes"] = {**definition.get("notes", {}), "berth": berth}
         self.post("/v3/systems", definition)
         self.post(f"/v3/systems/credential/{system_id}/user/admin", {"loginUser": user, "privateKey": key})

@@ -28,6 +28,9 @@ class FakeConnections:
     async def storage(self, login: LoginKey) -> Storage:
         return self._system(login).storage()
 
+    async def storage_below(self, login: LoginKey, directory: str) -> Storage:
+        return self._system(login).storage(f"/{directory}")
+
     async def pod_host(self, login: LoginKey) -> PodHost:
         return self._system(login).pod_host()
 

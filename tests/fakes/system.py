@@ -292,6 +292,11 @@ class FakeBackend:
             if (job := self._system.jobs.get(marker)) is not None and job.id == remote_id and job.visible
         }
 
+    async def unended(self) -> Mapping[Marker, RemoteId]:
+        await self._system.meet("unended")
+        there = [job for job in self._system.jobs.values() if job.visible and job.state is not RemoteState.ENDED]
+        return {job.marker: job.id for job in there}
+
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         await self._system.meet("cancel")
         job = self._system.jobs.get(marker)

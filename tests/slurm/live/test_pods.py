@@ -33,10 +33,11 @@ class Pods:
         self.login, self.cluster = login, login.cluster
         self.system = replace(login.system, notes={"berth": {"pods": True}})
         self.host = SlurmPodHost(self.system, "alice", login.connection)
+        self._made: list[SubmitIntent] = []
 
     def pod(self, node: str = "", **changes) -> SubmitIntent:
         image = self.login.info["demo_image"]["from_nodes"]
-        return self.login.intent(
+        made = self.login.intent(
             *("sh", "-c", SERVE),
             image=image,
             runtime=Runtime.SINGULARITY,
@@ -47,6 +48,13 @@ class Pods:
             resources=Resources(walltime_s=1800),
             **changes,
         )
+        self._made.append(made)
+        return made
+
+    def end_all(self) -> None:
+        """Other tests have jobs of alice's on the same cluster, which go on."""
+        names = ",".join(intent.marker for intent in self._made)
+        self.cluster.sh("login", f"scancel --user=alice --name={names}")
 
     async def started(self, intent: SubmitIntent) -> RemoteId:
         remote_id = await self.login.submit(intent)
@@ -83,8 +91,9 @@ class Pods:
 
 @pytest_asyncio.fixture
 async def pods(login: Login) -> AsyncIterator[Pods]:
-    yield Pods(login)
-    login.cluster.sh("login", "scancel --user=alice")
+    pods = Pods(login)
+    yield pods
+    pods.end_all()
 
 
 async def test_a_container_on_a_node_answers_and_runs_commands(pods):
