@@ -403,7 +403,7 @@ class Pods:
             over: dict[str, Any] = {"stop_at": None, "held_until": None, "next_look_at": None}
             pod = await store.move(pod, E.GONE, at, "the pod is stopped", keep=True, **over)
             if pod.delete_requested_at is not None:
-                await store.remove(pod)
+                await store.remove(pod, at)
             elif pod.desired is Desired.RESTART:
                 begun: dict[str, Any] = {"desired": Desired.ON, "wanted_at": at, "started_at": None, "next_look_at": at}
                 pod = await store.move(pod, E.WANTED, at, "the pod is started again", **begun)
@@ -414,7 +414,7 @@ class Pods:
 
     async def _remove(self, known: Known, _: Step) -> Known | None:
         async with self._ports.transaction() as db:
-            await PodStore(db).remove(known.pod)
+            await PodStore(db).remove(known.pod, self._ports.clock())
         return None
 
     # -- below -------------------------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ async def remove(ports: Ports, caller: Principal, pod_id: str) -> Pod:
         pod = await _demanded(db, caller, pod_id, PodLevel.ADMIN)
         await _audit(db, caller, "delete", pod, now)
         if pod.status in AT_REST and not any(one.is_live for one in await store.instances(pod.uuid)):
-            await store.remove(pod)
+            await store.remove(pod, now)
             return pod
         if pod.delete_requested_at is None:
             words = f"Pod deletion requested by '{caller.username}'"

@@ -254,12 +254,12 @@ class PodStore:
         await self._db.execute(delete(logs).where(logs.c.pod_uuid == pod.uuid, logs.c.number < before))
         await self._db.execute(delete(instances).where(old))
 
-    async def remove(self, pod: Pod) -> None:
+    async def remove(self, pod: Pod, at: datetime) -> None:
         """Forget a pod of which nothing runs, and all that is known of it. Stale when that is not so any more."""
         live = select(instances.c.marker).where(instances.c.pod_uuid == pod.uuid, LIVE).limit(1)
         if (await self._db.execute(live)).first() is not None:
             raise Stale(f"pod '{pod.id}' has instances that have not ended")
-        await PodPlaceStore(self._db).leave(pod.uuid, pod.updated_at)
+        await PodPlaceStore(self._db).leave(pod.uuid, at)
         await PodGrantStore(self._db, PodKind.POD).remove_all(pod.tenant, pod.id)
         for table in (logs, actions, secrets, instances):
             await self._db.execute(delete(table).where(table.c.pod_uuid == pod.uuid))

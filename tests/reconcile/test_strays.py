@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.model.ids import marker_for, new_job_uuid
-from scheduler.model.pods import PodStatus
+from scheduler.model.pods import Desired, PodStatus
 from scheduler.model.runs import Ending, JobType, RemoteState, SubmitIntent
 from scheduler.model.strays import Standing
 from scheduler.reconcile import strays as loop
@@ -163,6 +163,19 @@ async def test_the_directory_of_a_pod_goes_with_it_and_no_other(looking):
     assert directory not in world.system.files.nodes
     assert kept in world.system.files.nodes
     assert not [path for path in world.system.files.nodes if path.startswith(f"{directory}/")]
+
+
+async def test_the_directory_of_a_pod_that_rested_for_long_goes_with_it_too(looking):
+    world = looking.world
+    await world.create("idle")
+    await world.until(PodStatus.AVAILABLE, "idle")
+    directory = world.jobs[-1].intent.run.exec_dir.rpartition("/")[0]
+    await world.want(Desired.OFF, "idle")
+    await world.until(PodStatus.STOPPED, "idle")
+    world.later(2 * loop.CLEARED_FOR.total_seconds())
+    await services.remove(world.ports(), ANN, "idle")
+    await looking.look()
+    assert directory not in world.system.files.nodes
 
 
 async def test_what_cannot_be_deleted_is_tried_for_a_week(looking, monkeypatch):

@@ -242,17 +242,17 @@ async def test_a_pod_is_not_forgotten_while_anything_of_it_may_run(database):
     pod, instance = await available(database)
     with pytest.raises(Stale):
         async with database.transaction() as db:
-            await PodStore(db).remove(pod)
+            await PodStore(db).remove(pod, NOW)
     async with database.transaction() as db:
         assert await PodStore(db).credentials(pod.uuid) == SECRETS
         await PodStore(db).write(instance, state=I.ENDED)
         await PodStore(db).keep_log(instance, "last words")
     with pytest.raises(Stale):
         async with database.transaction() as db:
-            await PodStore(db).remove(replace(pod, version=99))
+            await PodStore(db).remove(replace(pod, version=99), NOW)
     async with database.transaction() as db:
         assert await PodStore(db).log(pod.uuid, 1) == "last words"
-        await PodStore(db).remove(pod)
+        await PodStore(db).remove(pod, NOW)
         with pytest.raises(NotFound):
             await PodStore(db).get("dev", "web")
         with pytest.raises(NotFound):
