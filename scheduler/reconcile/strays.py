@@ -7,6 +7,7 @@ row that waits for it, each row read after the place was asked. What follows is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import posixpath
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from scheduler.model.errors import FileMissing, FileRefused, NotFound, NothingLearnt
+from scheduler.model.ids import LoginKey
 from scheduler.model.runs import JobType
 from scheduler.model.strays import RULES, PodPlace, Stray
 from scheduler.model.systems import BackendKind, System
@@ -40,9 +42,8 @@ LOGINS_AT_ONCE = 8
 CLEARED_FOR = timedelta(days=7)
 """How long a directory of a pod that is gone is tried to be deleted, while its place does not answer."""
 
-CLEARED_TOGETHER = 50
 CLEAR_AGAIN = timedelta(minutes=1)
-"""After a round of clearing that something stood against."""
+"""After a round of clearing at a login that something stood against."""
 
 
 class Strays:
@@ -51,8 +52,8 @@ class Strays:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._due_at: dict[Target, datetime] = {}
-        self._clear_at: dict[str, datetime] = {}
-        """When the directory of a pod may be tried again, by its uuid."""
+        self._clear_at: dict[LoginKey, datetime] = {}
+        """When directories of pods may be tried again, where something stood against it."""
         self.crew = Crew(LOGINS_AT_ONCE)
 
     async def tick(self) -> None:
@@ -117,29 +118,38 @@ class Strays:
     # -- directories ---------------------------------------------------------------------------------------------------
 
     async def _clear(self, at: datetime) -> None:
+        """Each login beside the others: one that does not answer keeps none of them waiting."""
         async with self._ports.reading() as db:
-            left = await PodPlaceStore(db).left(at - CLEARED_FOR, CLEARED_TOGETHER)
-        uuids = {place.pod_uuid for place in left}
-        self._clear_at = {uuid: again_at for uuid, again_at in self._clear_at.items() if uuid in uuids}
-        for place in left:
-            if self._clear_at.get(place.pod_uuid, at) <= at:
+            logins = await PodPlaceStore(db).left(at - CLEARED_FOR)
+        self._clear_at = {login: again_at for login, again_at in self._clear_at.items() if login in logins}
+        for login in logins:
+            work = login, "clear"
+            if self._clear_at.get(login, at) <= at and work not in self.crew and self.crew.free > 0:
+                self.crew.start(work, self._clear_login(login, at), login="/".join(login))
+
+    async def _clear_login(self, login: LoginKey, at: datetime) -> None:
+        """Delete what pods kept there, one after the other until nothing is learnt."""
+        async with self._ports.reading() as db:
+            places = await PodPlaceStore(db).left_at(login, at - CLEARED_FOR)
+        for place in places:
+            try:
                 await self._clear_one(place)
+            except (NothingLearnt, FileRefused, TimeoutError) as error:
+                self._clear_at[login] = self._ports.clock() + CLEAR_AGAIN
+                why = str(error) or "no answer"
+                log.info("a pod's directory stays for now", pod=place.pod_uuid, where=place.system_id, why=why)
+                if not isinstance(error, FileRefused):
+                    return
 
     async def _clear_one(self, place: PodPlace) -> None:
         """Delete what a pod kept there: nothing of it runs, for that was proven before it was removed."""
-        try:
+        with contextlib.suppress(FileMissing, NotFound):
             async with self._ports.reading() as db:
                 system = await SystemStore(db).get(place.tenant, place.system_id, deleted=True)
             if system.backend is not BackendKind.K8S:  # there it lay in the pod itself, or on a volume that is not ours
                 async with asyncio.timeout(LOOK_LIMIT_S):
                     storage = await self._ports.connections.storage(place.login)
                     await storage.delete(posixpath.relpath(place.directory, posixpath.join("/", system.root_dir)))
-        except (FileMissing, NotFound):
-            pass
-        except (NothingLearnt, FileRefused, TimeoutError) as error:
-            self._clear_at[place.pod_uuid] = self._ports.clock() + CLEAR_AGAIN
-            log.info("a pod's directory stays for now", pod=place.pod_uuid, where=place.system_id, why=str(error))
-            return
         async with self._ports.transaction() as db:
             await PodPlaceStore(db).cleared(place, self._ports.clock())
 

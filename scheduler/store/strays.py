@@ -132,10 +132,20 @@ class PodPlaceStore:
         """The pod is removed."""
         await self._db.execute(update(pod_places).where(pod_places.c.pod_uuid == pod_uuid).values(gone_at=at))
 
-    async def left(self, since: datetime, limit: int) -> Sequence[PodPlace]:
-        """Places of pods that are gone since then, whose directories are still there; those gone longest first."""
-        there = and_(pod_places.c.gone_at >= since, pod_places.c.cleared_at.is_(None))
-        query = select(pod_places).where(there).order_by(pod_places.c.gone_at).limit(limit)
+    async def left(self, since: datetime) -> Sequence[LoginKey]:
+        """Logins where directories are still there of pods that are gone since then."""
+        login = pod_places.c.tenant, pod_places.c.system_id, pod_places.c.owner
+        found = await self._db.execute(select(*login).where(_left(since)).distinct().order_by(*login))
+        return [LoginKey(*row) for row in found]
+
+    async def left_at(self, login: LoginKey, since: datetime) -> Sequence[PodPlace]:
+        """Those directories of one login; of the pods gone longest first."""
+        here = and_(
+            pod_places.c.tenant == login.tenant,
+            pod_places.c.system_id == login.system_id,
+            pod_places.c.owner == login.owner,
+        )
+        query = select(pod_places).where(here, _left(since)).order_by(pod_places.c.gone_at)
         return [PodPlace(**row) for row in (await self._db.execute(query)).mappings()]
 
     async def cleared(self, place: PodPlace, at: datetime) -> None:
@@ -150,6 +160,10 @@ class PodPlaceStore:
     async def sweep(self, before: datetime) -> int:
         """Forget pods that are gone since before then; how many places they had."""
         return changed(await self._db.execute(delete(pod_places).where(pod_places.c.gone_at < before)))
+
+
+def _left(since: datetime) -> ColumnElement[bool]:
+    return and_(pod_places.c.gone_at >= since, pod_places.c.cleared_at.is_(None))
 
 
 async def used_since(db: AsyncSession, since: datetime) -> Mapping[tuple[str, str], frozenset[str]]:

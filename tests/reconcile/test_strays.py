@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 from scheduler.model.ids import marker_for, new_job_uuid
 from scheduler.model.pods import Desired, PodStatus
 from scheduler.model.runs import Ending, JobType, RemoteState, SubmitIntent
-from scheduler.model.strays import Standing
+from scheduler.model.strays import PodPlace, Standing
 from scheduler.reconcile import strays as loop
 from scheduler.reconcile.strays import APART, LOOK_EVERY, Strays
 from scheduler.services import pods as services
+from scheduler.store import schema
 from scheduler.store.strays import StrayStore
 from tests.contract.subjects import INTENDED_AT, run_spec
 from tests.fakes.system import FakeJob, FakeSystem, Fault
@@ -178,8 +181,27 @@ async def test_the_directory_of_a_pod_that_rested_for_long_goes_with_it_too(look
     assert directory not in world.system.files.nodes
 
 
-async def test_what_cannot_be_deleted_is_tried_for_a_week(looking, monkeypatch):
-    monkeypatch.setattr(loop, "CLEARED_TOGETHER", 1)
+async def test_a_login_that_fails_keeps_no_directory_of_another_from_being_deleted(looking):
+    world, gone_at = looking.world, looking.world.clock()
+    world.connections.refused = {"bob"}
+    async with world.database.transaction() as db:
+        for number in range(60):
+            place = PodPlace(
+                pod_uuid=str(number),
+                tenant="dev",
+                system_id="cluster",
+                owner="bob",
+                directory=f"/work/pods/{number}",
+                since_at=gone_at,
+                gone_at=gone_at,
+            )
+            await db.execute(insert(schema.pod_places).values(asdict(place)))
+    directory = (await removed(world)).intent.run.exec_dir.rpartition("/")[0]
+    await looking.look()
+    assert directory not in world.system.files.nodes
+
+
+async def test_what_cannot_be_deleted_is_tried_for_a_week(looking):
     job = await removed(looking.world)
     directory = job.intent.run.exec_dir.rpartition("/")[0]
     looking.world.connections.refused = {"alice"}
