@@ -29,7 +29,7 @@ _SYSTEM_FILES = re.compile(r"/v3/files/ops/[^/]+/.+")
 _TRACKING_ID = re.compile(r"[A-Za-z0-9._~:@-]{1,126}\.[A-Za-z0-9._~:@-]{1,126}")
 
 LARGER = ((_PAST_JOBS, MAX_RECORD_BYTES), (_POD_FILES, MAX_FILE_BYTES), (_SYSTEM_FILES, MAX_FILE_BYTES))
-"""Where more than MAX_BODY_BYTES may come."""
+"""Where more than MAX_BODY_BYTES may come by POST: JSON, as with PUT, is in memory before anybody asks who sends it."""
 
 BAD_PATH = Kind(400, "bad-path", "The address cannot be meant")
 BAD_HEADER = Kind(400, "bad-header", "A header cannot be meant")
@@ -66,7 +66,8 @@ class BodyLimit:
         if scope["method"] == "PUT" and _PUSHED.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        max_bytes = next((most for path, most in LARGER if path.fullmatch(scope["path"])), MAX_BODY_BYTES)
+        larger = LARGER if scope["method"] == "POST" else ()
+        max_bytes = next((most for path, most in larger if path.fullmatch(scope["path"])), MAX_BODY_BYTES)
         detail = f"the body is larger than {max_bytes} bytes"
         said = Headers(scope=scope).get("content-length", "0")
         if not said.isdecimal() or int(said) > max_bytes:

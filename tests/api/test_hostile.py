@@ -131,6 +131,16 @@ async def test_a_body_of_100_mb_is_refused_before_it_is_read(world: World):
     assert response.json()["metadata"]["problem"]["status"] == 413
 
 
+@pytest.mark.parametrize(
+    "path", ["/v3/files/ops/alder/a", "/v3/pods/volumes/data/upload/a", "/v3/pods/web/upload_to_pod"]
+)
+async def test_only_what_is_written_to_the_disk_may_be_large(world: World, path: str):
+    """JSON is read into memory before anybody asks who sends it."""
+    large = b'{"operation": "MOVE", "newPath": "b"}'.ljust(2 * 1024 * 1024)
+    headers = {"Content-Type": "application/json"}
+    assert (await world.call("PUT", path, content=large, headers=headers, user=None)).status_code == 413
+
+
 async def test_a_body_that_hides_its_length_is_cut_off(world: World):
     sent = 0
 
