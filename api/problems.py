@@ -110,7 +110,9 @@ def problems_of(validation: Sequence[Mapping[str, Any]]) -> list[errors.Problem]
     """pydantic's findings as ours, each under the field as the caller wrote it."""
     found: dict[tuple[str, str], errors.Problem] = {}
     for entry in validation:
-        where = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
+        where = [str(part) for part in entry["loc"]]
+        if len(where) > 1 and where[0] in ("body", "query", "path", "header"):
+            del where[0]
         field = _dotted(where) if entry["type"] != "json_invalid" else ""
         context = entry.get("ctx") or {}
         if entry["type"] == "value_error" and isinstance(context.get("error"), Exception):

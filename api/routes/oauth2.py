@@ -135,16 +135,25 @@ async def set_password(ports: ThePorts, caller: Caller, username: str, body: Pas
 
 async def _client(request: Request, ports: Ports, tenant: Tenant, body: TokenBody) -> OAuthClient | None:
     """The client that asks, proven; None where none is named. Unauthenticated where what it says does not hold."""
-    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-    client_id, client_key = body.client_id, body.client_key
-    if scheme.lower() == "basic":
-        try:
-            client_id, _, client_key = b64decode(encoded.strip(), validate=True).decode().partition(":")
-        except ValueError:
-            raise Unauthenticated("the Authorization header is not HTTP Basic; send base64 of 'id:key'") from None
+    client_id, client_key = _basic(request) or (body.client_id, body.client_key)
     if not client_id and not client_key:
         return None
     return await oauth_clients.demand_client(ports, tenant.id, client_id or "", client_key or "")
+
+
+def _basic(request: Request) -> tuple[str, str] | None:
+    """User name and password of HTTP Basic; None for a request without. Unauthenticated for what is no such thing."""
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        said = b64decode(encoded.strip(), validate=True).decode()
+        if not said.isprintable():  # NUL among that, which databases cannot even look for
+            raise ValueError
+    except ValueError:
+        raise Unauthenticated("the Authorization header is not HTTP Basic; send base64 of 'id:key'") from None
+    name, _, password = said.partition(":")
+    return name, password
 
 
 async def _token_body(request: Request) -> TokenBody:

@@ -52,6 +52,11 @@ async def test_a_path_that_would_leave_the_root_directory_is_refused(world: Worl
     assert (await world.call(method, f"{HERE}/{path}")).status_code == 400
 
 
+async def test_a_path_in_a_body_is_told_by_its_name(world: World):
+    refused = await world.call("POST", HERE, {"path": "a/" * 3000})
+    assert refused.json()["message"] == "path: is too long; at most 4096 are allowed"
+
+
 @pytest.mark.parametrize("target", ["../x", "", "/", "home/ada/run", "home/ada/run/below"])
 async def test_a_target_that_cannot_be_meant_is_refused_by_its_name(world: World, target: str):
     await kept(world)

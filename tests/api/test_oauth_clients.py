@@ -110,8 +110,14 @@ async def test_what_a_client_got_only_that_client_refreshes(world: World, where:
 
 @pytest.mark.parametrize(
     "headers",
-    [basic("portal", "wrong"), basic("nobody", "wrong"), {"Authorization": "Basic ?"}, basic("portal", "")],
-    ids=["key", "id", "base64", "empty"],
+    [
+        basic("portal", "wrong"),
+        basic("nobody", "wrong"),
+        {"Authorization": "Basic ?"},
+        basic("portal", ""),
+        basic("po\0rtal", "x"),
+    ],
+    ids=["key", "id", "base64", "empty", "control"],
 )
 async def test_a_client_that_does_not_prove_itself_gets_nothing(world: World, headers: dict[str, str]) -> None:
     await world.post(CLIENTS, PORTAL)
