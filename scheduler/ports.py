@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from backends.base import Backend, PodHost, Storage
@@ -113,6 +114,7 @@ class Ports:
     ``knowledge`` learns from looks at systems; left out, placement is told only what the store says.
     ``images`` reads images; left out, nobody can ask about them.
     ``volumes`` opens a directory in which files of pods lie, as a root of its own; left out, pods have no volumes.
+    ``own_places`` are Berth's own files and directories on this machine, which no system's root directory may reach.
     ``adopt`` renames such a directory to a path of a system, where that is this machine; False where it must be copied.
     """
 
@@ -128,6 +130,7 @@ class Ports:
     images: Images | None = None
     volumes: Callable[[str], Storage] | None = None
     adopt: Callable[[str, LoginKey, str], Awaitable[bool]] | None = None
+    own_places: tuple[Path, ...] = ()
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""

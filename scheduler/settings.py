@@ -212,6 +212,16 @@ class Settings(BaseSettings):
         return self.pod_volumes_dir or self.home / "pod-volumes"
 
     @property
+    def own_places(self) -> tuple[Path, ...]:
+        """Files and directories of this machine that are for Berth alone, or for its operator."""
+        named = (self.gateway_key, self.docker_config, self._database_file)
+        return (self.home, self.effective_pod_volumes_dir, *(path for path in named if path is not None))
+
+    @property
+    def _database_file(self) -> Path | None:
+        return Path(self.effective_database_url.partition("///")[2].partition("?")[0]) if self.is_sqlite else None
+
+    @property
     def base_url(self) -> str:
         """How users reach Berth, without a slash at the end."""
         shown = f"[{self.host}]" if ":" in self.host else self.host

@@ -22,6 +22,7 @@ from backends.below import Below
 from backends.k8s.site import Access, Site, access_of, site_of
 from backends.local.backend import LocalBackend
 from backends.local.commands import account_for
+from backends.local.own_places import overlapped
 from backends.local.pods import LocalPodHost
 from backends.local.registries import Registries
 from backends.local.storage import LocalStorage
@@ -111,11 +112,12 @@ class SystemConnections:
         allowed: Sequence[Network],
         refused_pause_s: float,
         registries: Registries = Registries(),  # noqa: B008 - frozen
+        own_places: Sequence[Path] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reading, self._allowed, self._monotonic = reading, allowed, monotonic
         self._state_dir, self._images_dir = state_dir, images_dir
-        self._refused_pause_s, self._registries = refused_pause_s, registries
+        self._refused_pause_s, self._registries, self._own_places = refused_pause_s, registries, own_places
         self._opened: dict[LoginKey, Opened] = {}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._opening = asyncio.Lock()
@@ -205,6 +207,7 @@ class SystemConnections:
         async with self._reading() as db:
             system = await SystemStore(db).get(login.tenant, login.system_id, deleted=True)
             if system.backend is BackendKind.LOCAL:
+                self._demand_apart(system)
                 return system, None
             try:
                 return system, await CredentialStore(db).get(login.tenant, login.system_id, login.owner)
@@ -212,6 +215,12 @@ class SystemConnections:
                 self._opened.pop(login, None)
                 words = f"there is no credential of {login.owner} for system '{login.system_id}'; register one"
                 raise NotAuthorised(words) from None
+
+    def _demand_apart(self, system: System) -> None:
+        """NotAuthorised while a root directory and Berth's own places overlap, as a link made since can let them."""
+        if (place := overlapped(system.root_dir, self._own_places)) is not None:
+            words = f"rootDir {system.root_dir} of system '{system.id}' overlaps {place}, which is for Berth alone"
+            raise NotAuthorised(f"{words}; make a system with a directory of its own")
 
     async def _close_idle(self, now: float) -> None:
         for key in [key for key, opened in self._opened.items() if opened.is_idle(now)]:
@@ -393,6 +402,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         allowed=settings.probe_allow,
         refused_pause_s=settings.refused_login_pause_s,
         registries=Registries(settings.registry_mirrors, settings.plain_http_registries),
+        own_places=settings.own_places,
     )
     return Ports(
         transaction=opened.transaction,
@@ -406,6 +416,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         images=images(settings, opened.reading),
         volumes=lambda place: LocalStorage(settings.effective_pod_volumes_dir / place),
         adopt=lambda place, login, path: connections.adopt(settings.effective_pod_volumes_dir / place, login, path),
+        own_places=settings.own_places,
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.k8s.site import site_of
+from backends.local.own_places import overlapped
 from images.policy import policy_of
-from scheduler.model.errors import Forbidden
+from scheduler.model.errors import Forbidden, SpecInvalid
 from scheduler.model.pages import WHOLE_LIST, Page, Scope
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.systems import BackendKind, Credential, System
@@ -45,7 +46,7 @@ async def create(
     if known is not None:
         return str(known["id"])
     _demand_own(caller, system)
-    _check_notes(system)
+    _check(ports, system)
     now = ports.clock()
     system = replace(system, created_at=now, updated_at=now)
     if credential is not None and check_credential:
@@ -141,7 +142,7 @@ async def change(
         newer = replace(changed(system), updated_at=now, version=system.version)
         _demand_own(caller, newer, system)
         if newer.notes != system.notes or newer.effective_user_id != system.effective_user_id:
-            _check_notes(newer)
+            _check(ports, newer)
         if (newer.host, newer.port) != (system.host, system.port):
             newer = replace(newer, host_key=None)
         newer = await SystemStore(db).replace(newer)
@@ -194,11 +195,17 @@ async def probe(
     return await ports.connections.probe(ask)
 
 
-def _check_notes(system: System) -> None:
-    """SpecInvalid where the notes say what cannot be meant, of images or of a Kubernetes."""
+def _check(ports: Ports, system: System) -> None:
+    """SpecInvalid where the notes say what cannot be meant, or this machine's files would be given away."""
     policy_of(system)
     if system.backend is BackendKind.K8S:
         site_of(system)
+    if system.backend is BackendKind.LOCAL and overlapped(system.root_dir, ports.own_places) is not None:
+        raise SpecInvalid.of(
+            "rootDir",
+            f"{system.root_dir} holds files of Berth's own, or lies among them",
+            "name a directory apart from Berth's home, its database and its volumes of pods",
+        )
 
 
 def _demand_own(caller: Principal, system: System, before: System | None = None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +120,22 @@ async def test_only_an_admin_may_make_the_servers_own_machine_a_system(world: Wo
     patched = await world.call("PATCH", "/v3/systems/cedar", {"notes": {"berth": {"backend": "local"}}})
     assert patched.status_code == 403
     await world.post("/v3/systems", {**local, "id": "here"}, user="admin")
+
+
+@pytest.mark.parametrize("root", ["", "/home", "/home/local/dev", "/link", "/data"])
+async def test_the_servers_own_files_are_below_no_root_directory(world: World, tmp_path: Path, root: str):
+    (tmp_path / "link").symlink_to(tmp_path)
+    ports = replace(world.ports, own_places=(tmp_path / "home", tmp_path / "data/berth.sqlite"))
+    world.app.state.edge = replace(world.app.state.edge, ports=ports)
+    bad = {**SYSTEM, "id": "here", "rootDir": f"{tmp_path}{root}", "notes": {"berth": {"backend": "local"}}}
+    refused = await world.call("POST", "/v3/systems", bad, user="admin")
+    assert refused.status_code == 400
+    assert "rootDir: " in refused.json()["message"]
+    assert "name a directory apart from Berth's home" in refused.json()["message"]
+    await world.post("/v3/systems", {**bad, "notes": {}}, user="admin")
+    patched = await world.call("PATCH", "/v3/systems/here", {"notes": bad["notes"]}, user="admin")
+    assert (patched.status_code, "rootDir: " in patched.json()["message"]) == (400, True)
+    await world.post("/v3/systems", {**bad, "id": "apart", "rootDir": f"{tmp_path}/data/work"}, user="admin")
 
 
 async def test_a_body_of_100_mb_is_refused_before_it_is_read(world: World):

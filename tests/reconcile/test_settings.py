@@ -18,6 +18,18 @@ def test_the_database_is_a_file_in_home_when_not_said(home):
     assert settings.is_sqlite
 
 
+def test_what_is_for_berth_alone_is_known(home):
+    settings = load(
+        database_url="sqlite+aiosqlite:////data/berth.sqlite", gateway_key="/tls/k", gateway_certificate="/c"
+    )
+    assert {str(path) for path in settings.own_places} == {
+        str(home),
+        f"{home}/pod-volumes",
+        "/data/berth.sqlite",
+        "/tls/k",
+    }
+
+
 def test_the_environment_wins_over_the_file_and_the_command_over_both(home, monkeypatch):
     (home / "berth.toml").write_text('port = 9000\nhost = "::1"\nlog_level = "debug"\n')
     monkeypatch.setenv("BERTH_PORT", "9001")

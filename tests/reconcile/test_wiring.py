@@ -1,5 +1,6 @@
 """Connections follow what the store says of systems and credentials; nothing is opened before it is used."""
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_network
@@ -43,6 +44,7 @@ async def connections(world: World, time: Time, tmp_path: Path) -> AsyncIterator
         images_dir=tmp_path / "images",
         allowed=(ip_network("192.0.2.0/24"),),
         refused_pause_s=30,
+        own_places=[tmp_path / "home"],
         monotonic=time,
     )
     yield opened
@@ -149,3 +151,21 @@ async def test_a_kubernetes_has_one_backend_for_all_runs_and_no_files(connection
     assert await connections.pod_host(login) is await connections.pod_host(login)
     with pytest.raises(BackendUnavailable, match="files"):
         await connections.storage(login)
+
+
+async def test_a_root_directory_that_comes_to_hold_berths_home_is_not_opened(
+    connections: SystemConnections, world: World, time: Time, tmp_path: Path
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    notes = {"berth": {"backend": "local", "runAs": "nobody" if os.geteuid() == 0 else ""}}
+    async with world.database.transaction() as db:
+        system = replace(await SystemStore(db).get("dev", "cluster"), root_dir=str(work), notes=notes)
+        await SystemStore(db).replace(system)
+    assert await connections.backend(LOGIN, JobType.FORK)
+    work.rmdir()
+    work.symlink_to(tmp_path)
+    for ask in (connections.storage(LOGIN), connections.pod_host(LOGIN), connections.backend(LOGIN, JobType.FORK)):
+        time.now += REREAD_S
+        with pytest.raises(NotAuthorised, match="for Berth alone"):
+            await ask
