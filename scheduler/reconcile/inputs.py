@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import unquote, urlsplit
 
+from backends.base import Storage
 from scheduler.model.apps import FileInput
 from scheduler.model.errors import FileRefused, NotFound
 from scheduler.model.jobs import Fact, Job
@@ -15,7 +16,7 @@ from scheduler.model.states import Event
 from scheduler.model.systems import System
 from scheduler.reconcile.fetch import open_url
 from scheduler.reconcile.runspec import is_local, target_of
-from scheduler.reconcile.sides import Side, exec_side, place_of_job, side_of
+from scheduler.reconcile.sides import exec_side, place_of_job, side_of
 from scheduler.reconcile.steps import Hands
 from scheduler.reconcile.transfer import Progress, copy_tree, counted
 from scheduler.store.jobs import JobStore
@@ -30,8 +31,8 @@ async def list_inputs(job: Job, hands: Hands) -> Fact:
     """PROCESSING_INPUTS -> STAGING_INPUTS: every input that lies on a system exists and may be read."""
     for one in _to_move(job):
         if _scheme(one) == "tapis":
-            side, path = await _source(job, one, hands)
-            await (await side.storage(hands.ports)).stat(path)
+            async with _source(job, one, hands) as (source, path):
+                await source.stat(path)
     count = len(_to_move(job))
     return Fact(Event.INPUTS_LISTED, message=f"{count} inputs to bring" if count else NO_INPUTS)
 
@@ -46,8 +47,8 @@ async def bring_inputs(job: Job, hands: Hands) -> Fact:
     for one in inputs:
         to = posixpath.join(place_of_job(job).input_dir, target_of(one))
         if _scheme(one) == "tapis":
-            side, path = await _source(job, one, hands)
-            await copy_tree(await side.storage(hands.ports), path, target, to, progress)
+            async with _source(job, one, hands) as (source, path):
+                await copy_tree(source, path, target, to, progress)
         else:
             async with open_url(one.source_url or "", hands.web) as file:
                 await target.write(to, counted(file.chunks, progress))
@@ -73,30 +74,45 @@ def _scheme(one: FileInput) -> str:
     return scheme
 
 
-async def _source(job: Job, one: FileInput, hands: Hands) -> tuple[Side, str]:
-    """The system that an input lies on, as the job's owner, and the path there."""
+@asynccontextmanager
+async def _source(job: Job, one: FileInput, hands: Hands) -> AsyncIterator[tuple[Storage, str]]:
+    """Where an input lies, as the job's owner reaches it, and the path there."""
     parts = urlsplit(one.source_url or "")
     async with hands.ports.transaction() as db:
         visible = await SystemStore(db).visible_to(job.tenant, job.owner)
     if parts.netloc not in {system.id for system in visible}:
         raise NotFound("system", parts.netloc)
     side, path = await side_of(hands.ports, job.tenant, parts.netloc, job.owner), unquote(parts.path).lstrip("/")
-    if side.system.is_shared_account and side.system.can_exec and side.system.owner != job.owner:
-        await _demand_own(job, side.system, path, hands)
-    return side, path
-
-
-async def _demand_own(job: Job, system: System, path: str, hands: Hands) -> None:
-    """FileRefused for what jobs and pods of others may have left on a system where all have one account."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    asked = "/".join(["", *parts, ""])
-    if not any(asked.startswith(closed) or closed.startswith(asked) for closed in _closed(system)):
+    if not _is_closed(side.system, path, job.owner):
+        yield await side.storage(hands.ports), path
         return
+    own, below = await _own_directory(job, side.system, path, hands)
+    storage = await hands.ports.connections.storage_below(side.login, own)
+    try:
+        yield storage, below
+    finally:
+        await storage.aclose()
+
+
+def _is_closed(system: System, path: str, owner: str) -> bool:
+    """Whether what jobs and pods of others keep may lie there, on a system where all have one account."""
+    if not (system.is_shared_account and system.can_exec and system.owner != owner):
+        return False
+    asked = "/".join(["", *_parts(path), ""])
+    return any(asked.startswith(closed) or closed.startswith(asked) for closed in _closed(system))
+
+
+async def _own_directory(job: Job, system: System, path: str, hands: Hands) -> tuple[str, str]:
+    """The directory on the way of a job of the owner's, out of which no link may lead, and the path below it.
+
+    FileRefused where none is.
+    """
+    parts = _parts(path)
     async with hands.ports.reading() as db:
-        for uuid in filter(JOB_UUID.fullmatch, parts):
+        for count, part in enumerate(parts if ".." not in parts else (), 1):
             with suppress(NotFound):
-                if (await JobStore(db).get(job.tenant, uuid)).owner == job.owner:
-                    return
+                if JOB_UUID.fullmatch(part) and (await JobStore(db).get(job.tenant, part)).owner == job.owner:
+                    return "/".join(parts[:count]), "/".join(parts[count:])
     raise FileRefused(
         f"{path[:200]}: users share the account of system '{system.id}', so that of what jobs keep there an input may "
         "only come from the directory of a job of your own"
@@ -106,5 +122,9 @@ async def _demand_own(job: Job, system: System, path: str, hands: Hands) -> None
 def _closed(system: System) -> Sequence[str]:
     """Directories below the root where jobs and pods keep their files, between slashes."""
     named, macro, _ = (system.job_working_dir or "").partition("${")
-    top = "/".join(["", *(part for part in named.split("/") if part not in ("", ".")), ""])
-    return (top,) if macro else tuple(f"{top}{name}/" for name in ("jobs", "pod-volumes", ".berth"))
+    top = "/".join(["", *_parts(named), ""])
+    return (top,) if macro else tuple(f"{top}{name}/" for name in ("jobs", "pods", "pod-volumes", ".berth"))
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]

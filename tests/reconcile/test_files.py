@@ -12,7 +12,7 @@ from sqlalchemy import update
 from scheduler.addresses import may_reach
 from scheduler.model.apps import ArchiveFilter, FileInput
 from scheduler.model.errors import BackendUnavailable, FileRefused
-from scheduler.model.jobs import ArchiveMode
+from scheduler.model.jobs import ArchiveMode, Job
 from scheduler.model.states import Condition, S
 from scheduler.reconcile.archive import wanted_by
 from scheduler.reconcile.fetch import WebRules, open_url
@@ -145,32 +145,63 @@ async def test_an_input_on_a_system_that_is_not_visible_is_as_one_that_does_not_
     assert "system 'others' was not found" in job.last_message
 
 
+async def on_a_shared_account(world: World) -> tuple[Job, Job]:
+    """A job of one's own and one of another user, on a system where both have one account."""
+    [own] = await world.submit()
+    [other] = await world.submit()
+    async with world.database.transaction() as db:
+        await db.execute(update(schema.jobs).where(schema.jobs.c.uuid == other.uuid).values(owner="eve"))
+        system = await SystemStore(db).get("dev", "cluster")
+        await SystemStore(db).replace(replace(system, owner="root", is_public=True))
+    return own, other
+
+
 @pytest.mark.parametrize(
     ("path", "state"),
     [
         ("/work/jobs/OTHER/output/a", S.FAILED),
         ("/work//./jobs/OTHER", S.FAILED),
         ("/work/pod-volumes/dev/rows", S.FAILED),
+        ("/work/pods/rows/1/pod.env", S.FAILED),
         ("/work", S.FAILED),
         ("/", S.FAILED),
+        ("/work/jobs/OWN/../OTHER/output/a", S.FAILED),
         ("/work/jobs/OWN/output/a", S.QUEUED),
+        ("/work/jobs/OWN/.hidden", S.QUEUED),
         ("/data/a", S.QUEUED),
     ],
 )
 async def test_where_users_share_an_account_no_input_comes_from_a_job_of_another(world: World, path: str, state: S):
-    [own] = await world.submit()
-    [other] = await world.submit()
-    async with world.database.transaction() as db:
-        await db.execute(update(schema.jobs).where(schema.jobs.c.uuid == other.uuid).values(owner="eve"))
-        system = await SystemStore(db).get("dev", "cluster")
-        shared = {"owner": "root", "is_public": True}
-        await SystemStore(db).replace(replace(system, **shared))
-    for each in (f"/work/jobs/{own.uuid}/output/a", f"/work/jobs/{other.uuid}/output/a", "/data/a"):
+    own, other = await on_a_shared_account(world)
+    for each in (
+        f"/work/jobs/{own.uuid}/output/a",
+        f"/work/jobs/{other.uuid}/output/a",
+        "/data/a",
+        f"/work/jobs/{own.uuid}/.hidden",
+    ):
         world.system.files.put(each, b"a")
     named = path.replace("OWN", own.uuid).replace("OTHER", other.uuid)
     [job] = await world.submit(file_inputs=(FileInput(name="x", source_url=f"tapis://cluster{named}"),))
     job = await world.run_until(job, state)
     assert (state is S.QUEUED) != ("users share the account" in job.last_message), job.last_message
+
+
+async def test_where_users_share_an_account_a_link_brings_nothing_of_a_job_of_another(world: World):
+    own, other = await on_a_shared_account(world)
+    here, there = f"/work/jobs/{own.uuid}/output", f"/work/jobs/{other.uuid}/output"
+    world.system.files.put(f"{here}/a", b"mine")
+    world.system.files.put(f"{there}/a", b"of another")
+    world.system.files.link(f"{here}/file", f"{there}/a")
+    world.system.files.link(f"{here}/folder", there)
+    [through] = await world.submit(file_inputs=(FileInput(name="x", source_url=f"tapis://cluster{here}/folder/a"),))
+    await world.run_until(through, S.FAILED)
+    whole = FileInput(name="x", source_url=f"tapis://cluster{here}", target_path="x")
+    [job] = await world.submit(file_inputs=(whole,))
+    job = await world.run_until(job, S.QUEUED)
+    input_dir = f"/{job.place.input_dir}/x"
+    assert world.system.files.nodes[f"{input_dir}/a"] == b"mine"
+    assert f"{input_dir}/file" not in world.system.files.nodes
+    assert f"{input_dir}/folder" not in world.system.files.nodes
 
 
 async def test_a_local_input_is_mounted_and_not_moved(world: World):
