@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,13 @@ def tapipy_python(request: pytest.FixtureRequest) -> Path:
 def python_with(release: str) -> Path:
     """As ``tapipy_python``, for one release; the environment is made once, then used again."""
     home = REPOSITORY / ".cache" / f"tapipy-{release}"
+    home.parent.mkdir(exist_ok=True)
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other processes of this run want the same
+        return _made(home, release)
+
+
+def _made(home: Path, release: str) -> Path:
     python = home / "bin" / "python"
     known = [str(python), "-c", f"import importlib.metadata as m; assert m.version('tapipy') == '{release}'"]
     if not python.exists() or subprocess.run(known, check=False, timeout=60).returncode != 0:

@@ -53,7 +53,7 @@ class LocalSession:
         self.abort()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        await self._process.communicate()  # a process whose output nobody reads to its end has not ended for asyncio
 
 
 class LocalStream:

@@ -12,8 +12,9 @@ from scheduler.store import schema
 from scheduler.store.copies import CopyStore
 from scheduler.store.facts import PlacementFacts
 from scheduler.store.images import ImageStore
+from scheduler.store.jobs import ATTEMPT_COLUMNS
 from tests.store.test_copies import add_system
-from tests.store.things import NOW
+from tests.store.things import NOW, added, an_attempt
 
 DIGEST = "sha256:" + "1" * 64
 
@@ -64,10 +65,21 @@ async def many_copies(database) -> None:
         await db.execute(text("ANALYZE image_copies"))
 
 
+async def many_attempts(database) -> None:
+    """Of another tenant, likewise."""
+    job = await added(database)
+    ended = [an_attempt(job, 2 + number, tenant="other", ended_at=NOW) for number in range(1000)]
+    rows = [{column.name: getattr(attempt, column.name) for column in ATTEMPT_COLUMNS} for attempt in ended]
+    async with database.transaction() as db:
+        await db.execute(insert(schema.attempts), rows)
+        await db.execute(text("ANALYZE attempts"))
+
+
 @pytest.mark.parametrize(("asks", "indexes"), ASKED.values(), ids=ASKED)
 async def test_a_question_is_answered_from_its_index(database, asks, indexes):
     await add_system(database, "cluster")
     await many_copies(database)
+    await many_attempts(database)
     plans = await plans_of(database, asks)
     assert {index for index in indexes if index in plans} == indexes, plans
     assert "SCAN attempts" not in plans
