@@ -42,28 +42,38 @@ async def copy_tree(
     target_top: str,
     progress: Progress,
     wanted: Callable[[str], bool] = lambda relative: True,
+    *,
+    in_target: str | None = None,
 ) -> None:
     """Bring a file or a tree to ``target_top``; what is there already, whole, is not moved again.
 
     ``wanted`` says which files, by their path below ``top``. A link is followed where it leads to a file.
+    ``in_target``: where ``top`` lies in ``target``, which then copies the files that are no links by itself.
     """
+    if source is target:
+        in_target = top
     async for entry in walk(source, top):
         to = posixpath.join(target_top, entry.relative) if entry.relative else target_top
         if entry.info.kind is FileKind.DIRECTORY:
             if not entry.relative or wanted(entry.relative + "/"):
                 await target.make_directory(to)
         elif entry.info.kind is not FileKind.OTHER and wanted(entry.relative):
-            await _copy_file(source, posixpath.join(top, entry.relative), entry.info, target, to, progress)
+            here = None if in_target is None else posixpath.join(in_target, entry.relative).rstrip("/")
+            if source is not target and entry.info.kind is FileKind.LINK:
+                here = None  # it may lead further in the target than in the source
+            path = posixpath.join(top, entry.relative).rstrip("/")
+            await _copy_file(source, path, entry.info, target, to, progress, here)
 
 
-async def _copy_file(source: Storage, path: str, info: FileInfo, target: Storage, to: str, progress: Progress) -> None:
-    path = path.rstrip("/")
+async def _copy_file(
+    source: Storage, path: str, info: FileInfo, target: Storage, to: str, progress: Progress, in_target: str | None
+) -> None:
     if info.kind is FileKind.FILE and await _is_there(target, to, info):
         return
     try:
-        if source is target:
+        if in_target is not None:
             await target.make_directory(posixpath.dirname(to))
-            await target.copy(path, to)
+            await target.copy(in_target, to)
             await progress.moved(info.size_bytes)
         else:
             written = await target.write(to, counted(source.read(path), progress))

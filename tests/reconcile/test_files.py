@@ -258,6 +258,23 @@ def test_filters_know_globs_directories_and_expressions(path: str, wanted: bool)
     assert wanted_by(chosen)(path) is wanted
 
 
+async def test_where_users_share_an_account_no_output_of_another_is_archived_through_a_link(world: World):
+    _, other = await on_a_shared_account(world)
+    there = f"/work/jobs/{other.uuid}/output"
+    world.system.files.put(f"{there}/secret", b"of another")
+    [job] = await world.submit(archive_system_id="cluster", archive_dir="kept")
+    job = await world.run_until(job, S.QUEUED)
+    [attempt] = await world.attempts(job)
+    here = attempt.run.output_dir
+    world.system.files.put(f"{here}/a", b"mine")
+    for name, leads_to in {"inside": f"{here}/a", "file": f"{there}/secret", "folder": there}.items():
+        world.system.files.link(f"{here}/{name}", leads_to)
+    world.system.end(attempt.marker)
+    await world.run_until(job, S.FINISHED)
+    kept = [name for name in world.system.files.tree("/kept") if name != "/kept" and "tapisjob" not in name]
+    assert kept == ["/kept/a", "/kept/inside"]
+
+
 async def test_an_outage_while_archiving_is_waited_out(world: World):
     [job] = await world.submit(archive_system_id="cluster", archive_dir="kept")
     job = await world.run_until(job, S.QUEUED)
