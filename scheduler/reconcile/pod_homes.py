@@ -94,8 +94,9 @@ async def settled(db: Any, pod: Pod, side: Side, at: datetime) -> Mounted:
                 found[key] = await store_of(db, one).change(one, at, **home)
             except Stale as stale:
                 raise NothingLearnt(str(stale)) from None
-        elif one.system_id != side.system.id:
-            raise NothingLearnt(f"{files_name(one)} was placed on '{one.system_id}' meanwhile")
+        elif (one.system_id, one.login_owner) != (side.system.id, side.login.owner):
+            where = f"'{one.system_id}' among the files of {one.login_owner}"
+            raise NothingLearnt(f"{files_name(one)} was placed on {where} meanwhile")
     return found
 
 

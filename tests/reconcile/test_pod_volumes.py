@@ -17,6 +17,8 @@ from scheduler.model.pods import Desired, PodMount, PodStatus, VolumeKind
 from scheduler.model.systems import Credential
 from scheduler.pod_files import files_of, settle_volume
 from scheduler.reconcile.pod_files import PodFiles
+from scheduler.reconcile.pod_homes import settled
+from scheduler.reconcile.sides import side_of
 from scheduler.services import pod_grants, pod_volumes
 from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore
 from scheduler.store.systems import CredentialStore, SystemStore
@@ -277,3 +279,15 @@ async def test_a_process_that_dies_on_the_way_loses_no_file_and_starts_no_pod_wi
             if not fuse.blown:
                 return
     raise AssertionError("there are more moments than this test tries")
+
+
+async def test_a_volume_that_got_a_home_at_another_login_meanwhile_is_not_mounted(world):
+    """Two pods of different users are placed at once: both saw a volume without a home."""
+    volume = await world.volume(FILES)
+    pod = await world.create(definition=WITH_DATA)
+    side = await side_of(world.ports(), ANN.tenant, "cluster", ANN.username)
+    home = {"system_id": "cluster", "login_owner": "bob", "directory": "home/bob/x"}
+    async with world.database.transaction() as db:
+        await PodVolumeStore(db).change(volume, world.now, **home)
+        with pytest.raises(NothingLearnt, match="among the files of bob"):
+            await settled(db, pod, side, world.now)
