@@ -33,10 +33,10 @@ import uvicorn
 import uvloop
 
 from backends.base import Channel
+from backends.pods.sockets import OpenSocket
 from bench.report import Row, show, spread
 from gateway import certificates, postgres
 from gateway.board import Board
-from gateway.channels import SocketChannel
 from gateway.embedded import Embedded, Names
 from gateway.haproxy import HAProxy
 from gateway.haproxy_process import find_program
@@ -66,7 +66,11 @@ class Place:
         return self
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
-        return SocketChannel(*await asyncio.open_connection("127.0.0.1", port))
+        connection = socket.socket()
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return OpenSocket(connection)
 
 
 async def _pod(scope: dict[str, Any], receive: Any, send: Any) -> None:

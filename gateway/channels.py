@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Callable
 
 from backends.base import Channel
+from backends.pods.sockets import OpenSocket
+from gateway.joined import join
 
 CHUNK_BYTES = 64 * 1024
 
@@ -70,21 +72,28 @@ async def carry(one: Channel, other: Channel, idle_s: float) -> None:
 
     Neither is closed here. A direction that ends is ended at the other side, while the other direction goes on.
     """
-    ways: list[asyncio.Task[None]] = []
-    idle = Idle(idle_s, lambda: [way.cancel() for way in ways])
-    ways += [asyncio.create_task(_one_way(*pair, idle)) for pair in ((one, other), (other, one))]
+    carrying = asyncio.create_task(_carried(one, other, lambda: idle.touch()))
+    idle = Idle(idle_s, carrying.cancel)
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait({carrying})
     finally:
         idle.stop()
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        carrying.cancel()
+        await asyncio.gather(carrying, return_exceptions=True)
 
 
-async def _one_way(source: Channel, sink: Channel, idle: Idle) -> None:
+async def _carried(one: Channel, other: Channel, touch: Callable[[], None]) -> None:
+    if isinstance(one, OpenSocket) and isinstance(other, OpenSocket):
+        await join(one.socket, other.socket, touch)
+        return
+    async with asyncio.TaskGroup() as ways:
+        ways.create_task(_one_way(one, other, touch))
+        ways.create_task(_one_way(other, one, touch))
+
+
+async def _one_way(source: Channel, sink: Channel, touch: Callable[[], None]) -> None:
     while data := await source.read(CHUNK_BYTES):
-        idle.touch()
+        touch()
         await sink.write(data)
-        idle.touch()
+        touch()
     await sink.end()

@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 
+from backends.pods.sockets import OpenSocket
 from gateway import haproxy_config as config
 from gateway.accepting import Accepting, Serve
 from gateway.certificates import Certificate
@@ -100,11 +101,11 @@ class HAProxy:
 
         async def ways(connection: socket.socket, _: Any) -> None:
             header = await _header(connection)
-            channel = SocketChannel(*await asyncio.open_unix_connection(sock=connection))
+            channel = OpenSocket(connection)
             try:
                 await self._ways.serve(header.name, channel)
             finally:
-                channel.abort()
+                await channel.aclose()
 
         return {config.EMBEDDED: embedded, config.NAMED: named, config.WAYS: ways}
 

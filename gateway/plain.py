@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import re
 
+from backends.base import Channel
 from gateway import pages
-from gateway.channels import CHUNK_BYTES, SocketChannel, carry
+from gateway.channels import CHUNK_BYTES, carry
 from gateway.routes import Route, Routes, RouteState, Target
 from gateway.ways import IDLE_S, Closed, Unknown, Ways
 from scheduler.model.pods import NetProtocol
@@ -38,7 +39,7 @@ class PlainWays:
     def __init__(self, ways: Ways) -> None:
         self._ways = ways
 
-    async def serve(self, name: str, channel: SocketChannel) -> None:
+    async def serve(self, name: str, channel: Channel) -> None:
         """Serve one connection; the channel is the caller's to close. The name may lead elsewhere, or to a pod with
         rules, since the other proxy has looked."""
         try:
@@ -52,7 +53,7 @@ class PlainWays:
         finally:
             await pod.aclose()
 
-    async def _refuse(self, name: str, why: str, channel: SocketChannel) -> None:
+    async def _refuse(self, name: str, why: str, channel: Channel) -> None:
         """Say why to who waits for HTTP; its request is read before, or the end would cut the answer off."""
         route = self._ways.board.routes.get(name)
         if route is not None and route.protocol is not NetProtocol.HTTP:

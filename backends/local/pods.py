@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import socket
 
-from backends.base import Channel
 from backends.beside import Commands
 from backends.local.commands import LocalCommands, account_for
 from backends.paths import marker_root
 from backends.pods.facts import DoorFacts
 from backends.pods.host import DoorHost
-from backends.pods.streams import BUFFER_BYTES, StreamChannel
+from backends.pods.sockets import OpenSocket
 from scheduler.model.systems import System
 
 
@@ -24,5 +24,12 @@ class LocalPodHost(DoorHost):
         super().__init__(commands or LocalCommands(account), root, _reach)
 
 
-async def _reach(door: DoorFacts) -> Channel:
-    return StreamChannel(*await asyncio.open_unix_connection(door.socket, limit=BUFFER_BYTES))
+async def _reach(door: DoorFacts) -> OpenSocket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, door.socket)
+    except BaseException:
+        connection.close()
+        raise
+    return OpenSocket(connection)

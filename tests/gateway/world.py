@@ -20,9 +20,9 @@ import httpx
 import uvicorn
 
 from backends.base import Channel
+from backends.pods.sockets import OpenSocket
 from gateway import certificates
 from gateway.board import Board
-from gateway.channels import SocketChannel
 from gateway.embedded import Embedded, Names
 from gateway.haproxy import HAProxy
 from gateway.haproxy_process import PROGRAMS, find_program
@@ -50,9 +50,13 @@ class Place:
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
         self.connects += 1
+        connection = socket.socket(socket.AF_UNIX)
+        connection.setblocking(False)
         try:
-            return SocketChannel(*await asyncio.open_unix_connection(self.ports[remote_id, port]))
+            await asyncio.get_running_loop().sock_connect(connection, str(self.ports[remote_id, port]))
+            return OpenSocket(connection)
         except (KeyError, OSError):
+            connection.close()
             raise PortClosed(f"nobody listens on {port}") from None
 
 

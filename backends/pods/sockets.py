@@ -1,37 +1,36 @@
-"""A ``Channel`` over a pair of asyncio's streams."""
+"""A ``Channel`` that is a socket of this machine, and nothing between: who carries much may take the socket itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 
-BUFFER_BYTES = 1024 * 1024
-"""How much is read ahead."""
 
+class OpenSocket:
+    """Bytes both ways over a connected socket. Nothing is read ahead, so that whoever takes ``socket`` finds all."""
 
-class StreamChannel:
-    """Bytes both ways over a socket; half-close is respected."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, connected: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.socket = connected
+        connected.setblocking(False)
 
     async def read(self, most_bytes: int) -> bytes:
         with _as_connection_error():
-            return await self._reader.read(most_bytes)
+            return await self._loop.sock_recv(self.socket, most_bytes)
 
     async def write(self, data: bytes) -> None:
         with _as_connection_error():
-            self._writer.write(data)
-            await self._writer.drain()
+            await self._loop.sock_sendall(self.socket, data)
 
     async def end(self) -> None:
         with _as_connection_error():
-            self._writer.write_eof()
+            self.socket.shutdown(socket.SHUT_WR)
 
     async def aclose(self) -> None:
         """What was not sent yet is still sent by the system, without waiting for it."""
-        self._writer.close()
+        self.socket.close()
 
 
 @contextlib.contextmanager
