@@ -54,7 +54,9 @@ async def tarred(members: Members, read: Read) -> AsyncIterator[bytes]:
     yield gzip.compress(bytes(2 * tarfile.BLOCKSIZE)) + gzip.flush()
 
 
-ARCHIVES: Mapping[str, Callable[[Members, Read], AsyncIterator[bytes]]] = {"zip": zipped, "tgz": tarred}
+Archive = Callable[[Members, Read], AsyncIterator[bytes]]
+
+ARCHIVES: Mapping[str, Archive] = {"zip": zipped, "tgz": tarred}
 
 
 class _Sink(RawIOBase):

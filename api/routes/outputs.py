@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.archives import ARCHIVES
+from api.archives import ARCHIVES, Archive
 from api.context import Caller, TheEdge, ThePorts
 from api.downloads import members, streamed
 from api.envelope import Envelope, answer
@@ -50,7 +50,7 @@ async def list_output(
     """The files in a directory of the job's output."""
     _, output = await outputs.find(ports, caller, jobUuid, outputPath, while_running=allowIfRunning)
     most = limit if 0 < limit <= MOST_ITEMS else MOST_ITEMS
-    files = await outputs.list_files(output, most + 1, skip)
+    files = await output.entries(most + 1, skip)
     metadata: dict[str, Any] = {"recordCount": min(len(files), most), "recordLimit": limit, "recordsSkipped": skip}
     if len(files) > most:
         metadata["berth"] = {"next": {"skip": skip + most, "limit": limit}}
@@ -85,8 +85,13 @@ async def download(
     if output.info.kind is FileKind.FILE and not compress:
         headers = {"Content-Length": str(output.info.size_bytes)} if not allowIfRunning else {}
         return streamed(output.read(), name, headers)
-    packed = members(output.storage, output.path, output.info)
-    return streamed(ARCHIVES[format](packed, output.storage.read), f"{name}.{format}")
+    return streamed(_packed(output, ARCHIVES[format]), f"{name}.{format}")
+
+
+async def _packed(output: outputs.Output, archive: Archive) -> AsyncIterator[bytes]:
+    async with output.opened() as (storage, path):
+        async for piece in archive(members(storage, path, output.info), storage.read):
+            yield piece
 
 
 @router.get("/logs", operation_id="getJobLogs", response_model=Envelope[LogView])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from backends.base import Storage
+from scheduler.job_files import written
 from scheduler.model.apps import ArchiveFilter
 from scheduler.model.errors import FileMissing
 from scheduler.model.jobs import ArchiveMode, Fact, Job
@@ -88,44 +88,24 @@ async def _keep_outputs(job: Job, hands: Hands) -> str:
     if (place.archive_system_id, place.archive_dir) == (place.system_id, place.output_dir):
         return "outputs stay where they are"
     progress = Progress("archiving", hands.say, hands.ports.clock)
-    whole = await (await exec_side(hands.ports, job)).storage(hands.ports)
+    side = await exec_side(hands.ports, job)
+    whole = await side.storage(hands.ports)
     target = await (await archive_side(hands.ports, job)).storage(hands.ports)
     chosen = job.spec.archive_filter
 
     def in_target(path: str) -> str | None:
         return path if whole is target else None
 
-    async with _written(job, place.output_dir, hands) as (source, top):
+    async with written(hands.ports, side.system, side.login, place.output_dir, within=place.exec_dir) as (source, top):
         at = in_target(place.output_dir)
         await copy_tree(source, top, target, place.archive_dir, progress, wanted_by(chosen), in_target=at)
     if chosen.include_launch_files:
-        async with _written(job, place.exec_dir, hands) as (source, top):
+        async with written(hands.ports, side.system, side.login, place.exec_dir) as (source, top):
             for name in LAUNCH_FILES:
                 with suppress(FileMissing):
                     to = posixpath.join(place.archive_dir, name)
                     await copy_tree(source, posixpath.join(top, name), target, to, progress)
     return f"archived {progress}"
-
-
-@asynccontextmanager
-async def _written(job: Job, directory: str, hands: Hands) -> AsyncIterator[tuple[Storage, str]]:
-    """A directory of the job's where it ran, and its path there.
-
-    Where users share an account no link leads out of it: a job can make links to what it cannot read.
-    """
-    side = await exec_side(hands.ports, job)
-    if not side.system.is_shared_account:
-        yield await side.storage(hands.ports), directory
-        return
-    own = place_of_job(job).exec_dir
-    below = posixpath.relpath(directory, own)
-    if below.startswith(".."):
-        own, below = directory, "."
-    storage = await hands.ports.connections.storage_below(side.login, own)
-    try:
-        yield storage, "" if below == "." else below
-    finally:
-        await storage.aclose()
 
 
 def _ending(job: Job) -> Ending:

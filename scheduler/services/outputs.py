@@ -5,15 +5,17 @@ from __future__ import annotations
 import codecs
 import posixpath
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 
 from backends.base import LOG_CHUNK_BYTES, Storage
+from scheduler.job_files import written
 from scheduler.model.errors import FileMissing, NotFound, SpecInvalid
-from scheduler.model.ids import LoginKey
 from scheduler.model.jobs import ArchiveMode, Attempt, Job
 from scheduler.model.macros import PathRefused, relative_path
-from scheduler.model.runs import FileInfo, LogChunk
+from scheduler.model.runs import FileInfo, FileKind, LogChunk
 from scheduler.model.states import BEFORE_SUBMISSION, TERMINAL, JobState
+from scheduler.model.systems import System
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.services.jobs import get, readable
@@ -29,20 +31,37 @@ class Where:
 
     system_id: str
     base: str
+    within: str = ""
+    """The job's own directory, where the job wrote them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A file or directory of a job's output that exists, and the storage it is in."""
+    """A file or directory that exists below a directory of outputs. ``info`` has its path from the system's root."""
 
-    storage: Storage
+    ports: Ports
+    job: Job
     where: Where
+    below: str
     info: FileInfo
-    path: str
 
-    def read(self) -> AsyncIterator[bytes]:
+    def opened(self) -> AbstractAsyncContextManager[tuple[Storage, str]]:
+        """The storage that it is in, and its path there."""
+        return _opened(self.ports, self.job, self.where, self.below)
+
+    async def read(self) -> AsyncIterator[bytes]:
         """The file's bytes."""
-        return self.storage.read(self.path)
+        async with self.opened() as (storage, path):
+            async for piece in storage.read(path):
+                yield piece
+
+    async def entries(self, limit: int, offset: int) -> Sequence[FileInfo]:
+        """Those of a directory by name, or the one file; paths as in ``info``."""
+        async with self.opened() as (storage, path):
+            listed = await storage.list(path, limit=limit, offset=offset)
+        if self.info.kind is not FileKind.DIRECTORY:
+            return [replace(each, path=self.info.path) for each in listed]
+        return [replace(each, path=posixpath.join(self.info.path, each.name)) for each in listed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +88,14 @@ async def find(ports: Ports, caller: Principal, uuid: str, path: str, *, while_r
     missing = FileMissing(path)
     for where in _places(job):
         try:
-            storage = await _storage(ports, job, where.system_id)
-            full = posixpath.join(where.base, below)
-            return job, Output(storage, where, await storage.stat(full), full)
+            async with _opened(ports, job, where, below) as (storage, full):
+                info = await storage.stat(full)
+            return job, Output(
+                ports, job, where, below, replace(info, path=posixpath.join(where.base, below).strip("/"))
+            )
         except (FileMissing, NotFound):
             continue
     raise missing
-
-
-async def list_files(output: Output, limit: int, offset: int) -> Sequence[FileInfo]:
-    """The entries of an output directory by name, or the one file."""
-    return await output.storage.list(output.path, limit=limit, offset=offset)
 
 
 async def log(
@@ -124,7 +140,7 @@ async def _growing_log(
     if attempt is None or attempt.remote_id is None or job.state in BEFORE_SUBMISSION:
         return None
     run = attempt.run
-    login = await _login(ports, job, attempt.system_id)
+    login = (await _system(ports, job, attempt.system_id)).login_of(job.owner)
     backend = await ports.connections.backend(login, run.job_type)
     path = posixpath.join(run.output_dir, name)
     return await backend.read_log(attempt.remote_id, path, offset_bytes)
@@ -133,13 +149,11 @@ async def _growing_log(
 async def _kept_log(ports: Ports, job: Job, attempt: Attempt | None, name: str, offset_bytes: int) -> LogChunk | None:
     """From the archive, else from where it was written; None when the job never wrote it."""
     for where in _places(job) if attempt else ():
-        path = posixpath.join(where.base, name)
+        data = b""
         try:
-            storage = await _storage(ports, job, where.system_id)
-            size_bytes = (await storage.stat(path)).size_bytes
-            data = b""
-            if offset_bytes < size_bytes:
-                data = b"".join([piece async for piece in storage.read(path, offset_bytes, LOG_CHUNK_BYTES)])
+            async with _opened(ports, job, where, name) as (storage, path):
+                if offset_bytes < (await storage.stat(path)).size_bytes:
+                    data = b"".join([piece async for piece in storage.read(path, offset_bytes, LOG_CHUNK_BYTES)])
         except (FileMissing, NotFound):
             continue
         return LogChunk(data, offset_bytes, offset_bytes + len(data))
@@ -157,22 +171,30 @@ def _places(job: Job) -> list[Where]:
     """Where a job's outputs may be, likeliest first."""
     if job.place is None:
         return []
-    written = Where(job.place.system_id, job.place.output_dir)
+    there = Where(job.place.system_id, job.place.output_dir, job.place.exec_dir)
     archived = Where(job.place.archive_system_id, job.place.archive_dir)
-    if job.spec.archive_mode is ArchiveMode.NEVER or job.state not in TERMINAL or written == archived:
-        return [written]
-    return [archived, written] if job.state is JobState.FINISHED else [written, archived]
+    if (
+        job.spec.archive_mode is ArchiveMode.NEVER
+        or job.state not in TERMINAL
+        or (there.system_id, there.base) == (archived.system_id, archived.base)
+    ):
+        return [there]
+    return [archived, there] if job.state is JobState.FINISHED else [there, archived]
 
 
-async def _storage(ports: Ports, job: Job, system_id: str) -> Storage:
-    return await ports.connections.storage(await _login(ports, job, system_id))
+@asynccontextmanager
+async def _opened(ports: Ports, job: Job, where: Where, below: str) -> AsyncIterator[tuple[Storage, str]]:
+    """The storage of a directory of outputs, and the path there of what lies below that."""
+    system = await _system(ports, job, where.system_id)
+    login = system.login_of(job.owner)
+    async with written(ports, system, login, where.base, within=where.within) as (storage, top):
+        yield storage, posixpath.join(top, below)
 
 
-async def _login(ports: Ports, job: Job, system_id: str) -> LoginKey:
-    """The login by which a job's owner reaches a system; deleted systems still hold outputs."""
+async def _system(ports: Ports, job: Job, system_id: str) -> System:
+    """Deleted ones too: they still hold outputs."""
     async with ports.reading() as db:
-        system = await SystemStore(db).get(job.tenant, system_id, deleted=True)
-    return system.login_of(job.owner)
+        return await SystemStore(db).get(job.tenant, system_id, deleted=True)
 
 
 def _relative(field: str, path: str) -> str:

@@ -5,10 +5,12 @@ import io
 import json
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import pytest
 
 from scheduler.model.ids import marker_for
+from scheduler.store.systems import SystemStore
 from tests.api.world import World
 
 
@@ -35,6 +37,29 @@ async def test_every_spelling_of_the_root_lists_the_output(world: World, path):
     (log,) = [file for file in files if file["name"] == "tapisjob.out"]
     assert (log["size"], log["mimeType"]) == (6, None)
     assert log["url"] == f"tapis://alder/{log['path']}"
+
+
+async def test_where_users_share_an_account_no_link_shows_what_another_user_wrote(world: World):
+    uuid = (await world.submit())["uuid"]
+    job = await world.start(uuid)
+    files = world.connections.systems["alder"].files
+    there, here = "/work/jobs/another/output", f"/{job.place.output_dir.strip('/')}"
+    files.put(f"{there}/secret", b"of another")
+    files.put(f"{here}/a", b"mine")
+    for name, leads_to in {"inside": f"{here}/a", "file": f"{there}/secret", "folder": there}.items():
+        files.link(f"{here}/{name}", leads_to)
+    await world.end(uuid, b"hello\n")
+    async with world.database.transaction() as db:
+        system = await SystemStore(db).get("dev", "alder")
+        await SystemStore(db).replace(replace(system, effective_user_id="shared"))
+    assert (await world.call("GET", f"/v3/jobs/{uuid}/output/download/a")).content == b"mine"
+    assert (await world.call("GET", f"/v3/jobs/{uuid}/output/download/inside")).content == b"mine"
+    for path in ("download/file", "download/folder/secret", "list/folder", "download/folder"):
+        refused = await world.call("GET", f"/v3/jobs/{uuid}/output/{path}")
+        assert 400 <= refused.status_code < 500, (path, refused.text)
+    packed = (await world.call("GET", f"/v3/jobs/{uuid}/output/download")).content
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert all(b"of another" not in archive.read(name) for name in archive.namelist())
 
 
 async def test_a_file_comes_as_it_is(world: World):
