@@ -191,11 +191,7 @@ _SENTENCES: Mapping[Reason, Callable[[Rejection], str]] = {
     Reason.WALLTIME: lambda r: f"{_where(r)} allows {r.limit} of walltime ({r.asked} asked)",
     Reason.GPUS: lambda r: f"{_where(r)} has {r.limit or 'no GPUs'} ({r.asked} asked)",
     Reason.CONSTRAINT: lambda r: f'{_where(r)} does not meet "{r.asked}"' + (f" ({r.limit})" if r.limit else ""),
-    Reason.ARRAY: lambda r: (
-        f"{_where(r)} runs no job arrays: {r.limit} is too old for them"
-        if r.limit
-        else f"the host of {_where(r)} runs no job arrays, only queues do"
-    ),
+    Reason.ARRAY: lambda r: f"the host of {_where(r)} runs no job arrays, only queues do",
     Reason.JOB_LIMIT: lambda r: f"{_where(r)} is at its limit of {r.limit}",
     Reason.IMAGE: lambda r: f"{_where(r)} cannot run the image: {r.limit or r.asked}",
     Reason.NODES_DOWN: lambda r: f"{_where(r)} has {r.limit or 'none'} up that the job could use ({r.asked} asked)",

@@ -239,10 +239,7 @@ def constraints_hold(ask: Ask, place: PlaceOption) -> Rejection | None:
 def arrays_supported(ask: Ask, place: PlaceOption) -> Rejection | None:
     if ask.spec.array is None:
         return None
-    if place.queue is None:
-        return of_place(place, Reason.ARRAY)
-    seen = place.view.snapshot
-    return None if seen is None or seen.arrays else of_place(place, Reason.ARRAY, limit=seen.scheduler_version)
+    return of_place(place, Reason.ARRAY) if place.queue is None else None
 
 
 def within_price(ask: Ask, place: PlaceOption) -> Rejection | None:

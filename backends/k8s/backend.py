@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from backends.base import LOG_CHUNK_BYTES, Capabilities
-from backends.k8s import objects
+from backends.k8s import arrays, objects
 from backends.k8s.api import EVENTS, JOBS, NODES, PODS, SECRETS, Api, Object, Refused
 from backends.k8s.capacity import snapshot_of
 from backends.k8s.logs import KeptLogs, log_paths
@@ -41,7 +41,7 @@ from scheduler.model.errors import (
     UnexpectedReply,
 )
 from scheduler.model.ids import Marker, RemoteId, checked_marker, is_marker
-from scheduler.model.runs import LogChunk, Observation, RemoteState, StagePlan, StageStatus, SubmitIntent
+from scheduler.model.runs import LogChunk, Observation, RemoteState, RunSpec, StagePlan, StageStatus, SubmitIntent
 from scheduler.model.snapshots import StartProbe, SystemSnapshot
 from scheduler.model.systems import System
 
@@ -80,6 +80,7 @@ class KubernetesBackend:
         self._system, self._api, self._files, self._clock = system, api, files, clock
         self._logs = KeptLogs(api, files, system.root_dir)
         self._site: Site = site_of(system)
+        self._arrays = arrays.PlainArrays(api, self._site.queue)
         self._jobs, self._pods = Reflector(api, JOBS, MANAGED), Reflector(api, PODS, MANAGED)
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._version: tuple[str, tuple[int, int]] | None = None
@@ -109,7 +110,7 @@ class KubernetesBackend:
     async def _found(
         self, ids: Mapping[RemoteId, Marker]
     ) -> tuple[Mapping[RemoteId, Object], Mapping[str, list[Object]]]:
-        """The Jobs of these ids in their order, and pods by the id of their Job."""
+        """The Jobs of these ids in their order, arrays of plain Jobs as one each, and pods by the id of their run."""
         self._jobs.start()
         self._pods.start()
         if self._jobs.is_live and self._pods.is_live:
@@ -129,10 +130,14 @@ class KubernetesBackend:
             for remote_id, marker in ids.items()
             if _uid(job := jobs.get(marker)) == remote_id and job is not None and not objects.is_void(job)
         }
-        by_owner: dict[str, list[Object]] = {}
+        by_run: dict[str, list[Object]] = {}
         for pod in pods:
-            by_owner.setdefault(_owner(pod), []).append(pod)
-        return found, by_owner
+            by_run.setdefault(_run(pod), []).append(pod)
+        tasks = arrays.tasks_by_head(jobs.values())
+        heads = {remote_id: job for remote_id, job in found.items() if arrays.is_head(job)}
+        await asyncio.gather(*(self._in_turn(self._arrays.tend(job, tasks[uid])) for uid, job in heads.items()))
+        whole = {uid: arrays.joined(job, tasks[uid], by_run.get(uid, [])) for uid, job in heads.items()}
+        return {**found, **whole}, by_run
 
     async def _observed(self, job: Object, pods: Sequence[Object]) -> Observation | None:
         """None: it has ended, but that could not be noted there yet; the next look tells it."""
@@ -142,13 +147,13 @@ class KubernetesBackend:
             seen = observation(job, pods, refusal)
         except UnexpectedReply:  # the watch may be behind: ask once more before it is believed
             job = await self._in_turn(self._ours(RemoteId(str(_uid(job))), marker)) or job
-            pods = await self._in_turn(self._pods_of(marker, _uid(job)))
+            job, pods = await self._in_turn(self._now(job))
             seen = observation(job, pods, refusal)
         if seen.state is not RemoteState.ENDED:
             if "deletionTimestamp" in job["metadata"]:
                 await self._end(pods)
             return seen
-        pods = await self._in_turn(self._pods_of(marker, _uid(job)))  # the watch of pods may be behind that of Jobs
+        job, pods = await self._in_turn(self._now(job))  # the watch of pods may be behind that of Jobs
         seen = observation(job, pods)
         if seen.state is not RemoteState.ENDED:
             return seen
@@ -172,10 +177,13 @@ class KubernetesBackend:
         asked_at, known = self._refusals.get(about["uid"], (None, ""))
         if asked_at is not None and now - asked_at < REFUSALS_HOLD:
             return known
+        of_job = {"involvedObject.uid": about["uid"]}
+        if arrays.is_head(job):
+            if refusal := self._arrays.refusal(job):
+                return refusal
+            of_job = {"involvedObject.name": arrays.task_name(job, arrays.indices(job)[0])}
         try:
-            found = await self._in_turn(
-                self._api.list(EVENTS, fields={"involvedObject.uid": about["uid"], "reason": "FailedCreate"})
-            )
+            found = await self._in_turn(self._api.list(EVENTS, fields={**of_job, "reason": "FailedCreate"}))
         except (NotAuthorised, Refused):
             return ""  # events are a courtesy; the run itself is seen without them
         latest = max(found.items, key=lambda event: str(event.get("lastTimestamp")), default=None)
@@ -209,11 +217,8 @@ class KubernetesBackend:
     async def _submit_one(self, intent: SubmitIntent) -> RemoteId | SubmitError:
         marker = checked_marker(intent.marker)
         try:
-            low_ports = any(port < objects.FIRST_FREE_PORT for port in intent.run.ports)
-            opens_low = low_ports and (await self._server())[1] >= objects.LOW_PORTS_SINCE
-            job = objects.job(marker, intent.run, self._site, self._system.root_dir, opens_low_ports=opens_low)
             environment = objects.environment(marker, intent.run)
-            await self._demand_known(intent, job)
+            job = await self._job(marker, intent.run)
         except SpecInvalid as error:
             return await self._rejected(marker, str(error))
         except NothingLearnt as error:
@@ -221,11 +226,14 @@ class KubernetesBackend:
         try:
             if environment is not None:
                 await self._ensure(SECRETS, environment)
-            return RemoteId(str(_uid(await self._api.create(JOBS, job))))
+            made = await self._api.create(JOBS, job)
         except Refused as refused:
             return await self._refused(marker, refused)
         except NothingLearnt as error:
             return SubmitUncertain(str(error))
+        if arrays.is_head(made):
+            await self._arrays.tend(made, ())
+        return RemoteId(str(_uid(made)))
 
     async def _refused(self, marker: Marker, refused: Refused) -> RemoteId | SubmitError:
         if "exceeded quota" in str(refused) or (refused.code == 409 and not refused.exists):
@@ -274,7 +282,13 @@ class KubernetesBackend:
     async def unended(self) -> Mapping[Marker, RemoteId]:
         """The Jobs that may yet have a pod. Looking also removes what is done with: nobody observes an empty place."""
         listed = await self._api.list(JOBS, MANAGED)
-        jobs = [job for job in listed.items if not objects.is_void(job) and not _has_ended(job)]
+        tasks = arrays.tasks_by_head(listed.items)
+        jobs = [
+            job
+            for job in listed.items
+            if not (objects.is_void(job) or _has_ended(job))
+            and (not arrays.is_head(job) or arrays.may_run(job, tasks[str(_uid(job))]))
+        ]
         await self._sweep(frozenset(str(_uid(job)) for job in jobs), listed.items)
         return {
             Marker(name): RemoteId(str(_uid(job)))
@@ -289,8 +303,10 @@ class KubernetesBackend:
             return True
         if self._files is not None:
             await self._logs.keep(await self._pods_of(marker, remote_id))  # its nodes forget them with the pods
-        begun = not await self._stopped(marker, remote_id)
         try:
+            if arrays.is_head(job):
+                return await self._arrays.cancel(job)
+            begun = not await self._stopped(marker, remote_id)
             await self._api.delete(JOBS, marker, foreground=True)
         except Refused as refused:
             raise BackendUnavailable(str(refused)) from None
@@ -299,7 +315,7 @@ class KubernetesBackend:
     async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
         """A Job none of whose pods has a node stops making pods; if one got a node meanwhile, it goes on."""
         job = await self._ours(remote_id, marker)
-        if job is None or _has_ended(job):
+        if job is None or _has_ended(job) or arrays.is_head(job):
             return False
         if any(_has_node(pod) for pod in await self._pods_of(marker, remote_id)):
             return False
@@ -370,15 +386,25 @@ class KubernetesBackend:
                 return (await self._api.list(kind)).items
             return ()
 
-    async def _demand_known(self, intent: SubmitIntent, job: Object) -> None:
-        """SpecInvalid for what this server does not know: it would leave that out without a word."""
-        needed, name, what = objects.needed_version(intent.run)
-        if not name:
-            return
+    async def _job(self, marker: Marker, run: RunSpec) -> Object:
+        """The Job that runs this here, or stands for an array. SpecInvalid for what this server cannot be asked for."""
+        low_ports = any(port < objects.FIRST_FREE_PORT for port in run.ports)
+        if not (low_ports or run.array is not None or run.resources.nodes > 1):
+            return objects.job(marker, run, self._site, self._system.root_dir)
         version, number = await self._server()
-        if number < needed:
-            fix = f"the cluster needs Kubernetes {needed[0]}.{needed[1]} for {what}"
-            raise SpecInvalid.of(name, f"cannot be had on Kubernetes {version}", fix)
+        opens_low = low_ports and number >= objects.LOW_PORTS_SINCE
+        job = objects.job(marker, run, self._site, self._system.root_dir, opens_low_ports=opens_low)
+        if run.array is not None and arrays.needs_plain_jobs(run.array, number):
+            return arrays.head(job, run.array)
+        if run.resources.nodes > 1 and number < objects.MULTI_NODE_SINCE:
+            fix = "the cluster needs Kubernetes {}.{} for jobs on several nodes".format(*objects.MULTI_NODE_SINCE)
+            raise SpecInvalid.of("nodeCount", f"is more than one, and this is Kubernetes {version}", fix)
+        if "completionMode" in job["spec"]:
+            await self._demand_kept(job, "nodeCount" if run.array is None else "notes.berth.array")
+        return job
+
+    async def _demand_kept(self, job: Object, name: str) -> None:
+        """SpecInvalid for what this server would leave out of a Job without a word."""
         try:
             kept = await self._api.create(JOBS, job, only_try=True)
         except Refused:
@@ -409,16 +435,23 @@ class KubernetesBackend:
             raise BackendUnavailable(str(refused)) from None
         return job if job is not None and _uid(job) == remote_id and not objects.is_void(job) else None
 
+    async def _now(self, job: Object) -> tuple[Object, list[Object]]:
+        """A Job as it is known and the pods of its run as they are; of an array both as they are."""
+        pods = await self._pods_of(Marker(job["metadata"]["name"]), _uid(job))
+        if not arrays.is_head(job):
+            return job, pods
+        return arrays.joined(*await self._arrays.seen(job), pods), pods
+
     async def _pods_of(self, marker: Marker, uid: str | None) -> list[Object]:
         listed = await self._api.list(PODS, {MARKER: marker})
-        return [pod for pod in listed.items if _owner(pod) == uid]
+        return [pod for pod in listed.items if _run(pod) == uid]
 
     async def _pod_with_log(self, remote_id: RemoteId, path: str) -> Object | None:
         """The newest pod of the run whose log lies under this path, for whoever asks."""
         shown = self._pods.objects.values() if self._pods.is_live else ()
-        pods = [pod for pod in shown if _owner(pod) == remote_id]
-        if not pods:
-            pods = list((await self._api.list(PODS, {"controller-uid": remote_id})).items)
+        pods = [pod for pod in shown if _run(pod) == remote_id]
+        for label in ("controller-uid", arrays.TASK_OF):
+            pods = pods or list((await self._api.list(PODS, {label: remote_id})).items)
         named = [pod for pod in pods if path in log_paths(pod)]
         begun = [pod for pod in named if has_begun(pod)]
         return max(begun, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
@@ -483,9 +516,11 @@ class KubernetesBackend:
         for pod in await self._pods_of(marker, _uid(job)):
             await self._release(PODS, pod)
         await self._forget_environment(marker)
-        await self._api.delete(JOBS, marker)
-        if (there := await self._api.get(JOBS, marker)) is not None:
-            await self._release(JOBS, there)
+        tasks = (await self._arrays.seen(job))[1] if arrays.is_head(job) else []
+        for name in (*(task["metadata"]["name"] for task in tasks), marker):
+            await self._api.delete(JOBS, name)
+            if (there := await self._api.get(JOBS, name)) is not None:
+                await self._release(JOBS, there)
 
     async def _in_turn(self, call: Awaitable[Any]) -> Any:
         async with self._turns:
@@ -500,8 +535,10 @@ def _uid(one: Object | None) -> str | None:
     return None if one is None else str(one["metadata"]["uid"])
 
 
-def _owner(pod: Object) -> str:
-    """The id of the Job that made a pod; empty where none did."""
+def _run(pod: Object) -> str:
+    """The id of the run that a pod belongs to: that of the Job that made it, or of its array; empty where none did."""
+    if (array := pod["metadata"].get("labels", {}).get(arrays.TASK_OF)) is not None:
+        return str(array)
     owners = pod["metadata"].get("ownerReferences", [])
     return next((str(owner["uid"]) for owner in owners if owner.get("kind") == "Job"), "")
 

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from backends.k8s.objects import ARRAYS_SINCE, MARKER, MULTI_NODE_SINCE
+from backends.k8s.objects import MARKER, MULTI_NODE_SINCE
 from backends.k8s.site import Site
 from backends.k8s.states import instant, pod_is_over, pod_waits_for
 from scheduler.model.errors import UnexpectedReply
@@ -73,7 +73,6 @@ def snapshot_of(
         nodes=_kinds(usable, taken, busy, site),
         jobs=tuple(_job(pod, site) for pod in live if not _is_everywhere(pod)),
         scheduler_version=f"kubernetes {version}",
-        arrays=number >= ARRAYS_SINCE,
     )
 
 

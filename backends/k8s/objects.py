@@ -41,13 +41,12 @@ GRACE_S = 10
 MULTI_NODE_SINCE, ARRAYS_SINCE = (1, 22), (1, 29)
 """Versions that number the pods of a Job; and that end a task that failed without the others, nor try it again."""
 
-
 LOW_PORTS_SINCE, FIRST_FREE_PORT = (1, 22), 1024
 """Nodes that let a user listen on ports below the first that is free to all, where a pod asks for that."""
 
 
 def job(marker: Marker, run: RunSpec, site: Site, root_dir: str, *, opens_low_ports: bool = False) -> Object:
-    """The Job of a run. SpecInvalid, naming the field, for what Kubernetes cannot be asked for.
+    """The Job of a run, an Indexed one where it has several pods. SpecInvalid, naming the field, for what it cannot be.
 
     opens_low_ports: the pod asks that its user may listen below 1024, which nodes before LOW_PORTS_SINCE refuse.
     """
@@ -73,10 +72,14 @@ def job(marker: Marker, run: RunSpec, site: Site, root_dir: str, *, opens_low_po
     out = posixpath.join(run.output_dir, run.stdout)
     about["annotations"] = {STDOUT: out, STDERR: posixpath.join(run.output_dir, run.stderr)}
     spec["template"]["metadata"]["annotations"] = dict(about["annotations"])
-    if site.queue is not None:
-        about["labels"]["kueue.x-k8s.io/queue-name"] = site.queue
-        spec["suspend"] = True
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": spec}
+    made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": spec}
+    return made if site.queue is None else queued_by(site.queue, made)
+
+
+def queued_by(queue: str, job: Object) -> Object:
+    """The same Job, which a LocalQueue of Kueue lets start."""
+    about = {**job["metadata"], "labels": {**job["metadata"]["labels"], "kueue.x-k8s.io/queue-name": queue}}
+    return {**job, "metadata": about, "spec": {**job["spec"], "suspend": True}}
 
 
 def void_job(marker: Marker) -> Object:
@@ -114,15 +117,6 @@ def environment(marker: Marker, run: RunSpec) -> Object | None:
         "immutable": True,
         "stringData": dict(run.env),
     }
-
-
-def needed_version(run: RunSpec) -> tuple[tuple[int, int], str, str]:
-    """The first Kubernetes that runs this as it is meant, the field that asks for it, and what it asks for."""
-    if run.array is not None:
-        return ARRAYS_SINCE, "notes.berth.array", "job arrays"
-    if run.resources.nodes > 1:
-        return MULTI_NODE_SINCE, "nodeCount", "jobs on several nodes"
-    return (0, 0), "", ""
 
 
 def bare_pod(site: Site, main: Object, volumes: Sequence[Object]) -> Object:
@@ -195,9 +189,6 @@ def _check(run: RunSpec) -> None:
     for asked, name, wrong, fix in refused:
         if asked:
             raise SpecInvalid.of(name, wrong, fix)
-    if run.array is not None and sorted(set(run.array.indices)) != list(range(len(run.array.indices))):
-        fix = f"write 0-{len(run.array.indices) - 1}"
-        raise SpecInvalid.of("notes.berth.array", "does not count from 0, as Kubernetes does", fix)
 
 
 def _pod(marker: Marker, run: RunSpec, site: Site, root_dir: str) -> Object:

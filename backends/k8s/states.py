@@ -103,10 +103,10 @@ def observation(found: Object, pods: Sequence[Object], refusal: str = "") -> Obs
         if pod.get("status", {}).get("phase", "Pending") not in PHASES:
             raise UnexpectedReply("the phase of a pod was not understood", json.dumps(pod.get("status")))
     status = found.get("status", {})
-    complete, failed = _condition(status, "Complete"), _condition(status, "Failed")
+    complete, failed = condition(status, "Complete"), condition(status, "Failed")
     if complete is not None:
         return _ended(found, pods, Ending.COMPLETED, complete)
-    if failed is not None and not _failed_by_deletion(found, failed):
+    if failed is not None and not failed_by_deletion(found, failed):
         return _ended(found, pods, _ending_of(failed, pods), failed)
     if "deletionTimestamp" in found["metadata"] and all(map(pod_is_over, pods)):
         deleted = {"reason": "Deleted", "lastTransitionTime": found["metadata"]["deletionTimestamp"]}
@@ -208,19 +208,20 @@ def instant(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-# -- pieces ------------------------------------------------------------------------------------------------------------
+def condition(status: Mapping[str, Any], kind: str) -> Object | None:
+    """The condition of this kind, where it is true."""
+    true = (each for each in status.get("conditions") or () if each["type"] == kind and each["status"] == "True")
+    return next(true, None)
 
 
-def _failed_by_deletion(found: Object, failed: Object) -> bool:
+def failed_by_deletion(found: Object, failed: Object) -> bool:
     """Whether a Job failed because it was deleted: older controllers count the pods that this ends as failures."""
     deleted_at = found["metadata"].get("deletionTimestamp")
     because_of_pods = JOB_ENDINGS.get(str(failed.get("reason")), Ending.FAILED) is None
     return deleted_at is not None and because_of_pods and str(deleted_at) <= str(failed.get("lastTransitionTime"))
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> Object | None:
-    true = (each for each in status.get("conditions") or () if each["type"] == kind and each["status"] == "True")
-    return next(true, None)
+# -- pieces ------------------------------------------------------------------------------------------------------------
 
 
 def _ending_of(failed: Mapping[str, Any], pods: Sequence[Object]) -> Ending:
@@ -240,7 +241,7 @@ def _failed_first(pods: Sequence[Object]) -> list[Object]:
 
 def _pod_ending(pod: Object) -> Ending:
     status, ended = pod.get("status", {}), _terminated(pod)
-    disrupted = _condition(status, "DisruptionTarget") or {}
+    disrupted = condition(status, "DisruptionTarget") or {}
     for reason in (status.get("reason"), disrupted.get("reason")):
         if reason in POD_ENDINGS:
             return POD_ENDINGS[str(reason)]

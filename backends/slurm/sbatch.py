@@ -95,14 +95,7 @@ def _log_path(run: RunSpec, name: str) -> str:
 
 def _array(run: RunSpec) -> str:
     assert run.array is not None
-    spans: list[list[int]] = []
-    for index in sorted(set(run.array.indices)):
-        if spans and spans[-1][1] == index - 1:
-            spans[-1][1] = index
-        else:
-            spans.append([index, index])
-    text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
-    return f"{text}%{run.array.limit}" if run.array.limit else text
+    return f"{run.array.ranges}%{run.array.limit}" if run.array.limit else run.array.ranges
 
 
 def _option(name: str, value: str | None) -> str:

@@ -51,6 +51,17 @@ class ArraySpec:
     indices: tuple[int, ...]
     limit: int | None = None
 
+    @property
+    def ranges(self) -> str:
+        """The indices as Slurm and Kubernetes write them: ``0-3,7``."""
+        found: list[list[int]] = []
+        for index in sorted(set(self.indices)):
+            if found and index == found[-1][-1] + 1:
+                found[-1][1:] = [index]
+            else:
+                found.append([index])
+        return ",".join("-".join(map(str, ends)) for ends in found)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:

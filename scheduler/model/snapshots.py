@@ -138,8 +138,7 @@ class SystemSnapshot:
 
     ``jobs`` is cut where a queue is very long; ``jobs_total`` is how many there are, None when not counted.
     ``licences``, ``associations`` and ``qos`` are None where the site does not show them. ``associations`` are those of
-    the login that looked, which is Berth's user ``seen_by`` (or the one account that all share). ``arrays``: whether
-    this version of the scheduler runs job arrays.
+    the login that looked, which is Berth's user ``seen_by`` (or the one account that all share).
     """
 
     taken_at: datetime
@@ -154,7 +153,6 @@ class SystemSnapshot:
     associations: tuple[Association, ...] | None = None
     qos: tuple[QosLimit, ...] | None = None
     seen_by: str = ""
-    arrays: bool = True
 
     @cached_property
     def jobs_by_partition(self) -> Mapping[str, tuple[VisibleJob, ...]]:

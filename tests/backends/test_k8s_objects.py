@@ -118,7 +118,6 @@ def test_tasks_of_an_array_are_numbered_and_fail_alone():
     assert (made["completions"], made["parallelism"], made["completionMode"]) == (4, 2, "Indexed")
     assert made["backoffLimitPerIndex"] == 0
     assert "backoffLimit" not in made
-    assert objects.needed_version(replace(RUN, array=ArraySpec((0,))))[0] == objects.ARRAYS_SINCE
 
 
 def test_several_nodes_are_as_many_pods_apart():
@@ -127,7 +126,6 @@ def test_several_nodes_are_as_many_pods_apart():
     assert (made["completions"], made["parallelism"], made["completionMode"]) == (3, 3, "Indexed")
     term = pod(resources=asked)["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
     assert term["topologyKey"] == "kubernetes.io/hostname"
-    assert objects.needed_version(replace(RUN, resources=asked))[0] == objects.MULTI_NODE_SINCE
 
 
 def test_low_ports_are_opened_to_a_user_where_nodes_let_pods_ask_for_it():
@@ -156,7 +154,6 @@ def test_where_a_queue_admits_jobs_they_begin_suspended():
         ({"is_mpi": True}, "isMpi"),
         ({"cmd_prefix": "nice"}, "cmdPrefix"),
         ({"gate_s": 60}, "notes.berth.hedge"),
-        ({"array": ArraySpec((1, 2))}, "notes.berth.array"),
         ({"array": ArraySpec((0, 1)), "resources": Resources(nodes=2)}, "nodeCount"),
         ({"mounts": (Mount(source="/etc", target="/x"),)}, "mounts"),
         ({"mounts": (Mount(source="/work/../etc", target="/x"),)}, "mounts"),
@@ -268,12 +265,10 @@ def test_nodes_that_are_tainted_or_not_selected_take_nothing():
     assert snapshot_of(NOW, "v1.36.2", (1, 36), [closed], [], Site()).nodes[0].down == 1
 
 
-@pytest.mark.parametrize(
-    ("number", "arrays", "most_nodes"), [((1, 36), True, None), ((1, 28), False, None), ((1, 21), False, 1)]
-)
-def test_placement_is_told_what_a_server_is_too_old_for(number, arrays, most_nodes):
+@pytest.mark.parametrize(("number", "most_nodes"), [((1, 36), None), ((1, 28), None), ((1, 21), 1)])
+def test_placement_is_told_what_a_server_is_too_old_for(number, most_nodes):
     seen = snapshot_of(NOW, f"v{number[0]}.{number[1]}.0", number, [node("a")], [], Site())
-    assert (seen.arrays, seen.partitions[0].max_nodes) == (arrays, most_nodes)
+    assert seen.partitions[0].max_nodes == most_nodes
 
 
 def test_a_recorded_list_of_nodes_is_read():

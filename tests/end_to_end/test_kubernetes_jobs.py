@@ -111,10 +111,8 @@ def test_a_job_without_a_system_runs_on_the_kubernetes_while_the_slurm_is_busy(s
     assert stage.on_the_volume(uuid, "who") == "1000\n"
 
 
-def test_an_array_of_four_runs_as_one_job_and_passes_by_a_kubernetes_that_is_too_old(stage: Stage):
-    asked = request("echo $SLURM_ARRAY_TASK_ID", dynamicExecSystem=True, berth={"array": "0-3"})
-    stage.await_plan(asked, lambda plan: {each["systemId"] for each in plan["rejections"]} == {SYSTEM})
-    uuid = stage.send(asked)
+def test_an_array_of_four_runs_on_the_kubernetes_as_one_job(stage: Stage):
+    uuid = stage.send(request("echo $SLURM_ARRAY_TASK_ID", execSystemId=SYSTEM, berth={"array": "0-3"}))
     ended = stage.wire.finish(uuid, timeout_s=120)
     assert ended["status"] == "FINISHED", ended["lastMessage"]
     logs = [stage.wire.output(uuid, f"tapisjob.out.{task}") for task in range(4)]

@@ -257,14 +257,6 @@ REJECTED = [
         "at most 1 GiB",
     ),
     ("an array on a host", {"array": ArraySpec((1, 2))}, view(host()), Reason.ARRAY, "", ""),
-    (
-        "an array where the scheduler runs none",
-        {"array": ArraySpec((1, 2))},
-        view(cluster(), snapshot(arrays=False, scheduler_version="kubernetes v1.20.5")),
-        Reason.ARRAY,
-        "",
-        "kubernetes v1.20.5",
-    ),
 ]
 
 
