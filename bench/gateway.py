@@ -2,9 +2,10 @@
 
     python -m bench.gateway [--seconds 3] [--rounds 5]
 
-The pod is uvicorn on a port of loopback. Server, gateways and clients are processes of their own on the same cores;
-the ways take turns. One connection shows latency, sixteen show throughput (of wrk, where it is installed); each carries
-one request after another. What PostgreSQL's first bytes cost is measured apart, on round trips of 100 bytes.
+The pods are uvicorn on ports of loopback: one answers at no cost, one works half a millisecond for each answer. Server,
+gateways and clients are processes of their own on the same cores; the ways take turns, and a HAProxy with TLS and
+nothing else among them. One connection shows latency, sixteen of wrk show throughput; each carries one request after
+another. What PostgreSQL's first bytes cost is measured apart, on round trips of 100 bytes.
 """
 
 from __future__ import annotations
@@ -20,20 +21,19 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import uvicorn
 import uvloop
 
 from backends.base import Channel
 from backends.pods.sockets import OpenSocket
+from bench.bare_haproxy import bare_haproxy
+from bench.gateway_pods import BODY, serve_application, serve_echo, serve_file, wait_for
 from bench.report import Row, show, spread
 from gateway import certificates, postgres
 from gateway.board import Board
@@ -46,12 +46,11 @@ from scheduler.model.ids import LoginKey, Marker, RemoteId
 from scheduler.model.pods import NetProtocol, PodNet
 
 DOMAIN = "pods.localhost"
-NAME, DATABASE = f"web.{DOMAIN}", f"db.{DOMAIN}"
+NAME, APPLICATION, DATABASE = f"web.{DOMAIN}", f"app.{DOMAIN}", f"db.{DOMAIN}"
 REQUEST = f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
-BODY = b"x" * 1024
 ECHO = b"e" * 100
 CLIENTS = 16
-ALONE, EMBEDDED, HAPROXY = "pod alone", "embedded gateway", "gateway with HAProxy"
+ALONE, EMBEDDED, HAPROXY, BARE = "pod alone", "embedded gateway", "gateway with HAProxy", "HAProxy, no gateway"
 RATE = re.compile(r"Requests/sec:\s+([0-9.]+)")
 FAILURES = re.compile(r"Socket errors|Non-2xx")
 ON_LOOPBACK = 'wrk.resolve = function(_, service) wrk.addrs = wrk.lookup("127.0.0.1", service) end\n'
@@ -71,32 +70,6 @@ class Place:
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return OpenSocket(connection)
-
-
-async def _pod(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    headers = [(b"content-length", str(len(BODY)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": BODY})
-
-
-def serve_pod(listener: socket.socket) -> None:
-    """The pod's server, until the process ends."""
-    server = uvicorn.Server(uvicorn.Config(_pod, log_config=None, lifespan="off", access_log=False))
-    server.run(sockets=[listener])
-
-
-def serve_echo(listener: socket.socket) -> None:
-    """Repeats what it hears, until the process ends."""
-
-    async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-
-    async def serve() -> None:
-        await (await asyncio.start_server(repeat, sock=listener)).serve_forever()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
 
 
 def serve_gateway(folder: Path, listener: socket.socket, ports: Mapping[str, int], program: str | None) -> None:
@@ -125,7 +98,7 @@ def serve_gateway(folder: Path, listener: socket.socket, ports: Mapping[str, int
 
 
 def _route(name: str, port: int) -> Route:
-    protocol = NetProtocol.HTTP if name == NAME else NetProtocol.POSTGRES
+    protocol = NetProtocol.POSTGRES if name == DATABASE else NetProtocol.HTTP
     net = PodNet(name="default", protocol=protocol, port=port)
     target = Target(LoginKey("t", "s", "o"), RemoteId("r"), Marker("m"), port)
     return Route(host_name=name, tenant="t", pod_id="web", net=net, state=RouteState.OPEN, target=target)
@@ -148,21 +121,8 @@ def times_s(connect: Callable[[], socket.socket], seconds: float) -> list[float]
     return found
 
 
-def rate_per_s(connect: Callable[[], socket.socket], seconds: float) -> float:
-    """Answers per second on all connections together."""
-    counts: list[int] = []
-    clients = [threading.Thread(target=lambda: counts.append(len(times_s(connect, seconds)))) for _ in range(CLIENTS)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
-    if len(counts) < CLIENTS:
-        raise RuntimeError("a client failed")
-    return sum(counts) / seconds
-
-
 def wrk_per_s(url: str, script: Path, seconds: float) -> float:
-    """As ``rate_per_s``, by wrk."""
+    """Answers per second on all connections together."""
     argv = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
     said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
     rate = RATE.search(said)
@@ -187,40 +147,51 @@ def round_trips_s(connect: Callable[[], socket.socket], seconds: float) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a pod is reached."""
+    """How pods are reached. to_database: None where it is not."""
 
     url: str
+    application_url: str
     connect: Callable[[], socket.socket]
-    to_database: Callable[[], socket.socket]
+    to_database: Callable[[], socket.socket] | None
 
 
 @contextlib.contextmanager
 def running() -> Iterator[tuple[Path, dict[str, Way]]]:
     """Pod and gateways as processes; a folder, and ways by name."""
     folder = Path(tempfile.mkdtemp(prefix="berth-bench-"))
-    web, echo = _loopback(), _loopback()
-    ports = {NAME: web.getsockname()[1], DATABASE: echo.getsockname()[1]}
+    web, application, echo = _loopback(), _loopback(), _loopback()
+    listeners = {NAME: web, APPLICATION: application, DATABASE: echo}
+    ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
     fork = multiprocessing.get_context("fork")
     processes = [
-        fork.Process(target=serve_pod, args=(web,), daemon=True),
+        fork.Process(target=serve_file, args=(web,), daemon=True),
+        fork.Process(target=serve_application, args=(application,), daemon=True),
         fork.Process(target=serve_echo, args=(echo,), daemon=True),
     ]
-    found = {ALONE: Way(f"http://127.0.0.1:{ports[NAME]}/", lambda: _plain(web), lambda: _plain(echo))}
+    urls = (f"http://127.0.0.1:{ports[name]}/" for name in (NAME, APPLICATION))
+    found = {ALONE: Way(*urls, lambda: _plain(web.getsockname()), lambda: _plain(echo.getsockname()))}
     program = asyncio.run(find_program(required=False))
+    stack = contextlib.ExitStack()
     try:
         for name in (EMBEDDED, HAPROXY) if program else (EMBEDDED,):
             home, listener = folder / name.replace(" ", "-"), _loopback()
             home.mkdir()
             args = (home, listener, ports, program if name == HAPROXY else None)
             processes.append(fork.Process(target=serve_gateway, args=args))
-            found[name] = _through(home, listener)
+            found[name] = _through(home, listener.getsockname()[1])
         for process in processes:
             process.start()
-        _wait_for(*(each / "ca" / DOMAIN / "leaf.pem" for each in folder.iterdir()))
+        wait_for(*(each / "ca" / DOMAIN / "leaf.pem" for each in folder.iterdir()))
         if program:
-            _wait_for(folder / HAPROXY.replace(" ", "-") / "told")
+            home = folder / HAPROXY.replace(" ", "-")
+            wait_for(home / "told")
+            pem = home / "ca" / DOMAIN / "leaf.pem"
+            web_ports = {name: ports[name] for name in (NAME, APPLICATION)}
+            port = stack.enter_context(bare_haproxy(program, folder / "bare", pem, web_ports))
+            found[BARE] = replace(_through(home, port), to_database=None)
         yield folder, found
     finally:
+        stack.close()
         for process in processes:
             process.terminate()
             process.join()
@@ -231,35 +202,29 @@ def _loopback() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0), backlog=256)
 
 
-def _plain(listener: socket.socket) -> socket.socket:
-    connection = socket.create_connection(listener.getsockname())
+def _plain(address: tuple[str, int]) -> socket.socket:
+    connection = socket.create_connection(address)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
-def _through(home: Path, listener: socket.socket) -> Way:
-    """By way of a gateway with this home."""
+def _through(home: Path, port: int) -> Way:
+    """By way of a gateway with this home, or of what has its certificate."""
+    address = ("127.0.0.1", port)
 
     def tls(connection: socket.socket, name: str) -> socket.socket:
         context = ssl.create_default_context(cafile=home / "ca" / DOMAIN / "ca.pem")
         return context.wrap_socket(connection, server_hostname=name)
 
     def to_database() -> socket.socket:
-        connection = _plain(listener)
+        connection = _plain(address)
         connection.sendall(postgres.SSL_REQUEST)
         if connection.recv(1) != postgres.YES:
             raise ConnectionError("no TLS for PostgreSQL")
         return tls(connection, DATABASE)
 
-    return Way(f"https://{NAME}:{listener.getsockname()[1]}/", lambda: tls(_plain(listener), NAME), to_database)
-
-
-def _wait_for(*paths: Path) -> None:
-    until = time.monotonic() + 60
-    while not all(path.exists() for path in paths):
-        if time.monotonic() > until:
-            raise RuntimeError("pod and gateway did not start")
-        time.sleep(0.05)
+    urls = (f"https://{name}:{port}/" for name in (NAME, APPLICATION))
+    return Way(*urls, lambda: tls(_plain(address), NAME), to_database)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -269,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(argv)
     latencies: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
+    application: dict[str, list[float]] = {}
     trips: dict[str, list[float]] = {}
     with running() as (folder, ways):
         script = folder / "loopback.lua"
@@ -278,20 +244,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in range(chosen.rounds):
             for name, way in ways.items():
                 latencies.setdefault(name, []).append(median(times_s(way.connect, chosen.seconds)) * 1000)
-                has_wrk = shutil.which("wrk") is not None
-                rate = (
-                    wrk_per_s(way.url, script, chosen.seconds) if has_wrk else rate_per_s(way.connect, chosen.seconds)
-                )
-                rates.setdefault(name, []).append(rate)
-                trips.setdefault(name, []).append(median(round_trips_s(way.to_database, chosen.seconds)) * 1000)
-    p50_ms, most = median(latencies[ALONE]), median(rates[ALONE])
+                rates.setdefault(name, []).append(wrk_per_s(way.url, script, chosen.seconds))
+                application.setdefault(name, []).append(wrk_per_s(way.application_url, script, chosen.seconds))
+                if way.to_database is not None:
+                    trips.setdefault(name, []).append(median(round_trips_s(way.to_database, chosen.seconds)) * 1000)
+    p50_ms = median(latencies[ALONE])
     rows = [
         Row(
             name,
             spread(latencies[name], "ms"),
-            f"{median(latencies[name]) - p50_ms:+.2f} ms p50; {median(rates[name]):,.0f} requests/s, "
-            f"{median(rates[name]) / most:.0%} of the pod alone",
-            "" if name == ALONE else "+1 ms, 80%",
+            f"{median(latencies[name]) - p50_ms:+.2f} ms p50; {_rate(rates, name)}; application: "
+            f"{_rate(application, name)}",
+            "" if name in (ALONE, BARE) else "+1 ms, 80%",
         )
         for name in latencies
     ]
@@ -305,6 +269,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     show(f"1 KiB answers of a pod: p50 on one connection, rate on {CLIENTS} (load {load})", rows)
+
+
+def _rate(rates: Mapping[str, Sequence[float]], name: str) -> str:
+    return f"{median(rates[name]):,.0f} requests/s, {median(rates[name]) / median(rates[ALONE]):.0%} of the pod alone"
 
 
 if __name__ == "__main__":
