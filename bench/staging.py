@@ -5,7 +5,8 @@ rebuilt now and then, and then all of it must be sent again: what chunks of the 
 Some placements stage an image for a job that runs elsewhere in the end; their bytes and their room count. The peer
 stages when a job begins. When a job is to begin is foreseen as its class of jobs waited of late. Beside a small store
 stands what is hidden where waits are known exactly, what would be by one who knows all starts and all jobs beforehand,
-and how many jobs begin while the images in use do not fit into it. Without a folder a short generated trace shows that
+how many jobs begin while the images in use do not fit into it, and what is hidden where nodes have room for copies of
+their own. Without a folder a short generated trace shows that
 it works, not what it is worth.
 """
 
@@ -26,6 +27,7 @@ from bench.staging_bound import crowded, foreseen
 from bench.staging_model import Rules, Told, Use, simulate
 from bench.waits_traces import Job, Trace, generated, swf_traces
 from images.claims import UNTOLD, Foreseen
+from images.staging import SiteFacts
 
 DAY_S = 86_400.0
 GB = 1e9
@@ -35,6 +37,8 @@ MEDIAN_BYTES, SIGMA = 2 * GB, 1.0
 NEW_SHARE = 0.2
 """Of the images that get a new digest on a day."""
 LINK_BYTES_PER_S = 125e6
+NODES = SiteFacts(link_bytes_per_s=125e6)
+"""Of the cluster: what its nodes send each other when they copy an image to their own disks."""
 UNUSED_SHARE = 0.25
 """Placements beside those of the record whose job runs elsewhere in the end: jobs that were moved or hedged."""
 ZIPFS = (0.8, 1.2)
@@ -170,7 +174,11 @@ def at_best(uses: Sequence[Use], rules: Rules) -> str:
     full = float(np.mean([is_crowded for is_crowded, is_long in pairs if is_long]))
     waits = hidden_share(uses, simulate([exactly(use) for use in uses], rules))
     known = hidden_share(uses, foreseen(uses, rules))
-    return f"waits known {100 * waits:.2f} %, all jobs known {100 * known:.2f} %, begin in a crowd {100 * full:.2f} %"
+    copied = hidden_share(uses, simulate(uses, replace(rules, copied_by=NODES)))
+    return (
+        f"copies on nodes {100 * copied:.2f} %, waits known {100 * waits:.2f} %, "
+        f"all jobs known {100 * known:.2f} %, begin in a crowd {100 * full:.2f} %"
+    )
 
 
 def figures(uses: Sequence[Use], told: Told) -> str:

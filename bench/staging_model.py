@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
 
-from images.claims import UNTOLD, Claim, Foreseen, Grade, gives_way, together
+from images import staging
+from images.claims import UNTOLD, Claim, Foreseen, Grade, gives_way, is_short, together
 
 Digest = Hashable
 
@@ -51,6 +52,8 @@ class Rules:
     store_bytes: float = inf
     is_fair: bool = False
     """Transfers share the link at the same time; else they go one after another."""
+    copied_by: staging.SiteFacts | None = None
+    """Where nodes have room for copies: where the store is short, a job needs its file until each node has one."""
     high_share: float = 0.8
     low_share: float = 0.6
 
@@ -157,6 +160,11 @@ class Store:
             del self._leases[digest]
             self._leased_bytes -= self._held[digest]
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it wants room back before the jobs end that read it."""
+        return is_short(self._leased_bytes, self._rules.store_bytes)
+
     def is_leased(self, digest: Digest) -> bool:
         """Whether anybody needs it."""
         return digest in self._leases
@@ -182,12 +190,13 @@ class Store:
 
 class _System:
     def __init__(self, uses: Sequence[Use], rules: Rules) -> None:
-        self._uses = uses
+        self._uses, self._rules = uses, rules
         self._link, self._store = Link(rules.link_bytes_per_s, rules.is_fair), Store(rules)
         self._events: list[tuple[float, int, int]] = []
         self._on_the_way = set[Digest]()
         self._waiting: defaultdict[Digest, list[int]] = defaultdict(list)
         self._leased, self._wants_room = set[int](), dict[int, None]()
+        self._copied = set[int]()
         self._queued: defaultdict[Digest, dict[int, None]] = defaultdict(dict)
         self._begun = Counter[Digest]()
         self._told: dict[int, tuple[float, float]] = {}
@@ -246,7 +255,10 @@ class _System:
         use = self._uses[number]
         assert use.starts_at_s is not None
         self._delays_s[number] = now_s - use.starts_at_s
-        self._expect(use.ends_at_s + now_s - use.starts_at_s, Kind.RELEASED, number)
+        reads_s = use.ends_at_s - use.starts_at_s
+        if self._rules.copied_by is not None and number in self._copied:
+            reads_s = min(reads_s, copy_s(use, self._rules.copied_by))
+        self._expect(now_s + reads_s, Kind.RELEASED, number)
 
     def _release(self, number: int, now_s: float) -> None:
         use = self._uses[number]
@@ -282,6 +294,8 @@ class _System:
             self._send(use.digest, use.size_bytes, now_s)
         self._store.lease(use.digest)
         self._leased.add(number)
+        if self._rules.copied_by is not None and self._store.is_short:
+            self._copied.add(number)
         self._wants_room.pop(number, None)
         return True
 
@@ -344,6 +358,13 @@ class _System:
         for number in self._waiting.pop(digest, ()):
             self._begin(number, now_s)
         self._ask_again(now_s)
+
+
+def copy_s(use: Use, site: staging.SiteFacts) -> float:
+    """Seconds from the start of a job until each of its nodes has a copy of its image."""
+    nodes = max(1, round(use.nodes))
+    wanted = staging.Use(digest=str(use.digest), size_bytes=round(use.size_bytes), nodes=nodes)
+    return staging.plan_s(staging.local_plan(wanted, site), site)
 
 
 def simulate(uses: Sequence[Use], rules: Rules) -> Told:

@@ -21,7 +21,7 @@ from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import StagedFile
 
 PROGRAM = Path(__file__).with_name("programs") / "relay.py"
-REPORT_NAME = "report"
+REPORT_NAME, TOKEN_NAME = "report", "token"
 FALLBACK_FANOUT_NODES = 2
 LEAST_SHARE = 0.1
 """Of a link's rate: below that a parent is slow, and passed over."""
@@ -77,7 +77,7 @@ def errand_files(plan: RelayPlan, errand: Errand, token: str) -> tuple[StagedFil
         "peers_path": _in(errand, "nodes"),
         "order": errand.order,
         "parents": plan.parents,
-        "token_path": _in(errand, "token"),
+        "token_path": _in(errand, TOKEN_NAME),
         "meeting_dir": errand.meeting,
         "source": errand.source,
         "destination": errand.destination,
@@ -88,7 +88,7 @@ def errand_files(plan: RelayPlan, errand: Errand, token: str) -> tuple[StagedFil
         StagedFile(_in(errand, "relay.py"), PROGRAM.read_bytes(), 0o500),
         StagedFile(_in(errand, "relay.json"), json.dumps(told).encode(), 0o600),
         StagedFile(_in(errand, "index"), index, 0o600),
-        StagedFile(_in(errand, "token"), token.encode("ascii"), 0o600),
+        StagedFile(_in(errand, TOKEN_NAME), token.encode("ascii"), 0o600),
     )
 
 
@@ -97,7 +97,8 @@ class Outcome:
     """What nodes reported of a broadcast. read_from: ``copies`` or ``store``, what they read in the end; else unknown.
 
     nodes: with a copy by the relay. ready_s: until the last of them had it; None where some had none. moved_bytes:
-    between nodes, and from the store to the first. troubles: why a node had none, by its name.
+    between nodes, and from the store to the first. troubles: why a node had none, by its name. restarts: how often the
+    run had begun again when it said what it reads.
     """
 
     read_from: str
@@ -105,16 +106,18 @@ class Outcome:
     ready_s: float | None
     moved_bytes: int
     troubles: Mapping[str, str]
+    restarts: int | None = None
 
 
 def outcome_of(report: str) -> Outcome:
     """Read a report; the last word of each node counts, and lines of other programs are passed over."""
-    read_from, last = "", {}
+    read_from, restarts, last = "", None, {}
     for line in report.splitlines():
         said = _object(line)
         if isinstance(node := said.get("node"), str):
             last[node] = said
-        read_from = said.get("read_from", read_from)
+        if "read_from" in said:
+            read_from, restarts = said["read_from"], said.get("restarts")
     ready_s = [said["ready_s"] for said in last.values() if isinstance(said.get("ready_s"), int | float)]
     arrivals = [said.get("bytes_in") for said in last.values()]
     moved = [count for each in arrivals if isinstance(each, dict) for count in each.values() if isinstance(count, int)]
@@ -128,6 +131,7 @@ def outcome_of(report: str) -> Outcome:
             for node, said in last.items()
             if said.get("outcome") != "ok"
         },
+        restarts=restarts if isinstance(restarts, int) else None,
     )
 
 

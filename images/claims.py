@@ -23,6 +23,9 @@ LEAD_S = 60.0
 LINDY = 0.1
 """A job that waits far longer than was foreseen waits on for at least this share of what it waited."""
 
+SHORT = 0.5
+"""Of a store's room: where images that jobs need take more, their nodes have copies rather than read the store's."""
+
 _UNIT = NormalDist()
 _P90 = _UNIT.inv_cdf(0.9)
 
@@ -91,6 +94,11 @@ class Claim:
     def turn(self) -> float:
         """Small for what is needed soon and is small: so the most jobs find their images."""
         return (LEAD_S + self.starts_in_s) * self.size_bytes
+
+
+def is_short(needed_bytes: float, quota_bytes: float | None) -> bool:
+    """Whether a store wants its room back before the jobs end that read it. needed_bytes: of leased images."""
+    return quota_bytes is not None and needed_bytes > SHORT * quota_bytes
 
 
 def together(starts_in_s: Iterable[float]) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from shlex import quote
 
-COPIES, STORE = '{"read_from": "copies"}', '{"read_from": "store"}'
-"""Last lines of a report: what the nodes read in the end."""
+COPIES, STORE = "copies", "store"
+"""Last words of a report: what the nodes read in the end, and how often the run had begun again by then."""
 
 MOST_WORDS = 500
 """Most characters of a reason that a job prints."""
@@ -30,9 +30,14 @@ def at(path: str, size_bytes: int, broadcast: str = "", copy: str = "", report: 
     ]
     if broadcast:
         lines += [f"elif ( {broadcast.rstrip()} ) > {quote(report)} 2>&1; then", f"    image={quote(copy)}"]
-        lines += [f"    echo {quote(COPIES)} >> {quote(report)}", "else", f"    echo {quote(STORE)} >> {quote(report)}"]
+        lines += [f"    {_last_word(COPIES, report)}", "else", f"    {_last_word(STORE, report)}"]
         lines += ['    echo "tapisjob: nodes get no copies of their own; they read $image" >&2']
     return "\n".join([*lines, "fi", ""]).encode()
+
+
+def _last_word(read_from: str, report: str) -> str:
+    said = f'{{"read_from": "{read_from}", "restarts": %d}}\\n'
+    return f'printf {quote(said)} "${{SLURM_RESTART_COUNT:-0}}" >> {quote(report)}'
 
 
 def nowhere(why: str) -> bytes:

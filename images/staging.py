@@ -56,6 +56,8 @@ class SiteFacts:
     local_free_bytes: int | None = None
     """On the local disk that is allowed for images; None: there is none, or nobody has looked."""
     policy: Policy = Policy.SHARED
+    store_is_short: bool = False
+    """Whether the store wants its room back as soon as nodes have copies (``images.claims``)."""
     relay_allowed: bool = True
     """Whether nodes have Python 3.6 and may open ports to each other."""
 
@@ -125,6 +127,8 @@ def delivery(use: Use, site: SiteFacts) -> Delivery:
     copies = Delivery(local=local, expected_s=local_s, why="the site wants a copy on each node")
     if site.policy is Policy.LOCAL:
         return copies
+    if site.store_is_short:
+        return _because(copies, "the store is short of room, and has it back once each node has a copy")
     if site.link_bytes_per_s is None or site.shared_bytes_per_s is None:
         return _because(stays, "links or shared file system were not measured there")
     if use.nodes < LOCAL_NODES and not use.is_read_again:

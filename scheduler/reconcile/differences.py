@@ -32,22 +32,24 @@ SAME_START_SHARE = 0.1
 """Expected starts that differ by less, in seconds or as a share of the wait, are the same news."""
 
 
-def facts_of(job: Job, seen: Observation, now: datetime, lost: int = 0) -> Sequence[Fact]:
+def facts_of(job: Job, seen: Observation, now: datetime, lost: int = 0, image: str | None = None) -> Sequence[Fact]:
     """Everything that happened since ``job`` was last written, in order; nothing when nothing did.
 
-    lost: attempts of the job that were lost before.
+    lost: attempts of the job that were lost before. image: what Berth brings to the attempt. A run that begins again
+    awaits it again, for it may have given it back when its nodes had copies.
     """
+    again = {"started_at": None} | ({"awaits_image": image} if image is not None else {})
     match job.state, seen.state:
         case (S.QUEUED, RemoteState.ENDED) if _not_launched(job, seen, lost):
             return [_placed_again(seen)] if _settled(seen, now) else []
         case (S.RUNNING, RemoteState.ENDED) if _not_launched(job, seen, lost):
-            return [_requeued(job, seen, NOT_RUNNING), _placed_again(seen)] if _settled(seen, now) else []
+            return [_requeued(job, seen, NOT_RUNNING, again), _placed_again(seen)] if _settled(seen, now) else []
         case (S.QUEUED, RemoteState.RUNNING):
             return [_started(job, seen)]
         case (S.RUNNING, RemoteState.QUEUED):
-            return [_requeued(job, seen, PUT_BACK)]
+            return [_requeued(job, seen, PUT_BACK, again)]
         case (S.RUNNING, RemoteState.RUNNING) if _restarted(job, seen):
-            return [_requeued(job, seen, PUT_BACK), _started(job, seen)]
+            return [_requeued(job, seen, PUT_BACK, again), _started(job, seen)]
         case (S.QUEUED, RemoteState.ENDED) if never_started(seen):
             return [_ended_unstarted(job, seen)]
         case (S.QUEUED, RemoteState.ENDED):
@@ -168,10 +170,10 @@ def _started(job: Job, seen: Observation) -> Fact:
     )
 
 
-def _requeued(job: Job, seen: Observation, words: str) -> Fact:
+def _requeued(job: Job, seen: Observation, words: str, again: Mapping[str, Any]) -> Fact:
     changes = {"remote_started_at": None, "observation": seen} | not_due(job)
     why = f": {seen.reason}" if seen.reason else ""
-    return Fact(Event.REQUEUED, changes, {"started_at": None}, message=f"{words}{why}")
+    return Fact(Event.REQUEUED, changes, again, message=f"{words}{why}")
 
 
 def _ended(job: Job, seen: Observation) -> Fact:

@@ -17,8 +17,9 @@ from datetime import datetime
 from backends.launchers.apptainer import IMAGE_NAME
 from backends.paths import marker_root
 from images import fragment
-from images.broadcast import Errand, errand_files, preamble
+from images.broadcast import TOKEN_NAME, Errand, errand_files, preamble
 from images.chunks import Index
+from images.claims import is_short
 from images.host import Area
 from images.keeper import Held, Keeper
 from images.policy import ImagePolicy
@@ -58,28 +59,29 @@ class Handing:
         if held is None:
             return False
         attempt = await self._attempt(marker)
-        plan = plan_for(attempt, self.side, policy, self.copy.file_digest, held.size_bytes)
+        needs_room = await _wants_room_back(policy, keeper)
+        plan = plan_for(attempt, self.side, policy, self.copy.file_digest, held.size_bytes, store_is_short=needs_room)
         if plan is None:
             await self._stage(attempt, fragment.at(held.path, held.size_bytes))
-        elif not await self._is_handed(marker):
-            index = await keeper.index(self.copy.file_digest) if isinstance(plan, RelayPlan) else None
-            errand = self._errand(marker, policy, held, index)
+        elif not await self._has(marker, IMAGE_NAME):
+            errand, files = await self._broadcast(plan, marker, policy, held, keeper)
             broadcast = preamble(plan, errand)
             lines = fragment.at(held.path, held.size_bytes, broadcast, errand.destination, errand.report)
-            files = errand_files(plan, errand, secrets.token_hex(32)) if isinstance(plan, RelayPlan) else ()
             await self._stage(attempt, lines, files, errand.directories)
         return True
+
+    async def _broadcast(
+        self, plan: RelayPlan | SbcastPlan, marker: Marker, policy: ImagePolicy, held: Held, keeper: Keeper
+    ) -> tuple[Errand, Sequence[StagedFile]]:
+        """What the nodes need for it, as far as they were not given it before: a token may be in use."""
+        if isinstance(plan, SbcastPlan) or await self._has(marker, posixpath.join(FOLDER, TOKEN_NAME)):
+            return self._errand(marker, policy, held, None), ()
+        errand = self._errand(marker, policy, held, await keeper.index(plan.digest))
+        return errand, errand_files(plan, errand, secrets.token_hex(32))
 
     async def give_up(self, marker: Marker) -> None:
         """Tell the attempt that its image does not come, and why."""
         await self._stage(await self._attempt(marker), fragment.nowhere(self.copy.message))
-
-    async def take_back(self, marker: Marker) -> None:
-        """Let the attempt know nothing of its image: one that begins from now on waits until it is told again."""
-        root = posixpath.join("/", self.side.system.root_dir)
-        storage = await self.side.storage(self.ports)
-        with contextlib.suppress(FileMissing):
-            await storage.delete(posixpath.relpath(posixpath.join(self._folder(marker), IMAGE_NAME), root))
 
     async def _attempt(self, marker: Marker) -> Attempt:
         async with self.ports.reading() as db:
@@ -92,12 +94,12 @@ class Handing:
         backend = await self.side.backend(self.ports, attempt.run.job_type)
         await backend.stage(StagePlan(marker=attempt.marker, directories=directories, files=(*files, told)))
 
-    async def _is_handed(self, marker: Marker) -> bool:
-        """Whether the attempt was told before, by somebody who did not live to say so."""
+    async def _has(self, marker: Marker, name: str) -> bool:
+        """Whether the attempt was given this file before, maybe by somebody who did not live to say so."""
         root = posixpath.join("/", self.side.system.root_dir)
         storage = await self.side.storage(self.ports)
         try:
-            await storage.stat(posixpath.relpath(posixpath.join(self._folder(marker), IMAGE_NAME), root))
+            await storage.stat(posixpath.relpath(posixpath.join(self._folder(marker), name), root))
         except FileMissing:
             return False
         return True
@@ -117,6 +119,14 @@ class Handing:
         )
 
 
+async def take_back(ports: Ports, side: Side, marker: Marker) -> None:
+    """Let the attempt know nothing of its image: a run that begins from now on waits until it is told again."""
+    root = posixpath.join("/", side.system.root_dir)
+    storage = await side.storage(ports)
+    with contextlib.suppress(FileMissing):
+        await storage.delete(posixpath.relpath(posixpath.join(folder_of(side, marker), IMAGE_NAME), root))
+
+
 def folder_of(side: Side, marker: Marker) -> str:
     """The marker directory of an attempt; absolute, on the system."""
     return posixpath.join(marker_root(side.system, side.login_user), checked_marker(marker))
@@ -127,8 +137,16 @@ def broadcast_folder(side: Side, marker: Marker) -> str:
     return posixpath.join(folder_of(side, marker), FOLDER)
 
 
+async def _wants_room_back(policy: ImagePolicy, keeper: Keeper) -> bool:
+    """Asked only where the answer decides."""
+    if policy.delivery is not Policy.AUTO or policy.store.quota_bytes is None:
+        return False
+    kept = (await keeper.stats()).images
+    return is_short(sum(each.size_bytes for each in kept if each.leases), policy.store.quota_bytes)
+
+
 def plan_for(
-    attempt: Attempt, side: Side, policy: ImagePolicy, digest: str, size_bytes: int
+    attempt: Attempt, side: Side, policy: ImagePolicy, digest: str, size_bytes: int, *, store_is_short: bool = False
 ) -> RelayPlan | SbcastPlan | None:
     """How copies come to the nodes of an attempt; None where they read the store's file.
 
@@ -145,6 +163,7 @@ def plan_for(
         shared_bytes_per_s=policy.shared_bytes_per_s,
         local_free_bytes=free_bytes,
         policy=policy.delivery,
+        store_is_short=store_is_short,
         relay_allowed=policy.may_relay,
     )
     return delivery(Use(digest=digest, size_bytes=size_bytes, nodes=run.resources.nodes), site).local

@@ -15,13 +15,13 @@ import structlog
 
 from images.claims import UNTOLD, Claim, Foreseen, Grade, gives_way, together
 from images.keeper import Kept
-from images.staging import Policy
 from scheduler.model.images import CopyState, ImageCopy
 from scheduler.model.jobs import HistoryEvent
 from scheduler.model.runs import RemoteState
 from scheduler.model.states import A
 from scheduler.ports import Ports
-from scheduler.reconcile.handing import Handing, given_way
+from scheduler.reconcile.given_back import GivenBack
+from scheduler.reconcile.handing import given_way, take_back
 from scheduler.reconcile.held_copy import HeldCopy
 from scheduler.reconcile.image_stores import Store, StoreKey, Stores
 from scheduler.store.images import Claimant, ImageStore
@@ -51,7 +51,7 @@ class Room:
     """Makes room in full stores."""
 
     def __init__(self, ports: Ports, stores: Stores) -> None:
-        self._ports, self._stores = ports, stores
+        self._ports, self._stores, self._given_back = ports, stores, GivenBack(ports)
 
     async def made(self, copy: ImageCopy, store: Store) -> bool:
         """Whether there is room now for an image that found none."""
@@ -65,7 +65,7 @@ class Room:
             is_busy = await ImageStore(db).is_sending(*which, but=copy.id)
         there = store.side.system
         mine = [each for each in claimants if there.credential_user(each.attempt.owner) == copy.owner]
-        stats = await store.keeper.stats()
+        stats = await self._given_back.seen(await store.keeper.stats(), mine, store)
         need_bytes = copy.size_bytes * (1 + BESIDE_SHARE) + BESIDE_BYTES
         missing_bytes = stats.held_bytes - stats.trash_bytes + need_bytes - quota_bytes
         waiting = [each for each in mine if each.manifest_digest == copy.manifest_digest and _waits(each)]
@@ -92,8 +92,6 @@ class Room:
                 continue
             known = [holders[name] for name in kept.leases if name in holders]
             is_soft = len(known) == len(kept.leases) and all(_waits(each) for each in known) and not copy.pinned
-            if is_soft and known and store.policy.delivery is not Policy.SHARED:
-                is_soft = False  # a broadcast may be on its way to the nodes
             grade = Grade.BEGUN if not is_soft else Grade.QUEUED if known else Grade.IDLE
             claim = Claim(kept.digest, kept.size_bytes, grade, self._starts_in_s(known), kept.used_at_s)
             standings[kept.digest] = _Standing(copy, claim, known)
@@ -141,7 +139,7 @@ class Room:
         async with self._ports.transaction() as db:
             if not await ImageStore(db).await_again(attempt, copy.manifest_digest, event):
                 return False
-        await Handing(self._ports, store.side, copy).take_back(attempt.marker)
+        await take_back(self._ports, store.side, attempt.marker)
         backend = await store.side.backend(self._ports, attempt.run.job_type)
         if attempt.remote_id is None:
             return False

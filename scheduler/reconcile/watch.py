@@ -31,6 +31,7 @@ from scheduler.reconcile.differences import (
 from scheduler.reconcile.flights import Flights
 from scheduler.reconcile.learn import broken_run, finished_run
 from scheduler.reconcile.loop import Crew
+from scheduler.reconcile.runspec import awaited_image
 from scheduler.reconcile.sides import Target
 from scheduler.reconcile.watch_copies import WatchCopies
 from scheduler.reconcile.writer import MOST_TOGETHER, Writer
@@ -182,7 +183,7 @@ class Watch:
         with _unless_stale(flight):
             if job is None or attempt is None or (job.version, attempt.version) != flight.versions:
                 raise StaleJob(f"job {flight.uuid} was changed since it was looked at")
-            facts = facts_of(job, seen, self._ports.clock(), lost)
+            facts = facts_of(job, seen, self._ports.clock(), lost, awaited_image(job, attempt.run))
             news = {} if facts else news_of(flight, seen)
             finished = finished_run(job, attempt, seen) if facts and seen.state is RemoteState.ENDED else None
             found = {"missing_since": None} if attempt.missing_since is not None else {}

@@ -394,7 +394,7 @@ def test_each_node_runs_its_own_copy_or_the_stores_file_where_the_broadcast_fail
     tell(host, fragment.at(str(an_image(host)), 8, lines, "/local/copy", str(report)))
     done = awaiting_its_image(host)
     assert done.returncode == 0
-    assert report.read_text().endswith(f'{{"read_from": "{read}"}}\n')
+    assert report.read_text().endswith(f'{{"read_from": "{read}", "restarts": 0}}\n')
     assert host.argv()[-2].endswith(runs.replace("/store", "/the store"))
     assert said in done.stderr
 

@@ -11,6 +11,7 @@ from bench.staging import at_start, hidden_share, idle_node_hours, table, uses_o
 from bench.staging_bound import crowded, foreseen
 from bench.staging_model import Rules, Use, simulate
 from bench.waits_traces import generated
+from images.staging import SiteFacts
 
 ONE = Rules(link_bytes_per_s=1.0)
 
@@ -74,6 +75,16 @@ def test_what_a_job_needs_stays_and_one_without_room_fetches_for_itself():
     told = simulate(uses, SMALL)
     assert told.delays_s == [0, 0, 10, 0]
     assert (told.sent, told.without_room) == (3, 1)
+
+
+def test_where_nodes_have_copies_a_job_holds_the_store_only_until_they_do():
+    """A store of 25 bytes: the second image makes it short, so that its job lets go of it after 1.5 s and 10 bytes."""
+    uses = [use("a", 0, 10, ends=500), use("b", 0, 20, ends=500), use("c", 35, 60, ends=500)]
+    copied = replace(SMALL, copied_by=SiteFacts(link_bytes_per_s=1.0, local_free_bytes=100))
+    assert simulate(uses, SMALL).delays_s == [0, 0, 10]
+    assert simulate(uses, copied).delays_s == [0, 0, 0]
+    slow = replace(copied, copied_by=SiteFacts(link_bytes_per_s=0.1, local_free_bytes=100))
+    assert simulate(uses, slow).delays_s == [0, 0, 10], "its nodes have no copies yet"
 
 
 def test_one_without_room_is_sent_as_soon_as_there_is():

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from images.claims import LEAD_S, Claim, Foreseen, Grade, gives_way, together
+from images.claims import LEAD_S, SHORT, Claim, Foreseen, Grade, gives_way, is_short, together
 
 IDLE, QUEUED, BEGUN = Grade.IDLE, Grade.QUEUED, Grade.BEGUN
 
@@ -58,3 +58,8 @@ def test_the_more_jobs_await_an_image_the_sooner_one_of_them_begins():
     assert together([100.0]) == pytest.approx(100)
     assert together([600.0, 600.0]) == pytest.approx(330 - LEAD_S)
     assert together([inf, 100.0]) == pytest.approx(100)
+
+
+def test_a_store_is_short_once_what_is_needed_takes_more_than_its_share_of_it():
+    assert [is_short(needed, 100.0) for needed in (0, 100 * SHORT, 100 * SHORT + 1)] == [False, False, True]
+    assert not is_short(1e18, None), "without a quota there is nothing to give back"

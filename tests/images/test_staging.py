@@ -156,6 +156,8 @@ def test_many_nodes_get_a_copy_each_where_that_is_quicker():
     [
         ({}, {"policy": Policy.SHARED}, "the site reads images"),
         ({}, {"local_free_bytes": None}, "no local disk"),
+        ({}, {"local_free_bytes": None, "store_is_short": True}, "no local disk"),
+        ({}, {"policy": Policy.SHARED, "store_is_short": True}, "the site reads images"),
         ({}, {"local_free_bytes": 4 * GB}, "local disks have 3814 MiB free where 4577 MiB"),
         ({"local_need_bytes": 96 * GB}, {}, "local disks have"),
         ({}, {"shared_bytes_per_s": None}, "links or shared file system"),
@@ -171,9 +173,15 @@ def test_the_stores_own_file_is_read_where_a_copy_does_not_pay(use, site, why):
 
 
 @pytest.mark.parametrize(
-    ("use", "site"), [({"nodes": 8, "is_read_again": True}, {}), ({"nodes": 2}, {"policy": Policy.LOCAL})]
+    ("use", "site"),
+    [
+        ({"nodes": 8, "is_read_again": True}, {}),
+        ({"nodes": 2}, {"policy": Policy.LOCAL}),
+        ({"nodes": 1}, {"store_is_short": True}),
+        ({"nodes": 1}, {"store_is_short": True, "link_bytes_per_s": None}),
+    ],
 )
-def test_few_nodes_get_a_copy_where_they_read_it_often_or_the_owner_says_so(use, site):
+def test_few_nodes_get_a_copy_where_they_read_it_often_or_the_owner_says_so_or_the_store_is_short(use, site):
     assert delivery(replace(MANY, **use), replace(MEASURED, **site)).local is not None
 
 
@@ -334,8 +342,9 @@ def test_an_image_crosses_into_a_region_once(nodes, way):
     [
         (
             'srun: job 7 queued\n{"node": "n1", "outcome": "ok", "ready_s": 2.5, "bytes_in": {"source": 9}}\n'
-            '{"node": "n2", "outcome": "ok", "ready_s": 4.0, "bytes_in": {"n1": 9}}\n{"read_from": "copies"}\n',
-            Outcome(read_from="copies", nodes=2, ready_s=4.0, moved_bytes=18, troubles={}),
+            '{"node": "n2", "outcome": "ok", "ready_s": 4.0, "bytes_in": {"n1": 9}}\n'
+            '{"read_from": "copies", "restarts": 2}\n',
+            Outcome(read_from="copies", nodes=2, ready_s=4.0, moved_bytes=18, troubles={}, restarts=2),
         ),
         (
             '{"node": "n1", "outcome": "ok", "ready_s": 2.5, "bytes_in": {}}\n'

@@ -15,6 +15,7 @@ from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.model.images import UNDER_WAY, CopyState
 from scheduler.model.runs import ArraySpec, JobType, Resources, Runtime
 from scheduler.model.states import S
+from scheduler.reconcile import room
 from scheduler.reconcile.handing import Handing
 from scheduler.store.database import Database
 from scheduler.store.images import ImageStore
@@ -517,9 +518,9 @@ async def test_leases_of_jobs_that_are_over_go_and_others_stay(world: ImageWorld
     assert world.leases(copy) == [f"job-{waiting.marker}"]
 
 
-async def two_images(database: Database, tmp_path: Path) -> ImageWorld:
+async def two_images(database: Database, tmp_path: Path, **images: object) -> ImageWorld:
     """A store with room for one of them."""
-    world = await image_world(database, tmp_path, quotaBytes=2_400_000)
+    world = await image_world(database, tmp_path, quotaBytes=2_400_000, **images)
     for name, blocks in (("large", 2**16), ("small", 2**14)):
         noise = b"".join(hashlib.sha256(f"{name} {number}".encode()).digest() for number in range(blocks))
         world.tenant.registry.push_image(name, "1", (tar(entry("noise", noise)),))
@@ -557,15 +558,15 @@ async def test_a_job_that_begins_while_its_image_is_to_give_way_keeps_it_and_is_
     world = await two_images(database, tmp_path)
     job, first = await queued(world, image="docker://reg.org/large:1")
     await delivered(world, job)
-    take_back = Handing.take_back
+    take_back = room.take_back
 
-    async def begins(handing, marker):
-        await take_back(handing, marker)
+    async def begins(ports, side, marker):
+        await take_back(ports, side, marker)
         assert world.told(first) == {}
         if world.system.jobs[marker].started_at is None:
             world.system.start(marker)
 
-    monkeypatch.setattr(Handing, "take_back", begins)
+    monkeypatch.setattr(room, "take_back", begins)
     other, _ = await queued(world, image="docker://reg.org/small:1")
     await world.run(4)
     assert world.system.jobs[first.marker].started_at is not None
@@ -617,3 +618,77 @@ async def test_tasks_of_an_array_read_the_stores_file_wherever_copies_are_wanted
     attempt = await delivered(world, job)
     assert b"srun" not in world.system.files.nodes[f"/work/.berth/markers/{attempt.marker}/image.sh"]
     assert world.image_of(attempt)
+
+
+def report(world: ImageWorld, marker: str, **last_word: object) -> None:
+    """What the job says of its nodes' copies."""
+    world.system.files.put(f"/work/.berth/markers/{marker}/image/report", json.dumps(last_word).encode())
+
+
+async def running_with_copies(database: Database, tmp_path: Path):
+    """A job that runs with an image which fills the store, and one that waits for room in it."""
+    world = await two_images(database, tmp_path, delivery="local")
+    job, first = await queued(world, image="docker://reg.org/large:1")
+    await delivered(world, job)
+    world.system.start(first.marker)
+    await world.run_until(job, S.RUNNING)
+    other, _ = await queued(world, image="docker://reg.org/small:1")
+    await world.run(6)
+    assert (await world.attempts(other))[-1].awaits_image, "the lease holds while nobody says a word"
+    return world, job, first, other
+
+
+async def test_a_job_whose_nodes_have_copies_gives_its_lease_back_while_it_runs(database, tmp_path):
+    world, job, first, other = await running_with_copies(database, tmp_path)
+    report(world, first.marker, read_from="copies", restarts=0)
+    world.later(60)
+    assert await delivered(world, other)
+    [small] = [copy for copy in await world.copies() if copy.state is CopyState.PRESENT]
+    assert "/small" in small.reference
+    assert (await world.job(job)).state is S.RUNNING
+    assert world.told(first) == {}, "a run that begins again waits until it is told again"
+
+
+async def test_a_job_that_begins_again_gets_back_the_image_that_it_gave(database, tmp_path):
+    world, job, first, other = await running_with_copies(database, tmp_path)
+    token = f"/work/.berth/markers/{first.marker}/image/token"
+    carried = world.system.files.nodes[token]
+    report(world, first.marker, read_from="copies", restarts=0)
+    world.later(60)
+    second = await delivered(world, other)
+    world.system.end(second.marker)
+    await world.run_until(other, S.FINISHED)
+    [small] = [copy for copy in await world.copies() if copy.state is CopyState.PRESENT]
+    world.age(small, 2 * 3600)
+    world.system.requeue(first.marker)
+    await world.run_until(job, S.QUEUED)
+    assert (await world.attempts(job))[-1].awaits_image
+    await world.run(12, step_s=15)
+    for since in (world.store / "trash").glob("*.since"):
+        since.write_text("0.0")
+    world.later(60)
+    await delivered(world, job)
+    [large] = [copy for copy in await world.copies() if "/large" in copy.reference]
+    assert world.leases(large) == [f"job-{first.marker}"]
+    assert world.told(first)["image"]
+    assert world.system.files.nodes[token] == carried, "it may be in use"
+
+
+@pytest.mark.parametrize(
+    "last_word",
+    [
+        {"read_from": "store", "restarts": 0},
+        {"read_from": "copies", "restarts": 1},
+        {"read_from": "copies"},
+        {"node": "n1", "outcome": "ok"},
+    ],
+    ids=["the store's file is read", "of another run", "nobody knows of which run", "no last word yet"],
+)
+async def test_without_proof_that_this_run_reads_copies_its_lease_stays(database, tmp_path, last_word):
+    world, _, first, other = await running_with_copies(database, tmp_path)
+    report(world, first.marker, **last_word)
+    world.later(60)
+    await world.run(6)
+    [large] = [copy for copy in await world.copies() if copy.state is CopyState.PRESENT]
+    assert world.leases(large) == [f"job-{first.marker}"]
+    assert (await world.attempts(other))[-1].awaits_image
