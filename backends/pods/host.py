@@ -30,6 +30,7 @@ class DoorHost:
     def __init__(self, commands: Commands, marker_root: str, reach: Reach) -> None:
         self._commands, self._root, self._reach = commands, marker_root, reach
         self._doors: dict[Marker, DoorFacts] = {}
+        self._asking: dict[Marker, asyncio.Task[Traces]] = {}
 
     async def look(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, PodSeen]:
         """What doors and scripts wrote into the marker directories."""
@@ -75,7 +76,7 @@ class DoorHost:
                 return await self._greet(known, wish)
             except (OSError, BackendUnavailable):  # it may have another door by now, on another node
                 self._doors.pop(marker, None)
-        traces = (await traces_of(self._commands, self._root, [marker])).get(marker, Traces())
+        traces = await self._traces(marker)
         if traces.door is None or traces.exit_code is not None:
             raise PortClosed(_why_closed(traces))
         try:
@@ -84,6 +85,23 @@ class DoorHost:
             raise PortClosed(f"the door of the pod is shut: {error}") from None
         self._doors[marker] = traces.door
         return channel
+
+    async def _traces(self, marker: Marker) -> Traces:
+        """One question for all who want to know at the same time: hundreds may wait for a pod that is handed over, and
+        each question is a command on a machine that runs few at once."""
+        asking = self._asking.get(marker)
+        if asking is None:
+            asking = self._asking[marker] = asyncio.create_task(self._ask(marker))
+            asking.add_done_callback(lambda asked: self._asked(marker, asked))
+        return await asyncio.shield(asking)
+
+    def _asked(self, marker: Marker, asked: asyncio.Task[Traces]) -> None:
+        del self._asking[marker]
+        if not asked.cancelled():
+            asked.exception()  # taken note of, where nobody waits for it any more
+
+    async def _ask(self, marker: Marker) -> Traces:
+        return (await traces_of(self._commands, self._root, [marker])).get(marker, Traces())
 
     async def _greet(self, door: DoorFacts, wish: bytes) -> Channel:
         channel = await self._reach(door)
