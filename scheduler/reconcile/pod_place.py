@@ -20,7 +20,7 @@ from scheduler.reconcile.pod_words import placed_words
 
 Planner = Callable[[Problem, SolveLimits], Plan]
 
-WALLTIMES_S = (LONG_S, 7 * 86_400, 2 * 86_400, 86_400, 12 * 3600, 4 * 3600, 3600, 1800, 600)
+WALLTIMES_S = (LONG_S, 7 * 86_400, 2 * 86_400, 86_400, 12 * 3600, 4 * 3600, 3600, 1800, 600, 180)
 """How long an instance shall live, longest first: the first that fits somewhere is asked for."""
 
 NO_FILES = (

@@ -447,6 +447,14 @@ async def test_a_pod_without_files_is_handed_over_before_its_walltime_ends(world
     assert (await world.instances())[-1].number == 2
 
 
+async def test_a_queue_that_allows_three_minutes_keeps_pods_for_as_long(tmp_path):
+    async with database_in(tmp_path) as database:
+        short = tuple(replace(queue, max_walltime_s=180) for queue in KEEPER.queues)
+        await prepared(database, replace(KEEPER, queues=short))
+        first = await available(PodWorld(database, FakeSystem()), STATELESS)
+        assert first.go_on_until - first.started_at == timedelta(minutes=3)
+
+
 async def test_a_successor_is_asked_for_as_long_before_as_waiting_takes(world):
     first = await available(world, STATELESS)
     assert first.wait_p90_s >= 0
