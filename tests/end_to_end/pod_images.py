@@ -60,10 +60,38 @@ PASSWD = "".join(
 )  # initdb wants a name for whoever it runs as
 
 
+NAMING = """\
+global
+    maxconn 500
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 5s
+frontend web
+    bind 127.0.0.1:5000
+    http-request return status 200 content-type text/plain lf-string %[env(INSTANCE)]
+"""
+
+NAMING_ENTRY = """#!/bin/sh
+INSTANCE=$(cat /proc/sys/kernel/random/uuid)
+export INSTANCE
+exec haproxy -db -f /etc/web.cfg
+"""
+
+
 def web(place: Path, port: int = 5000) -> Path:
     """A page over HTTP."""
     page = [directory("www"), file("www/index.html", b"hello from a pod\n")]
     return oci_image(place, [*_tools(), *page], Entrypoint=["httpd", "-f", "-p", str(port), "-h", "/www"], Env=_PATH)
+
+
+def naming_web(place: Path) -> Path:
+    """``/bin/web`` answers on port 5000 with a name that each instance makes up, and keeps connections."""
+    program = Path("/usr/sbin/haproxy")
+    entries = [file(str(path).lstrip("/"), path.read_bytes(), 0o755) for path in _libraries([program])]
+    entries += [file("bin/haproxy", program.read_bytes(), 0o755), file("etc/web.cfg", NAMING.encode())]
+    return oci_image(place, [*_tools(), *entries, file("bin/web", NAMING_ENTRY.encode(), 0o755)], Env=_PATH)
 
 
 def neo4j(place: Path) -> Path:
