@@ -28,7 +28,7 @@ class Options:
     """What the edge itself is told by the settings.
 
     public_url: how clients reach Berth; None takes what each client typed. trusted_proxies: addresses whose
-    ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` count. cors_origins: origins of pages that may call from browsers.
+    ``X-Forwarded-Proto``, ``-Host`` and ``-For`` count. cors_origins: origins of pages that may call from browsers.
     log_poll_s: how often a followed log is looked at. default_pod_template: of pods that name neither template nor
     image; empty: they are refused. pods_domain: of pods of a tenant that answers under any name. pods_port: of the
     gateway in front of them.
@@ -105,6 +105,18 @@ async def _base_url(request: Request, edge: TheEdge) -> str:
 
 
 BaseUrl = Annotated[str, Depends(_base_url)]
+
+
+async def _address(request: Request, edge: TheEdge) -> str:
+    """Where the request comes from, as far back as proxies tell that are trusted."""
+    address = request.client.host if request.client else ""
+    forwarded = [part.strip() for part in ",".join(request.headers.getlist("x-forwarded-for")).split(",")]
+    while address in edge.options.trusted_proxies and forwarded and forwarded[-1]:
+        address = forwarded.pop()
+    return address
+
+
+Address = Annotated[str, Depends(_address)]
 
 
 async def _tenant(ports: ThePorts, base_url: BaseUrl) -> Tenant:

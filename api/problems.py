@@ -42,6 +42,7 @@ PROBLEMS: Mapping[type[errors.BerthError], Kind] = {
     errors.KeyReused: Kind(409, "key-reused", "The Idempotency-Key was used with another request"),
     errors.IllegalMove: Kind(409, "illegal-move", "Not possible in this state"),
     errors.Stale: Kind(409, "changed-meanwhile", "Changed meanwhile; try again"),
+    errors.TooManyLogins: Kind(429, "too-many-logins", "Too many logins were refused"),
     errors.PortClosed: Kind(503, "port-closed", "The pod does not answer"),
     errors.NothingLearnt: Kind(503, "system-unavailable", "The system cannot be asked now"),
     errors.SubmitError: Kind(503, "system-unavailable", "The system cannot be asked now"),
@@ -133,6 +134,8 @@ async def _berth_error(_request: Request, error: Exception) -> Response:
             return problem_answer(kind, str(error), rejections=rejections)
         case errors.Unauthenticated():
             return problem_answer(kind, str(error), {"WWW-Authenticate": "Bearer"})
+        case errors.TooManyLogins():
+            return problem_answer(kind, str(error), {"Retry-After": str(error.retry_after_s)})
     if kind is UNFORESEEN:
         log.error("an error without a row in PROBLEMS: %r", error)
     return problem_answer(kind, str(error) or kind.title)

@@ -23,6 +23,7 @@ from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
 from scheduler.model.systems import Credential, System
+from scheduler.security.throttle import LoginThrottle
 from scheduler.store.definitions import Definitions
 from scheduler.store.facts import PlacementFacts
 from scheduler.store.group_commit import GroupCommit
@@ -115,6 +116,7 @@ class Ports:
     ``images`` reads images; left out, nobody can ask about them.
     ``volumes`` opens a directory in which files of pods lie, as a root of its own; left out, pods have no volumes.
     ``own_places`` are Berth's own files and directories on this machine, which no system's root directory may reach.
+    ``logins`` counts refused logins.
     ``adopt`` renames such a directory to a path of a system, where that is this machine; False where it must be copied.
     """
 
@@ -131,6 +133,7 @@ class Ports:
     volumes: Callable[[str], Storage] | None = None
     adopt: Callable[[str, LoginKey, str], Awaitable[bool]] | None = None
     own_places: tuple[Path, ...] = ()
+    logins: LoginThrottle = field(default_factory=LoginThrottle)
 
     def reading(self) -> AbstractAsyncContextManager[Any]:
         """For reading only; each statement sees what was committed before it."""

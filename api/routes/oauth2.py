@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from api.context import BaseUrl, Caller, MayRepeat, TheEdge, ThePorts, TheTenant
+from api.context import Address, BaseUrl, Caller, MayRepeat, TheEdge, ThePorts, TheTenant
 from api.envelope import Envelope, answer
 from api.schemas.auth import PasswordBody, ProfileBody, RevokeBody, TokenBody, profile_view, token_view
 from api.strict import StrictRoute
@@ -39,7 +39,9 @@ TOKEN_BODY = {
     response_model=Envelope[dict[str, Any]],
     openapi_extra=TOKEN_BODY,
 )
-async def create_token(request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl) -> Response:
+async def create_token(
+    request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl, address: Address
+) -> Response:
     """An access token and a refresh token, for a password or for a refresh token (which is good once).
 
     A client says who it is by HTTP Basic or by ``client_id`` and ``client_key``; what it gets, only it can refresh.
@@ -47,7 +49,7 @@ async def create_token(request: Request, edge: TheEdge, tenant: TheTenant, base_
     body = await _token_body(request)
     client = await _client(request, edge.ports, tenant, body)
     if body.grant_type == "password":
-        login = body.username or "", body.password or ""
+        login = body.username or "", body.password or "", address
         pair = await auth.log_in(edge.ports, edge.tokens, tenant.id, *login, base_url, client)
     else:
         pair = await auth.refresh(edge.ports, edge.tokens, tenant.id, body.refresh_token or "", base_url, client)

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from api.context import BaseUrl, TheEdge, TheTenant
+from api.context import Address, BaseUrl, TheEdge, TheTenant
 from api.strict import StrictRoute
-from scheduler.model.errors import Forbidden, LoginRefused, SpecInvalid
+from scheduler.model.errors import Forbidden, LoginRefused, SpecInvalid, TooManyLogins
 from scheduler.services import pod_login
 
 router = APIRouter(prefix="/v3/pods", tags=["pods"], route_class=StrictRoute, include_in_schema=False)
@@ -52,17 +52,21 @@ async def pod_auth(
 
 @router.post("/{pod_id_net}/auth", operation_id="pod_auth_log_in")
 async def pod_auth_log_in(
-    request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl, pod_id_net: Label
+    request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl, address: Address, pod_id_net: Label
 ) -> Response:
     """Take user name and password, and send the browser on with a code; or show the page again."""
     form = await _form(request)
     after, state = form.get("next", "/"), form.get("state", "")
     _demand_sound(after, state)
-    login = (form.get("username", ""), form.get("password", ""))
+    login = (form.get("username", ""), form.get("password", ""), address)
     try:
         code = await pod_login.code(edge.ports, edge.tokens, tenant.id, pod_id_net, login, state)
     except LoginRefused as refused:
         return _page(pod_id_net, after, state, str(refused), 400)
+    except TooManyLogins as refused:
+        page = _page(pod_id_net, after, state, str(refused), 429)
+        page.headers["Retry-After"] = str(refused.retry_after_s)
+        return page
     except Forbidden as refused:
         return _page(pod_id_net, after, state, str(refused), 403)
     return _sent(f"{base_url}/v3/pods/{pod_id_net}/auth/callback", code=code, state=state, next=after)

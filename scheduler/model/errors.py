@@ -73,6 +73,14 @@ class LoginRefused(BerthError):
     """User name and password do not match, or the grant is not allowed."""
 
 
+class TooManyLogins(BerthError):
+    """Too many logins were refused; no password was looked at."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"too many logins were refused; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
 class Forbidden(BerthError):
     """Known user, but not allowed to do this."""
 

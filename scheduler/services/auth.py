@@ -56,23 +56,29 @@ async def log_in(
     tenant: str,
     username: str,
     password: str,
+    address: str,
     base_url: str,
     client: OAuthClient | None = None,
 ) -> TokenPair:
-    """Tokens for a user name and password; LoginRefused in the same words whatever was wrong.
+    """Tokens for a user name and password, as ``demand_password`` looks at them.
 
     client: who asks, proven; only it can use the refresh token then.
     """
-    user = await demand_password(ports, tenant, username, password)
+    user = await demand_password(ports, tenant, username, password, address)
     return await _pair(ports, tokens, user, base_url, client=client)
 
 
-async def demand_password(ports: Ports, tenant: str, username: str, password: str) -> User:
-    """The user of this name and password; LoginRefused in the same words whatever was wrong."""
+async def demand_password(ports: Ports, tenant: str, username: str, password: str, address: str) -> User:
+    """The user of this name and password; LoginRefused in the same words whatever was wrong.
+
+    TooManyLogins where too many were refused for the name, or from the address, whether or not this one is right.
+    """
+    ports.logins.begin(tenant, username, address, ports.clock())
     user = await _user_or_none(ports, tenant, username)
     matches = await passwords.verify(password, user.password_hash if user else None)
     if user is None or not matches or not user.enabled:
         raise LoginRefused(WRONG_LOGIN)
+    ports.logins.succeeded(tenant, username, address, ports.clock())
     return user
 
 

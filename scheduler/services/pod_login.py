@@ -15,11 +15,11 @@ CODE_S = 60
 TICKET_S = 60
 
 
-async def code(ports: Ports, tokens: Tokens, tenant: str, label: str, login: tuple[str, str], state: str) -> str:
+async def code(ports: Ports, tokens: Tokens, tenant: str, label: str, login: tuple[str, str, str], state: str) -> str:
     """What says for a minute who somebody is who may enter the net behind ``label`` (``mypod`` or ``mypod-net``).
 
-    login: user name and password. Raises LoginRefused, NotFound for a net without a login, or Forbidden for a user
-    whom the pod does not let in.
+    login: user name, password, and the address that they come from. Raises LoginRefused, TooManyLogins, NotFound for a
+    net without a login, or Forbidden for a user whom the pod does not let in.
     """
     pod_id, net = await guarded_net(ports, tenant, label)
     user = await auth.demand_password(ports, tenant, *login)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import httpx
 
 from scheduler.model.users import Principal
+from scheduler.security.throttle import BY_ADDRESS, BY_NAME
 from scheduler.services.presence import BELIEVED, Presence
 from scheduler.store.users import UserStore
 from tests.api.world import PASSWORD, World
@@ -36,6 +37,36 @@ async def test_wrong_name_and_wrong_password_look_the_same(world: World):
     nobody = await logged_in(world, username="nobody", password="wrong", grant_type="password")
     assert wrong.status_code == nobody.status_code == 400
     assert wrong.json()["message"] == nobody.json()["message"] == "Invalid username/password combination."
+
+
+async def test_too_many_refused_logins_are_told_when_to_come_again(world: World):
+    for number in range(BY_NAME.attempts):
+        world.ports.logins.begin("dev", "ada", f"192.0.{number // 10}.2", world.clock())
+    refused = await logged_in(world, username="ada", password=PASSWORD, grant_type="password")
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == "1"
+    assert "try again in 1 s" in refused.json()["message"]
+    assert (await logged_in(world, username="bob", password=PASSWORD, grant_type="password")).status_code == 201
+    world.clock.now += timedelta(seconds=2)
+    assert (await logged_in(world, username="ada", password=PASSWORD, grant_type="password")).status_code == 201
+
+
+async def test_a_refused_login_counts_for_the_address_that_a_trusted_proxy_names(world: World):
+    edge = world.app.state.edge
+    world.app.state.edge = replace(edge, options=replace(edge.options, trusted_proxies=("127.0.0.1", "10.0.0.1")))
+    for _ in range(BY_ADDRESS.attempts - 1):
+        world.ports.logins.begin("dev", "nobody", "192.0.2.7", world.clock.now)
+        world.clock.now += timedelta(milliseconds=1)
+        world.ports.logins._spent.pop(("both", "dev", "nobody", "192.0.2.7"))
+
+    async def status(forwarded: str) -> int:
+        body = {"username": "ada", "password": "wrong", "grant_type": "password"}
+        headers = {"X-Forwarded-For": forwarded}
+        return (await world.call("POST", "/v3/oauth2/tokens", body, user=None, headers=headers)).status_code
+
+    assert await status("198.51.100.1, 192.0.2.7, 10.0.0.1") == 400
+    assert await status("198.51.100.1, 192.0.2.7, 10.0.0.1") == 429
+    assert await status("192.0.2.7, 198.51.100.1") == 400
 
 
 async def test_a_refresh_token_is_good_once_and_its_theft_ends_the_family(world: World):
