@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import struct
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -29,6 +30,9 @@ Record = TypeVar("Record")
 
 IN_USE_S = 3600.0
 """After its last use begins, a file may be read for so long: by a conversion, or on its way to a system."""
+
+_GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x8008_6601, 0x4008_6602, 0x0002_0000
+"""Of <linux/fs.h>: ``FS_IOC_GETFLAGS``, ``FS_IOC_SETFLAGS`` and ``FS_TOPDIR_FL``, which ``chattr +T`` sets."""
 
 
 class Locks:
@@ -50,6 +54,7 @@ class Workshop:
         with _refusals(home):
             for name in ("blobs", "needs", "made", "files", "chunks", "work"):
                 (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _spread(self._work)
         self._sweep()
 
     def blob(self, digest: str) -> Path:
@@ -170,6 +175,21 @@ def _lock(folder: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def _spread(folder: Path) -> None:
+    """Let ext4 begin each folder in here in another part of the disk; other file systems say no, and need it not.
+
+    ext4 does not use an inode again soon after its file went, and looks at all of these for each new file. A tree
+    of 6,000 files, made where another one was just removed, took seconds for that alone.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            (flags,) = struct.unpack("i", fcntl.ioctl(fd, _GET_FLAGS, bytes(4)))
+            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("i", flags | _TOP_FOLDER))
+    finally:
+        os.close(fd)
 
 
 @contextmanager
