@@ -123,7 +123,13 @@ class ControlPlane:
         """Start a part, unless it runs, and wait until it answers."""
         program = self._program(part)
         program.start()
-        self._await(part, program)
+        try:
+            self._await(part, program)
+        except TestbedError:
+            if program.pid is not None:
+                raise
+            program.start()  # as a supervisor would: on a busy machine one has been seen to end while it starts
+            self._await(part, program)
 
     def restart(self, part: str) -> None:
         """Stop a part and start it again."""
