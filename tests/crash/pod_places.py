@@ -1,0 +1,255 @@
+"""The three kinds of place of a campaign on pods: what can be struck there, and what may not be left there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from backends.k8s.objects import is_void
+from testbed import Cluster
+from testbed.host_image import local_system
+from testbed.k8s.client import client
+from testbed.k8s.control_plane import ControlPlane
+from testbed.k8s.node import Node
+from tests.crash.pod_life import MARK
+from tests.end_to_end import pod_images
+from tests.end_to_end.kubernetes_place import CLAIM, SYSTEM, kubernetes_place
+from tests.end_to_end.wire import Wire
+from tests.fakes.layout_registry import layout_registry
+
+Strike = Callable[[random.Random], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A system that keeps pods. strikes: each leaves the place whole. left: what is there of pods, in words."""
+
+    system: str
+    image: str
+    register: Callable[[Wire], None]
+    strikes: Mapping[str, Strike]
+    left: Callable[[], Sequence[str]]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+# -- this machine ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def this_machine(home: Path, mark: str) -> Iterator[Place]:
+    """One process of a pod is killed, whichever: its script, its door, its sandbox or its server."""
+    home.chmod(0o755)  # the account that runs pods reads images below it
+    work = home / "work"
+    definition = local_system("here", work)
+    definition["notes"]["berth"]["pods"] = True
+
+    def kill(chance: random.Random) -> None:
+        if pids := sorted(processes(mark) | processes(str(work))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(pids), signal.SIGKILL)
+
+    def left() -> Sequence[str]:
+        alive = processes(mark) | processes(str(work))
+        folders = [path.name for path in (work / "berth/pods").glob("*")]
+        return [*_processes(alive), *(f"directory {name}" for name in folders)]
+
+    with layout_registry({"library/web": pod_images.web(home / "web")}) as mirror:
+        settings = {
+            "images_dir": str(home / "images"),
+            "registry_mirrors": json.dumps({"docker.io": [mirror]}),
+            "plain_http_registries": mirror,
+        }
+        yield Place(
+            "here",
+            "web",
+            lambda wire: wire.post("/v3/systems", definition) and None,
+            {"instance SIGKILL": kill},
+            left,
+            settings,
+        )
+
+
+# -- an allocation of Slurm --------------------------------------------------------------------------------------------
+
+_FOLDERS = "find /home/alice /shared /scratch -mindepth 1 -type d -path '*/pods/*-007' -prune 2>/dev/null; true"
+_RESUME = """
+for node in $(sinfo --noheader --Node --states=down,drain,fail --format=%n | sort -u); do
+    scontrol update nodename="$node" state=resume
+done
+"""
+
+
+@contextmanager
+def an_allocation(cluster: Cluster, home: Path, mark: str) -> Iterator[Place]:
+    """Jobs are cancelled by the site, nodes lose their power, and the controller dies."""
+    image = cluster.push_image(pod_images.web(home / "web"), "library/web:1") and "login:5000/library/web:1"
+
+    def jobs() -> list[str]:
+        listed = cluster.sh("login", "squeue --noheader --format='%i %j'", check=False).splitlines()
+        return [line.split()[0] for line in listed if line.split()[1].startswith("berth-")]
+
+    def cancel(chance: random.Random) -> None:
+        if running := jobs():
+            cluster.sh("login", f"scancel {chance.choice(running)}", check=False)
+
+    def crash(chance: random.Random) -> None:
+        node = chance.choice([name for name in cluster.machines if name != "login"])
+        cluster.crash(node)
+        time.sleep(chance.choice((0.0, 15.0, 60.0)))
+        cluster.boot(node)
+        cluster.sh("login", _RESUME, check=False)
+
+    def kill_controller(chance: random.Random) -> None:
+        cluster.kill("login", "slurmctld")
+        time.sleep(chance.uniform(0.0, 5.0))
+        cluster.start("login", "slurmctld")
+        cluster.sh("login", _RESUME, check=False)
+
+    def left() -> Sequence[str]:
+        folders = cluster.sh("login", _FOLDERS).split()
+        return [
+            *_processes(processes(mark)),
+            *(f"job {job}" for job in jobs()),
+            *(f"directory {name}" for name in folders),
+        ]
+
+    yield Place(
+        "alder",
+        image,
+        lambda wire: wire.register(cluster.info(), "alder", keeps_pods=True),
+        {"scancel": cancel, "node crash": crash, "slurmctld SIGKILL": kill_controller},
+        left,
+    )
+
+
+# -- a Kubernetes ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def a_kubernetes(plane: ControlPlane, home: Path, mark: str) -> Iterator[Place]:
+    """The API server dies or hangs, the kubelet dies, the node loses its power, and pods are deleted by others."""
+    api_server = "kube-apiserver"
+    with ExitStack() as stack:
+        place = stack.enter_context(kubernetes_place(plane))
+        admin = stack.enter_context(client(plane))
+        node: Node = place.node
+        image = node.push_image(pod_images.web(home / "web"), "library/web:1")
+
+        def kill_api_server(chance: random.Random) -> None:
+            plane.kill(api_server)
+            time.sleep(chance.choice((0.0, 3.0, 15.0)))
+            plane.start(api_server)
+
+        def pause_api_server(chance: random.Random) -> None:
+            plane.pause(api_server)
+            time.sleep(chance.choice((3.0, 15.0, 25.0)))
+            plane.resume(api_server)
+
+        def kill_kubelet(chance: random.Random) -> None:
+            node.kill("kubelet")
+            time.sleep(chance.choice((0.0, 5.0, 20.0)))
+            node.start("kubelet")
+
+        def crash_node(chance: random.Random) -> None:
+            node.crash()
+            time.sleep(chance.choice((0.0, 15.0)))
+            node.up()
+
+        def delete_pod(chance: random.Random) -> None:
+            if pods := _listed(admin, place.namespace, "/api/v1", "pods"):
+                name = chance.choice(pods)["metadata"]["name"]
+                admin.request("DELETE", f"/api/v1/namespaces/{place.namespace}/pods/{name}")
+
+        yield Place(
+            SYSTEM,
+            image,
+            lambda wire: place.register(wire, pods=True),
+            {
+                "API server SIGKILL": kill_api_server,
+                "API server paused": pause_api_server,
+                "kubelet SIGKILL": kill_kubelet,
+                "node crash": crash_node,
+                "pod deleted": delete_pod,
+            },
+            lambda: [*_processes(processes(mark)), *_objects(admin, place.namespace)],
+            {"plain_http_registries": node.registry},
+        )
+
+
+_KINDS = {
+    "/apis/batch/v1": ("jobs",),
+    "/api/v1": ("pods", "services", "secrets", "persistentvolumeclaims"),
+    "/apis/apps/v1": ("deployments", "statefulsets"),
+}
+
+
+def _objects(admin: httpx.Client, namespace: str) -> Sequence[str]:
+    """What is in the namespace beside what belongs to it: the token of its account, and the claim of the test.
+
+    A void Job is no orphan: it starts nothing, and keeps a name from being taken by a request that comes late.
+    """
+    return [
+        f"{kind} {one['metadata']['name']}"
+        for group, kinds in _KINDS.items()
+        for kind in kinds
+        for one in _listed(admin, namespace, group, kind)
+        if not is_void(one) and not _belongs_to_the_namespace(one)
+    ]
+
+
+def _belongs_to_the_namespace(found: Mapping[str, Any]) -> bool:
+    return found["metadata"]["name"] == CLAIM or str(found.get("type", "")).startswith("kubernetes.io/")
+
+
+def _listed(admin: httpx.Client, namespace: str, group: str, kind: str) -> list[dict[str, Any]]:
+    return list(admin.get(f"{group}/namespaces/{namespace}/{kind}").raise_for_status().json()["items"])
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def processes(words: str) -> set[int]:
+    """Processes of this machine, of all its namespaces, with these words in their command or as their pod's mark."""
+    marks = f"{MARK}={words}".encode()
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and int(folder.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                command, variables = ((folder / name).read_bytes() for name in ("cmdline", "environ"))
+                if words.encode() in command or marks in variables.split(b"\0"):
+                    found.add(int(folder.name))
+    return found
+
+
+def children(pid: int, name: str) -> set[int]:
+    """Children of a process whose program has this name."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                program, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+                if program == name and int(rest.split()[1]) == pid:
+                    found.add(int(folder.name))
+    return found
+
+
+def _processes(pids: set[int]) -> Sequence[str]:
+    return [f"process {pid}: {_command(pid)}" for pid in sorted(pids)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+    except OSError:
+        return "it has ended"
