@@ -1,13 +1,13 @@
-"""How many jobs wait for their image: ``python -m bench.staging [--traces FOLDER] [--quick]``.
+"""How many jobs wait for their image: ``python -m bench.staging [--traces FOLDER] [--forecasts model] [--quick]``.
 
 Each recorded queue is one system with a link and a store of its own. Its jobs get images by Zipf's law; every image is
 rebuilt now and then, and then all of it must be sent again: what chunks of the last build would spare is not counted.
 Some placements stage an image for a job that runs elsewhere in the end; their bytes and their room count. The peer
-stages when a job begins. When a job is to begin is foreseen as its class of jobs waited of late. Beside a small store
+stages when a job begins. When a job is to begin is foreseen as its class of jobs waited of late, or with
+``--forecasts model`` by the model that placement asks, which takes minutes for each record. Beside a small store
 stands what is hidden where waits are known exactly, what would be by one who knows all starts and all jobs beforehand,
 how many jobs begin while the images in use do not fit into it, and what is hidden where nodes have room for copies of
-their own. Without a folder a short generated trace shows that
-it works, not what it is worth.
+their own. Without a folder a short generated trace shows that it works, not what it is worth.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from math import inf, log, log2
+from math import inf, isnan, log, log2
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,13 @@ import numpy as np
 from bench.report import Row, show
 from bench.staging_bound import crowded, foreseen
 from bench.staging_model import Rules, Told, Use, simulate
+from bench.waits import REFIT_S
+from bench.waits_replay import days, seen
+from bench.waits_replay import told as played
 from bench.waits_traces import Job, Trace, generated, swf_traces
 from images.claims import UNTOLD, Foreseen
 from images.staging import SiteFacts
+from placement.waits import WaitModel
 
 DAY_S = 86_400.0
 GB = 1e9
@@ -53,43 +57,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.staging", description=__doc__)
     parser.add_argument("--traces", type=Path, help="folder of job traces in the Standard Workload Format, with waits")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--forecasts", choices=FORECASTS, default="class", help="how it is foreseen when jobs begin")
     parser.add_argument("--quick", action="store_true", help="the generated trace only")
     chosen = parser.parse_args(argv)
     traces = swf_traces(chosen.traces) if chosen.traces and not chosen.quick else [generated(jobs=1500)]
     shares: list[float] = []
     for trace in traces:
         began = time.monotonic()
-        rows, hidden = table(trace, chosen.seed)
+        rows, hidden = table(trace, chosen.seed, FORECASTS[chosen.forecasts](trace))
         shares += hidden
         show(f"{trace.name}: {len(trace.jobs)} jobs in {trace.span_s / DAY_S:.0f} days", rows)
         print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
     print(f"\nwithout delay where the wait is longer than staging: {100 * min(shares):.2f} % at least (goal 95 %)")
 
 
-def table(trace: Trace, seed: int) -> tuple[list[Row], list[float]]:
-    """A row for each law, store and kind of link; and the share without delay of those whose wait is long enough."""
+def table(trace: Trace, seed: int, told: Sequence[Foreseen]) -> tuple[list[Row], list[float]]:
+    """A row for each law and store; and the share without delay of those whose wait is long enough.
+
+    told: of each job, its wait as it is foreseen when it is placed.
+    """
     rows, shares = [], []
     for zipf in ZIPFS:
-        uses, all_bytes = uses_of(trace, zipf, seed)
+        uses, all_bytes = uses_of(trace, zipf, seed, told)
         late = [use for use in (at_start(use) for use in uses) if use is not None]
         for name, store in STORES:
-            for is_fair in (False, True):
-                rules = Rules(link_bytes_per_s=LINK_BYTES_PER_S, store_bytes=store * all_bytes, is_fair=is_fair)
-                told = simulate(uses, rules)
-                shares.append(hidden_share(uses, told))
-                what = f"Zipf {zipf}, store {name}, {'shared' if is_fair else 'in turn'}"
-                rows.append(
-                    Row(
-                        what,
-                        f"{100 * shares[-1]:6.2f} %; of all {figures(uses, told)}",
-                        figures(uses, simulate(late, rules)),
-                        "95 %" + ("" if is_fair or store == inf else f"; {at_best(uses, rules)}"),
-                    )
+            rules = Rules(link_bytes_per_s=LINK_BYTES_PER_S, store_bytes=store * all_bytes)
+            came = simulate(uses, rules)
+            shares.append(hidden_share(uses, came))
+            rows.append(
+                Row(
+                    f"Zipf {zipf}, store {name}",
+                    f"{100 * shares[-1]:6.2f} %; of all {figures(uses, came)}",
+                    figures(uses, simulate(late, rules)),
+                    "95 %" + ("" if store == inf else f"; {at_best(uses, rules)}"),
                 )
+            )
     return rows, shares
 
 
-def uses_of(trace: Trace, zipf: float, seed: int) -> tuple[list[Use], float]:
+def uses_of(trace: Trace, zipf: float, seed: int, told: Sequence[Foreseen]) -> tuple[list[Use], float]:
     """Images for the jobs of a record, by their time of placement; bytes of all images, each once."""
     dice = np.random.default_rng([seed, round(100 * zipf)])
     sizes = np.exp(dice.normal(log(MEDIAN_BYTES), SIGMA, IMAGES))
@@ -98,7 +104,6 @@ def uses_of(trace: Trace, zipf: float, seed: int) -> tuple[list[Use], float]:
     weights = 1 / np.arange(1, IMAGES + 1) ** zipf
     drawn = dice.choice(IMAGES, size=(2, len(trace.jobs)), p=weights / weights.sum())
     is_doubled = dice.random(len(trace.jobs)) < UNUSED_SHARE
-    told = foretold(trace)
     uses = []
     for number, job in enumerate(trace.jobs):
         day = int((job.submit_at_s - trace.begins_at_s) / DAY_S)
@@ -118,7 +123,7 @@ def uses_of(trace: Trace, zipf: float, seed: int) -> tuple[list[Use], float]:
     return uses, float(sizes.sum())
 
 
-def foretold(trace: Trace) -> Sequence[Foreseen]:
+def by_class(trace: Trace) -> Sequence[Foreseen]:
     """The wait of each job as its class of jobs waited before it came: of about its size and walltime, or all jobs."""
     begun = deque(sorted(trace.jobs, key=lambda job: job.start_at_s))
     recent: dict[Hashable, deque[float]] = {None: deque(maxlen=RECENT)}
@@ -135,6 +140,17 @@ def foretold(trace: Trace) -> Sequence[Foreseen]:
             known[mine] = Foreseen(*(float(at) for at in np.quantile(recent[mine], (0.5, 0.9))))
         told.append(known.get(mine, UNTOLD))
     return told
+
+
+def by_model(trace: Trace) -> Sequence[Foreseen]:
+    """The same as Berth's own model of waits says it, which learns as the record goes on."""
+    always = days((-inf, inf))
+    said = played(WaitModel(refit_s=REFIT_S), trace, seen(trace, always), always, always)
+    pairs = zip(said.p50_s["berth"].tolist(), said.p90_s["berth"].tolist(), strict=True)
+    return [UNTOLD if isnan(p50_s) else Foreseen(p50_s, max(p50_s, p90_s)) for p50_s, p90_s in pairs]
+
+
+FORECASTS: Mapping[str, Callable[[Trace], Sequence[Foreseen]]] = {"class": by_class, "model": by_model}
 
 
 def _class_of(job: Job) -> Hashable:

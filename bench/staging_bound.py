@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from heapq import nsmallest
 from math import inf
 
-from bench.staging_model import Digest, Kind, Link, Rules, Told, Use
+from bench.staging_model import Alone, Digest, Kind, Link, Rules, Told, Use
 
 NEXT = 5
 """Of those without room, so many are looked at when there may be some, those that begin first."""
@@ -24,7 +24,7 @@ NEXT = 5
 class _Oracle:
     def __init__(self, uses: Sequence[Use], rules: Rules) -> None:
         self._uses = [use for use in uses if use.starts_at_s is not None]
-        self._link, self._room_bytes = Link(rules.link_bytes_per_s, rules.is_fair), rules.store_bytes
+        self._link, self._room_bytes = Link(rules.link_bytes_per_s, self._pressing), rules.store_bytes
         self._starts: defaultdict[Digest, list[float]] = defaultdict(list)
         for use in self._uses:
             self._starts[use.digest].append(_start(use))
@@ -68,8 +68,8 @@ class _Oracle:
                 self._run(number, now_s)
         else:
             self._alone.add(number)
-            self._pending["alone", number].append(number)
-            self._send(("alone", number), use.size_bytes, now_s)
+            self._pending[Alone(number)].append(number)
+            self._send(Alone(number), use.size_bytes, now_s)
         if self._next_s(use.digest, now_s, after=True) == inf:
             self._wanted.pop(use.digest, None)
 
@@ -130,6 +130,9 @@ class _Oracle:
         self._link.add(digest, size_bytes, now_s)
         self._sent_bytes += size_bytes
         self._sent += 1
+
+    def _pressing(self, digest: Digest, left_bytes: float, now_s: float) -> float:
+        return now_s if digest in self._pending else self._next_s(digest, now_s)
 
     def _next_s(self, digest: Digest, now_s: float, after: bool = False) -> float:
         """When a job with this image begins next; inf where none does any more."""

@@ -8,11 +8,12 @@ full, ``images.claims`` says who gives way, as it does for real stores.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
+from typing import NamedTuple
 
 from images import staging
 from images.claims import UNTOLD, Claim, Foreseen, Grade, gives_way, is_short, together
@@ -50,8 +51,6 @@ class Rules:
 
     link_bytes_per_s: float
     store_bytes: float = inf
-    is_fair: bool = False
-    """Transfers share the link at the same time; else they go one after another."""
     copied_by: staging.SiteFacts | None = None
     """Where nodes have room for copies: where the store is short, a job needs its file until each node has one."""
     high_share: float = 0.8
@@ -69,6 +68,12 @@ class Told:
     """Jobs for whose image the store had no room even when they began: each fetched it for itself."""
 
 
+class Alone(NamedTuple):
+    """What a job fetches for itself: the number of its use."""
+
+    number: int
+
+
 class Kind(IntEnum):
     """In the order in which events of the same instant happen; before them, what the link brings."""
 
@@ -78,46 +83,46 @@ class Kind(IntEnum):
 
 
 class Link:
-    """Carries so many bytes per second: of one transfer after another, or of all at the same time."""
+    """Carries so many bytes per second, of the one transfer that ``pressing`` says least of; the others pause.
 
-    def __init__(self, bytes_per_s: float, is_fair: bool) -> None:
-        self._rate, self._is_fair = bytes_per_s, is_fair
-        self._queue: deque[tuple[Digest, float]] = deque()
-        self._shares: list[tuple[float, int, Digest]] = []
-        self._at_s, self._each_bytes, self._count = 0.0, 0.0, 0
+    pressing: of a transfer, the bytes that are left of it, and an instant; asked whenever something begins or ends.
+    """
+
+    def __init__(self, bytes_per_s: float, pressing: Callable[[Digest, float, float], float]) -> None:
+        self._rate, self._pressing = bytes_per_s, pressing
+        self._left_bytes: dict[Digest, float] = {}
+        self._carried: Digest | None = None
+        self._at_s = 0.0
 
     def add(self, digest: Digest, size_bytes: float, now_s: float) -> None:
         """Begin a transfer, or let it wait for its turn."""
         self._go_on(now_s)
-        self._count += 1
-        if self._is_fair:
-            heapq.heappush(self._shares, (self._each_bytes + size_bytes, self._count, digest))
-        else:
-            self._queue.append((digest, size_bytes))
+        self._left_bytes[digest] = size_bytes
+        self.choose(now_s)
 
     def next_at_s(self) -> float:
-        """When the next one is through, if no other begins."""
-        if self._is_fair:
-            left_bytes = (self._shares[0][0] - self._each_bytes) * len(self._shares) if self._shares else inf
-        else:
-            left_bytes = self._queue[0][1] - self._each_bytes if self._queue else inf
-        return self._at_s + max(0.0, left_bytes) / self._rate
+        """When the next one is through, if nothing else happens."""
+        if self._carried is None:
+            return inf
+        return self._at_s + max(0.0, self._left_bytes[self._carried]) / self._rate
 
     def take(self) -> tuple[Digest, float]:
         """The next one that is through, and when."""
-        at_s = self.next_at_s()
-        self._go_on(at_s)
-        if self._is_fair:
-            self._each_bytes, _, digest = heapq.heappop(self._shares)
-        else:
-            self._each_bytes, (digest, _) = 0.0, self._queue.popleft()
+        digest, at_s = self._carried, self.next_at_s()
+        self._at_s, self._carried = at_s, None
+        del self._left_bytes[digest]
+        self.choose(at_s)
         return digest, at_s
 
+    def choose(self, now_s: float) -> None:
+        """Carry the one that is the most pressing now; of equals who came first."""
+        self._go_on(now_s)
+        turns = {digest: self._pressing(digest, left_bytes, now_s) for digest, left_bytes in self._left_bytes.items()}
+        self._carried = min(turns, key=lambda digest: turns[digest], default=None)
+
     def _go_on(self, now_s: float) -> None:
-        """Count what was carried: of the first in turn, or of each."""
-        at_once = len(self._shares) if self._is_fair else min(1, len(self._queue))
-        if at_once:
-            self._each_bytes += (now_s - self._at_s) * self._rate / at_once
+        if self._carried is not None:
+            self._left_bytes[self._carried] -= (now_s - self._at_s) * self._rate
         self._at_s = now_s
 
 
@@ -191,7 +196,8 @@ class Store:
 class _System:
     def __init__(self, uses: Sequence[Use], rules: Rules) -> None:
         self._uses, self._rules = uses, rules
-        self._link, self._store = Link(rules.link_bytes_per_s, rules.is_fair), Store(rules)
+        self._link = Link(rules.link_bytes_per_s, self._pressing)
+        self._store = Store(rules)
         self._events: list[tuple[float, int, int]] = []
         self._on_the_way = set[Digest]()
         self._waiting: defaultdict[Digest, list[int]] = defaultdict(list)
@@ -243,10 +249,12 @@ class _System:
             self._begun[use.digest] -= 1
             self._wants_room.pop(number, None)
             self._without_room += 1
-            self._waiting["own", number].append(number)
-            self._send(("own", number), use.size_bytes, now_s)
+            alone = Alone(number)
+            self._waiting[alone].append(number)
+            self._send(alone, use.size_bytes, now_s)
         elif use.digest in self._on_the_way:
             self._waiting[use.digest].append(number)
+            self._link.choose(now_s)
         else:
             self._begin(number, now_s)
 
@@ -304,7 +312,7 @@ class _System:
         use = self._uses[number]
         wants = self._claim(use.digest, use.size_bytes, now_s)
         held = (self._claim(digest, size_bytes, now_s) for digest, size_bytes in self._store.held().items())
-        goes = gives_way(wants, held, self._store.missing_bytes(use.size_bytes), bool(self._on_the_way))
+        goes = gives_way(wants, held, self._store.missing_bytes(use.size_bytes))
         for each in goes or ():
             for waiting in self._queued.get(each.digest, ()):
                 if waiting in self._leased:
@@ -322,6 +330,13 @@ class _System:
         starts_in_s = together(self._starts_in_s(number, now_s) for number in self._queued[digest])
         return Claim(digest, size_bytes, Grade.QUEUED, starts_in_s)
 
+    def _pressing(self, digest: Digest, left_bytes: float, now_s: float) -> float:
+        """As those say who send to real stores; what is left counts, as only that is still to be sent."""
+        if digest in self._waiting:
+            return Claim(digest, left_bytes, Grade.BEGUN, 0.0).turn
+        starts_in_s = together(self._starts_in_s(number, now_s) for number in self._queued.get(digest, ()))
+        return Claim(digest, left_bytes, Grade.QUEUED, starts_in_s).turn
+
     def _starts_in_s(self, number: int, now_s: float) -> float:
         """As foreseen; not reckoned anew as long as it can have changed little."""
         use = self._uses[number]
@@ -332,8 +347,8 @@ class _System:
         return told[1]
 
     def _ask_again(self, now_s: float) -> None:
-        """Who wants room asks for it once nothing is on its way, the most pressing first."""
-        if not self._wants_room or self._on_the_way or now_s < self._asked_at_s + AGAIN_S:
+        """Who wants room asks for it from time to time, the most pressing first."""
+        if not self._wants_room or now_s < self._asked_at_s + AGAIN_S:
             return
         self._asked_at_s = now_s
         sizes = {self._uses[number].digest: self._uses[number].size_bytes for number in self._wants_room}

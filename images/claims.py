@@ -14,7 +14,7 @@ from math import exp, inf, log
 from statistics import NormalDist
 from types import MappingProxyType
 
-SOON = 0.25
+SOON = 0.1
 """Quantile of the start that counts, of those that are still possible: jobs may well begin before the median."""
 
 LEAD_S = 60.0
@@ -41,7 +41,7 @@ class Grade(IntEnum):
 MAY_TAKE: Mapping[tuple[Grade, Grade], float] = MappingProxyType(
     {
         (Grade.QUEUED, Grade.IDLE): 0.0,
-        (Grade.QUEUED, Grade.QUEUED): 3.0,
+        (Grade.QUEUED, Grade.QUEUED): 6.0,
     }
 )
 """(who wants room, who has it): how many times the holder's turn must be later. Other pairs: never.
@@ -107,14 +107,8 @@ def together(starts_in_s: Iterable[float]) -> float:
     return max(0.0, 1 / rate - LEAD_S) if rate else inf
 
 
-def gives_way(wants: Claim, held: Iterable[Claim], missing_bytes: float, is_busy: bool) -> Sequence[Claim] | None:
-    """Which images go so that ``missing_bytes`` more are free for this one; None: not now, it waits.
-
-    is_busy: other images are on their way to this store. Nothing is pushed out for a place behind them: images of jobs
-    that come meanwhile would stand behind it.
-    """
-    if is_busy:
-        return None
+def gives_way(wants: Claim, held: Iterable[Claim], missing_bytes: float) -> Sequence[Claim] | None:
+    """Which images go so that ``missing_bytes`` more are free for this one; None: not now, it waits."""
     goes = [each for each in held if _is_later(each, wants)]
     goes.sort(key=lambda each: (each.grade, -each.turn if each.grade else each.used_at_s))
     freed_bytes = 0.0

@@ -21,13 +21,15 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from images.chunks import Index, index_of
+from images.line import Line, Pressing
 from images.store import ChunkDamaged, StoreFull, StoreOf, StoreRefused, parse_answer, program
 from images.threads import Halt, HaltingFile, in_thread
 from images.workshop import Locks
 from scheduler.model.errors import FileRefused, NothingLearnt, SpecInvalid, UnexpectedReply
 
-BATCH_BYTES = 16 * 1024 * 1024
-"""Most bytes of chunks in one request, unless a single chunk is larger: a request costs the start of an interpreter."""
+BATCH_BYTES = 32 * 1024 * 1024
+"""Most bytes of chunks in one request, unless a single chunk is larger: a request costs the start of an interpreter,
+and for so long an image keeps one waiting that is more pressing."""
 
 BEAT_S = 10
 """How often a sender says that it lives; after three silent ones another may go on with its image."""
@@ -119,7 +121,7 @@ async def cut(file: Path, digest: str) -> Index:
 class Keeper:
     """One for a store and process: it takes turns with itself, too, and a lock that a cut link left is still its own.
 
-    ``run``: as ``Storage.run_beside``, with the login that owns the store.
+    ``run``: as ``Storage.run_beside``, with the login that owns the store. ``line``: of all who send to its system.
     """
 
     def __init__(
@@ -128,13 +130,14 @@ class Keeper:
         run: Run,
         *,
         chunks_of: ChunksOf = cut,
+        line: Line | None = None,
         batch_bytes: int = BATCH_BYTES,
         beat_s: float = BEAT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._store, self._run, self._chunks_of = store, run, chunks_of
-        self._batch_bytes, self._beat_s, self._sleep = batch_bytes, beat_s, sleep
+        self._line, self._batch_bytes, self._beat_s, self._sleep = line or Line(), batch_bytes, beat_s, sleep
         self._chance = chance
         self._nonce, self._locks = uuid4().hex, Locks()
 
@@ -215,15 +218,17 @@ class Keeper:
         *,
         record: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        pressing: Pressing | None = None,
         live_jobs: Sequence[str] | None = None,
     ) -> Sent:
         """Have the image there; asks once and sends nothing where it is. Call it again after NothingLearnt: it goes on.
 
-        record: kept beside the image. live_jobs: as for ``collect``, which is tried once where there is no room.
+        record: kept beside the image. pressing: against others who send there now; before all of them if not given.
+        live_jobs: as for ``collect``, which is tried once where there is no room.
         StoreFull when that was not enough: what it moved to the trash gives its room back after some minutes.
         FileRefused when ``file`` is not what its digest says.
         """
-        sending = _Sending(file, digest, record, progress, live_jobs)
+        sending = _Sending(file, digest, record, progress, pressing or _at_once, live_jobs)
         while True:
             if held := await self.have(digest):
                 return Sent(held.path, held.size_bytes, sending.sent_bytes, sending.reused_bytes)
@@ -254,15 +259,17 @@ class Keeper:
         said = await self._begin(sending, index)
         part: dict[str, Any] = {"digest": sending.digest, "chunks": said.get("part", "")}
         for finishes_left in reversed(range(REPAIRS + 1)):
-            while missing := _missing(said, index):
-                await sending.tell(index, missing)
-                turn.check()
-                numbers = _batch(index, missing, self._batch_bytes)
-                body = await in_thread(partial(_content, sending.file, index, numbers))
-                said = await self._ask("fill", body, **part, numbers=numbers)
-                sending.sent_bytes += len(body)
-                if len(_missing(said, index)) >= len(missing):
-                    raise ChunkDamaged("corrupt", "no whole chunk arrived of those that were sent")
+            async with self._line.place(sending.pressing) as place:
+                while missing := _missing(said, index):
+                    await sending.tell(index, missing)
+                    await place.wait(index.bytes_of(missing))
+                    turn.check()
+                    numbers = _batch(index, missing, self._batch_bytes)
+                    body = await in_thread(partial(_content, sending.file, index, numbers))
+                    said = await self._ask("fill", body, **part, numbers=numbers)
+                    sending.sent_bytes += len(body)
+                    if len(_missing(said, index)) >= len(missing):
+                        raise ChunkDamaged("corrupt", "no whole chunk arrived of those that were sent")
             await sending.tell(index, ())
             if not said.get("have"):
                 said = await self._ask("finish", **part, record=sending.record)
@@ -339,6 +346,7 @@ class _Sending:
     digest: str
     record: Mapping[str, Any] | None
     progress: Progress | None
+    pressing: Pressing
     live_jobs: Sequence[str] | None
     sent_bytes: int = 0
     reused_bytes: int = 0
@@ -376,6 +384,10 @@ def _batch(index: Index, missing: Sequence[int], most_bytes: int) -> list[int]:
         contents.add(chunk.sha256)
         size_bytes += chunk.length_bytes
     return numbers
+
+
+async def _at_once(_left_bytes: int) -> float:
+    return 0.0
 
 
 def _content(file: Path, index: Index, numbers: Sequence[int], halt: Halt) -> bytes:

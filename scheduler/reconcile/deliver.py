@@ -60,7 +60,7 @@ class CopyKey(NamedTuple):
 class Deliver:
     """The loop of images. Memory holds what is in hand, how often it failed, and for whom it was tried."""
 
-    def __init__(self, ports: Ports, *, lease_s: float, at_once: int = 16) -> None:
+    def __init__(self, ports: Ports, *, lease_s: float, at_once: int = 32) -> None:
         self._ports, self._lease_s = ports, lease_s
         self._sides = Sides(ports)
         self._stores = Stores(ports)

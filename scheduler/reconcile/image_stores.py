@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import structlog
 
 from images.keeper import Keeper
+from images.line import Line
 from images.policy import ImagePolicy
 from images.store import StoreOf
 from images.workshop import Workshop
@@ -38,11 +40,12 @@ class Store(NamedTuple):
 
 
 class Stores:
-    """All of them; memory holds one keeper for each, who takes turns with itself."""
+    """All of them. Memory holds one keeper for each, who takes turns with itself, and one line for each system."""
 
     def __init__(self, ports: Ports) -> None:
         self._ports, self._sides = ports, Sides(ports)
         self._keepers: dict[tuple[StoreKey, StoreOf], Keeper] = {}
+        self._lines: defaultdict[tuple[str, str], Line] = defaultdict(Line)
 
     async def open(self, which: StoreKey, workshop: Workshop) -> Store:
         """The store, asked by its login. SpecInvalid when the system keeps no images any more."""
@@ -56,7 +59,8 @@ class Stores:
             async def run(program: bytes, stdin: bytes) -> bytes:
                 return await (await side.storage(self._ports)).run_beside(program, stdin)
 
-            self._keepers[which, of] = Keeper(of, run, chunks_of=workshop.chunks_of)
+            line = self._lines[which.tenant, which.system_id]
+            self._keepers[which, of] = Keeper(of, run, chunks_of=workshop.chunks_of, line=line)
         return Store(side, policy, self._keepers[which, of])
 
     async def live_markers(self, which: StoreKey) -> Sequence[Marker]:

@@ -13,13 +13,13 @@ from datetime import timedelta
 
 import structlog
 
-from images.claims import UNTOLD, Claim, Foreseen, Grade, gives_way, together
+from images.claims import Claim, Grade, gives_way
 from images.keeper import Kept
 from scheduler.model.images import CopyState, ImageCopy
 from scheduler.model.jobs import HistoryEvent
 from scheduler.model.runs import RemoteState
-from scheduler.model.states import A
 from scheduler.ports import Ports
+from scheduler.reconcile.claimants import claimants, starts_in_s, waits
 from scheduler.reconcile.given_back import GivenBack
 from scheduler.reconcile.handing import given_way, take_back
 from scheduler.reconcile.held_copy import HeldCopy
@@ -60,20 +60,17 @@ class Room:
         if quota_bytes is None or copy.size_bytes is None:
             return False
         async with self._ports.reading() as db:
-            claimants = await ImageStore(db).claims(copy.tenant, copy.system_id)
             rows = await ImageStore(db).present(*which)
-            is_busy = await ImageStore(db).is_sending(*which, but=copy.id)
-        there = store.side.system
-        mine = [each for each in claimants if there.credential_user(each.attempt.owner) == copy.owner]
+        mine = await claimants(self._ports, copy, store.side.system)
         stats = await self._given_back.seen(await store.keeper.stats(), mine, store)
         need_bytes = copy.size_bytes * (1 + BESIDE_SHARE) + BESIDE_BYTES
         missing_bytes = stats.held_bytes - stats.trash_bytes + need_bytes - quota_bytes
-        waiting = [each for each in mine if each.manifest_digest == copy.manifest_digest and _waits(each)]
+        waiting = [each for each in mine if each.manifest_digest == copy.manifest_digest and waits(each)]
         if not waiting or missing_bytes <= 0:  # room comes when the trash is emptied
             return False
         standings = self._standings(stats.images, rows, mine, store)
-        wants = Claim(copy.manifest_digest, copy.size_bytes, Grade.QUEUED, self._starts_in_s(waiting))
-        goes = gives_way(wants, [each.claim for each in standings.values()], missing_bytes, is_busy)
+        wants = Claim(copy.manifest_digest, copy.size_bytes, Grade.QUEUED, starts_in_s(waiting, self._ports.clock()))
+        goes = gives_way(wants, [each.claim for each in standings.values()], missing_bytes)
         for claim in goes or ():
             if not await self._let_go(standings[str(claim.digest)], store, which):
                 return False
@@ -83,6 +80,7 @@ class Room:
         self, held: Sequence[Kept], rows: Sequence[ImageCopy], mine: Sequence[Claimant], store: Store
     ) -> Mapping[str, _Standing]:
         """What is in the store by the digest of its file, as far as it is ours to move."""
+        now = self._ports.clock()
         by_file = {row.file_digest: row for row in rows}
         holders = {f"job-{each.attempt.marker}": each for each in mine}
         standings = {}
@@ -91,19 +89,11 @@ class Room:
             if copy is None:
                 continue
             known = [holders[name] for name in kept.leases if name in holders]
-            is_soft = len(known) == len(kept.leases) and all(_waits(each) for each in known) and not copy.pinned
+            is_soft = len(known) == len(kept.leases) and all(waits(each) for each in known) and not copy.pinned
             grade = Grade.BEGUN if not is_soft else Grade.QUEUED if known else Grade.IDLE
-            claim = Claim(kept.digest, kept.size_bytes, grade, self._starts_in_s(known), kept.used_at_s)
+            claim = Claim(kept.digest, kept.size_bytes, grade, starts_in_s(known, now), kept.used_at_s)
             standings[kept.digest] = _Standing(copy, claim, known)
         return standings
-
-    def _starts_in_s(self, claimants: Sequence[Claimant]) -> float:
-        now = self._ports.clock()
-        starts_in_s = []
-        for each in claimants:
-            since = each.attempt.submitted_at or each.attempt.intended_at
-            starts_in_s.append(_foreseen(each).starts_in_s((now - since).total_seconds()))
-        return together(starts_in_s)
 
     # -- one of them gives way ---------------------------------------------------------------------------------------
 
@@ -115,8 +105,8 @@ class Room:
         if claimed is None or claimed.file_digest is None:
             return False
         held = HeldCopy(claimed, self._ports, LEASE_S)
-        waits = [await self._taken_back(each, claimed, store) for each in standing.holders]
-        if all(waits):
+        wait_still = [await self._taken_back(each, claimed, store) for each in standing.holders]
+        if all(wait_still):
             for each in standing.holders:
                 await store.keeper.release(claimed.file_digest, f"job-{each.attempt.marker}")
             live = await self._stores.live_markers(which)
@@ -145,19 +135,3 @@ class Room:
             return False
         seen = (await backend.observe({attempt.remote_id: attempt.marker})).get(attempt.remote_id)
         return seen is not None and seen.state is RemoteState.QUEUED
-
-
-def _waits(claimant: Claimant) -> bool:
-    """Whether it is one job that waits in the queue. Tasks of an array begin one by one, when nobody looks."""
-    attempt = claimant.attempt
-    return attempt.state is A.QUEUED and attempt.started_at is None and attempt.run.array is None
-
-
-def _foreseen(claimant: Claimant) -> Foreseen:
-    """The wait that placement told for where the attempt is."""
-    decision = claimant.decision
-    told = () if decision is None else (decision.winner, *decision.losers)
-    for one in told:
-        if one is not None and one.system_id == claimant.attempt.system_id:
-            return Foreseen(one.wait.p50_s, one.wait.p90_s)
-    return UNTOLD

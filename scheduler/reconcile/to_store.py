@@ -25,6 +25,7 @@ from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
 from scheduler.model.states import A
 from scheduler.model.systems import System
 from scheduler.ports import Images, Ports
+from scheduler.reconcile.claimants import pressing
 from scheduler.reconcile.held_copy import HeldCopy
 from scheduler.reconcile.image_stores import Store, StoreKey, Stores
 from scheduler.reconcile.room import Room
@@ -131,6 +132,7 @@ class ToStore:
             brought.digest,
             record={"manifest": copy.manifest_digest, "name": shown(copy.reference)},
             progress=progress,
+            pressing=pressing(self._ports, held.copy, store.side.system),
             live_jobs=await self._stores.live_markers(store_key(copy)),
         )
         figures = {

@@ -297,12 +297,6 @@ class ImageStore:
         query = select(*COPY_COLUMNS).where(there, copies.c.state == CopyState.PRESENT).order_by(copies.c.id)
         return [ImageCopy(**row) for row in (await self._db.execute(query)).mappings()]
 
-    async def is_sending(self, tenant: str, system_id: str, owner: str, but: int) -> bool:
-        """Whether another copy than ``but`` is under way to one login's store."""
-        there = and_(copies.c.tenant == tenant, copies.c.system_id == system_id, copies.c.owner == owner)
-        moving = and_(there, copies.c.state == CopyState.SENDING, copies.c.id != but, copies.c.lease_until.is_not(None))
-        return (await self._db.execute(select(copies.c.id).where(moving).limit(1))).first() is not None
-
     async def live_markers(self, tenant: str, system_id: str) -> Sequence[tuple[str, Marker]]:
         """Owners and markers of all attempts on a system that may still read an image."""
         query = select(attempts.c.owner, attempts.c.marker).where(

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from bench.staging import at_start, hidden_share, idle_node_hours, table, uses_of
+from bench.staging import at_start, by_class, by_model, hidden_share, idle_node_hours, table, uses_of
 from bench.staging_bound import crowded, foreseen
 from bench.staging_model import Rules, Use, simulate
 from bench.waits_traces import generated
@@ -27,6 +27,11 @@ def use(digest, placed, starts, size=10, ends=1000, nodes=1):
     )
 
 
+def images_for(jobs):
+    trace = generated(jobs=jobs)
+    return uses_of(trace, 0.8, 1, by_class(trace))
+
+
 CASES = {
     "hidden behind the wait": ([use("a", 0, 10)], [0]),
     "no wait": ([use("a", 0, 0)], [10]),
@@ -44,17 +49,16 @@ def test_a_job_waits_for_what_of_its_image_is_not_there_when_it_begins(uses, del
     assert simulate(uses, ONE).delays_s == delays
 
 
-def test_transfers_at_the_same_time_share_the_link():
-    """10 and 20 bytes at once: half the link each until the shorter one is through after 20 s, the other after 30."""
-    uses = [use("short", 0, 0, size=10), use("long", 0, 0, size=20)]
-    assert simulate(uses, replace(ONE, is_fair=True)).delays_s == [20, 30]
-    assert simulate(uses, ONE).delays_s == [10, 30]
+def test_what_is_needed_later_pauses_and_goes_on():
+    """The second comes at 2 s and takes 5 s; the first has 28 bytes left then, and is there at 35 s."""
+    uses = [use("late", 0, 34, size=30), use("soon", 2, 8, size=5)]
+    assert simulate(uses, ONE).delays_s == [1, 0]
 
 
-def test_one_that_comes_later_slows_the_first_from_then_on():
-    """8 of 10 bytes are through at 8 s; 2 more take 4 s beside the other, which has 8 left then."""
-    uses = [use("first", 0, 0), use("second", 8, 8)]
-    assert simulate(uses, replace(ONE, is_fair=True)).delays_s == [12, 12]
+def test_an_image_goes_first_once_its_job_has_begun():
+    """Both are foreseen alike; the first would be through at 20 s, but the job of the second begins at 5 s."""
+    uses = [use("a", 0, 100, size=20), use("b", 0, 5, size=21)]
+    assert simulate(uses, ONE).delays_s == [0, 21]
 
 
 SMALL = replace(ONE, store_bytes=25.0, high_share=1.0, low_share=1.0)
@@ -117,7 +121,7 @@ def test_what_runs_together_and_does_not_fit_helps_no_knowledge():
 
 
 def test_knowing_all_starts_is_worth_something_in_a_small_store_and_nothing_in_one_that_holds_all():
-    uses, all_bytes = uses_of(generated(jobs=300), zipf=0.8, seed=1)
+    uses, all_bytes = images_for(300)
     small = Rules(link_bytes_per_s=125e6, store_bytes=0.05 * all_bytes)
     assert hidden_share(uses, foreseen(uses, small)) >= hidden_share(uses, simulate(uses, small))
     whole = replace(small, store_bytes=inf)
@@ -137,7 +141,7 @@ def test_lost_node_hours_are_nodes_times_delay():
 
 
 def test_a_recorded_queue_loses_less_than_where_images_come_when_jobs_begin():
-    uses, all_bytes = uses_of(generated(jobs=300), zipf=0.8, seed=1)
+    uses, all_bytes = images_for(300)
     late = [each for each in map(at_start, uses) if each is not None]
     rules = Rules(link_bytes_per_s=125e6, store_bytes=inf)
     ours, theirs = simulate(uses, rules), simulate(late, rules)
@@ -149,4 +153,14 @@ def test_a_recorded_queue_loses_less_than_where_images_come_when_jobs_begin():
 
 def test_the_same_seed_gives_the_same_table():
     trace = generated(jobs=100)
-    assert table(trace, seed=1) == table(trace, seed=1) != table(trace, seed=2)
+    told = by_class(trace)
+    assert table(trace, 1, told) == table(trace, 1, told) != table(trace, 2, told)
+
+
+def test_waits_are_foreseen_by_what_was_seen_before_or_not_at_all():
+    trace = generated(jobs=300)
+    for told in (by_class(trace), by_model(trace)):
+        assert len(told) == 300
+        assert all(0 <= each.p50_s <= each.p90_s for each in told)
+    later = replace(trace, jobs=[*trace.jobs[:200], *(replace(job, end_at_s=9e9) for job in trace.jobs[200:])])
+    assert by_class(later)[:200] == by_class(trace)[:200]

@@ -17,13 +17,15 @@ from testbed.cluster import Cluster
 from testbed.host import TestbedError, require_root
 from testbed.pytest_plugin import cannot_run, shared_cluster
 from testbed.server import running
-from tests.end_to_end.large_image import push_versions
+from tests.end_to_end.large_image import push_small, push_versions
 from tests.end_to_end.wire import Wire
 
 pytestmark = [pytest.mark.testbed, pytest.mark.slow]
 
 NODES = 8
 NAME = "demo/large"
+SMALL = ("demo/first:1", "demo/second:1")
+"""Each fills the store of the second system."""
 SCRIPT = 'echo "$(hostname) $(cat /opt/data/* | sha256sum | cut -c1-64)"'
 
 
@@ -40,7 +42,24 @@ class Stage:
     def submit(self, version: int) -> str:
         """Ask for the image on all nodes; the job's uuid."""
         image = f"docker://{self.registry}/{NAME}:{version}"
-        return str(self.wire.submit(SCRIPT, image=image, nodeCount=NODES, maxMinutes=10)["uuid"])
+        job = self.wire.submit(SCRIPT, image=image, execSystemId="alder", nodeCount=NODES, maxMinutes=10)
+        return str(job["uuid"])
+
+    def submit_small(self, name: str, script: str) -> str:
+        """Ask for one node of the system whose store has room for one image; the job's uuid."""
+        image = f"docker://{self.registry}/{name}"
+        return str(self.wire.submit(script, image=image, execSystemId="birch", nodeCount=1, maxMinutes=10)["uuid"])
+
+    def await_stored(self, name: str, timeout_s: float = 200) -> None:
+        """Until this image, and as there is no room for two no other, lies in the store with little room."""
+        until = time.monotonic() + timeout_s
+        while True:
+            copies = self.wire.get("/v3/images")
+            there = [copy["reference"] for copy in copies if (copy["systemId"], copy["state"]) == ("birch", "PRESENT")]
+            if len(there) == 1 and name.partition(":")[0] in there[0]:
+                return
+            assert time.monotonic() < until, copies
+            time.sleep(0.5)
 
     def finish(self, uuid: str) -> tuple[dict[str, Any], Mapping[str, Any], Mapping[str, Any]]:
         """The ended job, and what its history says of how the image came to the system, and to the nodes."""
@@ -52,9 +71,9 @@ class Stage:
         return ended, json.loads(told["IMAGE"]), json.loads(told["IMAGE_ON_NODES"])
 
     @contextmanager
-    def others_on_all_nodes(self) -> Iterator[None]:
-        """The nodes are another user's; every job of ours waits."""
-        asked = f"--nodes={NODES} --exclusive --time=60 --output=/dev/null --wrap='sleep 3600'"
+    def others_on_nodes(self, nodes: int = NODES) -> Iterator[None]:
+        """So many nodes are another user's; where they are all that are free, every new job of ours waits."""
+        asked = f"--nodes={nodes} --exclusive --time=60 --output=/dev/null --wrap='sleep 3600'"
         sent = self.cluster.sh("login", f"runuser -u bob -- sbatch --parsable --chdir=/tmp {asked}")
         try:
             yield
@@ -90,13 +109,16 @@ def stage() -> Iterator[Stage]:
         size_bytes, added_bytes = push_versions(cluster, NAME)
         server = stack.enter_context(running(home / "berth", plain_http_registries=registry))
         wire = Wire(server.url)
+        small_bytes = [push_small(cluster, name) for name in SMALL]
         images = {"store": "/shared/images", "delivery": "local", "localDir": "/tmp"}
         wire.register(cluster.info(), "alder", plain_http=(registry,), notes={"berth": {"images": images}})
+        images |= {"store": "/shared/full", "quotaBytes": max(small_bytes) + 4_000_000}
+        wire.register(cluster.info(), "birch", plain_http=(registry,), notes={"berth": {"images": images}})
         yield Stage(cluster, wire, registry, size_bytes, added_bytes)
 
 
 def test_a_new_image_comes_to_many_nodes_behind_the_wait_and_only_once(stage: Stage):
-    with stage.others_on_all_nodes():
+    with stage.others_on_nodes():
         uuid = stage.submit(version=1)
         stage.wire.await_state(uuid, {"QUEUED"})
         stage.await_copy()
@@ -119,3 +141,22 @@ def test_a_new_image_comes_to_many_nodes_behind_the_wait_and_only_once(stage: St
     assert changed["fetched_bytes"] <= 1.1 * stage.added_bytes + 20_000
     assert changed["sent_bytes"] <= 1.3 * stage.added_bytes + 0.01 * stage.size_bytes
     assert stage.seen_by_all(third) == stage.seen_by_all(first)
+
+
+def test_a_full_store_takes_an_image_back_from_a_job_that_runs_with_copies_for_one_that_waits(stage: Stage):
+    go = "/shared/alice/go"
+    first = stage.submit_small(SMALL[0], f"while ! test -e {go}; do sleep 0.2; done; {SCRIPT}")
+    stage.wire.await_state(first, {"RUNNING"})
+    stage.await_stored(SMALL[0])
+    with stage.others_on_nodes(NODES - 1):
+        second = stage.submit_small(SMALL[1], SCRIPT)
+        stage.wire.await_state(second, {"QUEUED"})
+        stage.await_stored(SMALL[1])
+        assert stage.wire.get(f"/v3/jobs/{first}")["status"] == "RUNNING"
+    seen = []
+    stage.cluster.sh("login", f"runuser -u alice -- touch {go}")
+    for uuid in (first, second):
+        ended = stage.wire.finish(uuid, timeout_s=200)
+        assert ended["status"] == "FINISHED", ended["lastMessage"]
+        seen.append(stage.wire.output(uuid).split()[1])
+    assert seen[0] != seen[1], "each read its own image to the end"

@@ -25,23 +25,22 @@ CASES = {
     "then what is needed last": ([claim("x", starts_in_s=1e4), claim("y", starts_in_s=2e4)], 5, ["y"]),
     "as many as it takes": ([claim("x", starts_in_s=1e4), claim("y", starts_in_s=2e4)], 15, ["y", "x"]),
     "nothing goes in vain": ([claim("x", starts_in_s=1e4), claim("y", starts_in_s=2e4)], 21, None),
-    "what is about as pressing stays": ([claim("x", starts_in_s=3 * 60 + 2 * LEAD_S)], 5, None),
+    "what is about as pressing stays": ([claim("x", starts_in_s=6 * 60 + 5 * LEAD_S)], 5, None),
     "and what is more pressing": ([claim("x", starts_in_s=0)], 5, None),
-    "of two that begin as soon the large one goes": ([claim("x", starts_in_s=60, size=31)], 5, ["x"]),
+    "of two that begin as soon the large one goes": ([claim("x", starts_in_s=60, size=61)], 5, ["x"]),
     "what is read stays": ([claim("x", BEGUN, inf, size=1000)], 5, None),
 }
 
 
 @pytest.mark.parametrize(("held", "missing_bytes", "gone"), CASES.values(), ids=CASES)
 def test_images_give_way_to_those_that_are_needed_sooner(held, missing_bytes, gone):
-    goes = gives_way(WANTS, held, missing_bytes, is_busy=False)
+    goes = gives_way(WANTS, held, missing_bytes)
     assert (goes and [each.digest for each in goes]) == gone
 
 
-def test_nothing_gives_way_to_what_would_stand_behind_others_or_begins_now():
+def test_nothing_gives_way_to_what_is_late_already():
     held = [claim("x", starts_in_s=1e5)]
-    assert gives_way(WANTS, held, 5, is_busy=True) is None
-    assert gives_way(claim("begun", BEGUN), held, 5, is_busy=False) is None
+    assert gives_way(claim("begun", BEGUN), held, 5) is None
 
 
 def test_a_start_is_foreseen_from_both_quantiles_and_from_how_long_the_job_waited():

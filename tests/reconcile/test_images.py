@@ -520,8 +520,8 @@ async def test_leases_of_jobs_that_are_over_go_and_others_stay(world: ImageWorld
 
 async def two_images(database: Database, tmp_path: Path, **images: object) -> ImageWorld:
     """A store with room for one of them."""
-    world = await image_world(database, tmp_path, quotaBytes=2_400_000, **images)
-    for name, blocks in (("large", 2**16), ("small", 2**14)):
+    world = await image_world(database, tmp_path, quotaBytes=2_300_000, **images)
+    for name, blocks in (("large", 2**16), ("small", 2**13)):
         noise = b"".join(hashlib.sha256(f"{name} {number}".encode()).digest() for number in range(blocks))
         world.tenant.registry.push_image(name, "1", (tar(entry("noise", noise)),))
     return world
