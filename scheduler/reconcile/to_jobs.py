@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from scheduler.model.images import ImageCopy
 from scheduler.model.jobs import HistoryEvent
-from scheduler.model.states import LIVE_ATTEMPTS, A
+from scheduler.model.states import LIVE_ATTEMPTS, A, AttemptState
 from scheduler.ports import Ports
 from scheduler.reconcile.handing import Handing, handed, in_words
 from scheduler.reconcile.held_copy import HeldCopy
@@ -45,11 +45,11 @@ class ToJobs:
             await held.write(used_at=self._ports.clock())
         return all(answers)
 
-    async def awaiting(self, copy: ImageCopy) -> Sequence[Awaiting]:
-        """Who awaits the copy and can be told."""
+    async def awaiting(self, copy: ImageCopy, states: Collection[AttemptState] = READY) -> Sequence[Awaiting]:
+        """Who awaits the copy, in one of these states: by default those that can be told."""
         async with self._ports.reading() as db:
             awaiting = await ImageStore(db).awaiting(copy.manifest_digest)
-        return [waiting for waiting in awaiting if waiting.state in READY and await self._awaits(waiting, copy)]
+        return [waiting for waiting in awaiting if waiting.state in states and await self._awaits(waiting, copy)]
 
     async def _awaits(self, waiting: Awaiting, copy: ImageCopy) -> bool:
         if (waiting.tenant, waiting.system_id) != (copy.tenant, copy.system_id):

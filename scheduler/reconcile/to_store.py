@@ -22,7 +22,7 @@ from images.store import StoreFull
 from scheduler.judge import nodes_of
 from scheduler.model.errors import BerthError, CredentialRefused, FileRefused, NotFound, SpecInvalid, Stale
 from scheduler.model.images import UNDER_WAY, CopyState, ImageCopy
-from scheduler.model.states import A
+from scheduler.model.states import LIVE_ATTEMPTS, A
 from scheduler.model.systems import System
 from scheduler.ports import Images, Ports
 from scheduler.reconcile.claimants import pressing
@@ -75,11 +75,11 @@ class ToStore:
         return None
 
     async def _waits_for_room(self, copy: ImageCopy, policy: ImagePolicy) -> bool:
-        """Whether others may make room in time: it would fit alone, and of the jobs that await it none runs yet."""
+        """Whether others may make room in time: it would fit alone, and of the jobs that await it none has begun."""
         quota_bytes = policy.store.quota_bytes
         fits = quota_bytes is None or (copy.size_bytes or 0) < quota_bytes
-        waiting = await self._jobs.awaiting(copy)
-        return fits and bool(waiting) and all(each.state is A.QUEUED for each in waiting)
+        waiting = await self._jobs.awaiting(copy, LIVE_ATTEMPTS)
+        return fits and bool(waiting) and not any(each.state is A.CLAIMED for each in waiting)
 
     async def _in_vain(self, held: HeldCopy, error: BerthError, asked: Collection[str]) -> None:
         """What one user may not read, the next who awaits it may; it failed when all of them ``asked`` in vain."""

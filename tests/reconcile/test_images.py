@@ -14,7 +14,7 @@ import pytest
 from scheduler.model.errors import BackendUnavailable, FileRefused
 from scheduler.model.images import UNDER_WAY, CopyState
 from scheduler.model.runs import ArraySpec, JobType, Resources, Runtime
-from scheduler.model.states import S
+from scheduler.model.states import A, S
 from scheduler.reconcile import room
 from scheduler.reconcile.handing import Handing
 from scheduler.store.database import Database
@@ -550,6 +550,22 @@ async def test_in_a_full_store_the_image_of_a_waiting_job_gives_way_to_one_more_
     world.later(30)
     assert world.image_of(await delivered(world, job))
     assert world.leases(large) == [f"job-{first.marker}"]
+
+
+async def test_a_job_that_its_system_has_not_taken_yet_waits_for_room_like_one_in_the_queue(database, tmp_path):
+    world = await two_images(database, tmp_path)
+    job, first = await queued(world, image="docker://reg.org/large:1")
+    await delivered(world, job)
+    world.system.start(first.marker)
+    await world.run_until(job, S.RUNNING)
+    world.system.fail("submit", Fault.BEFORE_ACCEPT)
+    world.system.fail("find", Fault.UNAVAILABLE, times=20)
+    [other] = await world.submit(image="docker://reg.org/small:1")
+    for _ in range(4):
+        await world.run()
+    [attempt] = await world.attempts(other)
+    [_, small] = await world.copies()
+    assert (attempt.state, small.state in UNDER_WAY, "quota" in small.message) == (A.INTENDED, True, True)
 
 
 async def test_a_job_that_begins_while_its_image_is_to_give_way_keeps_it_and_is_told_again(
