@@ -27,11 +27,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from urllib.parse import urlsplit
 
 import uvloop
 
 from backends.base import Channel
+from backends.pods.host import DoorHost
 from backends.pods.sockets import OpenSocket
+from bench import gateway_pods
 from bench.bare_haproxy import bare_haproxy
 from bench.gateway_pods import BODY, serve_application, serve_echo, serve_file, wait_for
 from bench.report import Row, show, spread
@@ -47,10 +50,12 @@ from scheduler.model.pods import NetProtocol, PodNet
 
 DOMAIN = "pods.localhost"
 NAME, APPLICATION, DATABASE = f"web.{DOMAIN}", f"app.{DOMAIN}", f"db.{DOMAIN}"
-REQUEST = f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
+DOORED = {f"doored-web.{DOMAIN}": gateway_pods.FILE, f"doored-app.{DOMAIN}": gateway_pods.APPLICATION}
 ECHO = b"e" * 100
 CLIENTS = 16
 ALONE, EMBEDDED, HAPROXY, BARE = "pod alone", "embedded gateway", "gateway with HAProxy", "HAProxy, no gateway"
+DOORS, NO_DOOR = "doors", Marker("m")
+BEHIND = "gateway with HAProxy, pod behind a door"
 RATE = re.compile(r"Requests/sec:\s+([0-9.]+)")
 FAILURES = re.compile(r"Socket errors|Non-2xx")
 ON_LOOPBACK = 'wrk.resolve = function(_, service) wrk.addrs = wrk.lookup("127.0.0.1", service) end\n'
@@ -59,12 +64,17 @@ ON_LOOPBACK = 'wrk.resolve = function(_, service) wrk.addrs = wrk.lookup("127.0.
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Keeps one pod, whose ports are ports of loopback: of a web server, and of one that repeats what it hears."""
+    """Keeps pods behind doors, and one whose ports are ports of loopback: of a web server, and of one that repeats what
+    it hears."""
+
+    doors: DoorHost
 
     async def pod_host(self, login: LoginKey) -> Place:
         return self
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
+        if marker in gateway_pods.SERVE:
+            return await self.doors.connect(remote_id, marker, port)
         connection = socket.socket()
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
@@ -79,8 +89,9 @@ def serve_gateway(folder: Path, listener: socket.socket, ports: Mapping[str, int
         names, board = Names(), Board(lambda: datetime.now(UTC))
         served = {DOMAIN: certificates.own(folder, DOMAIN, datetime.now(UTC))}
         names.serve(served)
-        board.show({name: _route(name, port) for name, port in ports.items()})
-        ways = Ways(Place(), board)  # type: ignore[arg-type]
+        plain = {name: _route(name, port) for name, port in ports.items()}
+        board.show(plain | {name: _route(name, gateway_pods.PORT, marker) for name, marker in DOORED.items()})
+        ways = Ways(Place(gateway_pods.doors(folder.parent / DOORS)), board)  # type: ignore[arg-type]
         embedded = Embedded(names, ways)
         if program is None:
             await embedded.serve(listener, asyncio.Event())
@@ -97,20 +108,21 @@ def serve_gateway(folder: Path, listener: socket.socket, ports: Mapping[str, int
         runner.run(serve())
 
 
-def _route(name: str, port: int) -> Route:
+def _route(name: str, port: int, marker: Marker = NO_DOOR) -> Route:
     protocol = NetProtocol.POSTGRES if name == DATABASE else NetProtocol.HTTP
     net = PodNet(name="default", protocol=protocol, port=port)
-    target = Target(LoginKey("t", "s", "o"), RemoteId("r"), Marker("m"), port)
+    target = Target(LoginKey("t", "s", "o"), RemoteId("r"), marker, port)
     return Route(host_name=name, tenant="t", pod_id="web", net=net, state=RouteState.OPEN, target=target)
 
 
-def times_s(connect: Callable[[], socket.socket], seconds: float) -> list[float]:
+def times_s(way: Way, seconds: float) -> list[float]:
     """How long each request took on one connection."""
     found = []
-    with connect() as connection:
+    request = f"GET / HTTP/1.1\r\nHost: {urlsplit(way.url).hostname}\r\n\r\n".encode()
+    with way.connect() as connection:
         until = time.perf_counter() + seconds
         while (began := time.perf_counter()) < until:
-            connection.sendall(REQUEST)
+            connection.sendall(request)
             answer = b""
             while not answer.endswith(BODY):
                 part = connection.recv(65536)
@@ -179,9 +191,12 @@ def running() -> Iterator[tuple[Path, dict[str, Way]]]:
             args = (home, listener, ports, program if name == HAPROXY else None)
             processes.append(fork.Process(target=serve_gateway, args=args))
             found[name] = _through(home, listener.getsockname()[1])
+        homes = list(folder.iterdir())
         for process in processes:
             process.start()
-        wait_for(*(each / "ca" / DOMAIN / "leaf.pem" for each in folder.iterdir()))
+        for marker in gateway_pods.SERVE:
+            stack.callback(_ended, gateway_pods.behind_door(folder / DOORS, marker))
+        wait_for(*(each / "ca" / DOMAIN / "leaf.pem" for each in homes))
         if program:
             home = folder / HAPROXY.replace(" ", "-")
             wait_for(home / "told")
@@ -189,6 +204,8 @@ def running() -> Iterator[tuple[Path, dict[str, Way]]]:
             web_ports = {name: ports[name] for name in (NAME, APPLICATION)}
             port = stack.enter_context(bare_haproxy(program, folder / "bare", pem, web_ports))
             found[BARE] = replace(_through(home, port), to_database=None)
+            wait_for(*(folder / DOORS / marker / "door" for marker in gateway_pods.SERVE))
+            found[BEHIND] = replace(_through(home, _port(found[HAPROXY]), tuple(DOORED)), to_database=None)
         yield folder, found
     finally:
         stack.close()
@@ -208,7 +225,16 @@ def _plain(address: tuple[str, int]) -> socket.socket:
     return connection
 
 
-def _through(home: Path, port: int) -> Way:
+def _port(way: Way) -> int:
+    return int(way.url.rstrip("/").rpartition(":")[2])
+
+
+def _ended(door: subprocess.Popen[bytes]) -> None:
+    door.terminate()
+    door.wait()
+
+
+def _through(home: Path, port: int, names: tuple[str, ...] = (NAME, APPLICATION)) -> Way:
     """By way of a gateway with this home, or of what has its certificate."""
     address = ("127.0.0.1", port)
 
@@ -223,8 +249,8 @@ def _through(home: Path, port: int) -> Way:
             raise ConnectionError("no TLS for PostgreSQL")
         return tls(connection, DATABASE)
 
-    urls = (f"https://{name}:{port}/" for name in (NAME, APPLICATION))
-    return Way(*urls, lambda: tls(_plain(address), NAME), to_database)
+    urls = (f"https://{name}:{port}/" for name in names)
+    return Way(*urls, lambda: tls(_plain(address), names[0]), to_database)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -240,10 +266,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         script = folder / "loopback.lua"
         script.write_text(ON_LOOPBACK)
         for way in ways.values():
-            times_s(way.connect, 0.5)  # not counted: everything is loaded now
+            times_s(way, 0.5)  # not counted: everything is loaded now
         for _ in range(chosen.rounds):
             for name, way in ways.items():
-                latencies.setdefault(name, []).append(median(times_s(way.connect, chosen.seconds)) * 1000)
+                latencies.setdefault(name, []).append(median(times_s(way, chosen.seconds)) * 1000)
                 rates.setdefault(name, []).append(wrk_per_s(way.url, script, chosen.seconds))
                 application.setdefault(name, []).append(wrk_per_s(way.application_url, script, chosen.seconds))
                 if way.to_database is not None:

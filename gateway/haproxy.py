@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import resource
 import shutil
 import socket
 import tempfile
@@ -155,7 +154,7 @@ class HAProxy:
 
     async def _started(self, listener: socket.socket, folder: Path) -> HAProxyProcess:
         self._renewed.clear()
-        shape = config.Shape(listener.fileno(), resource.getrlimit(resource.RLIMIT_NOFILE)[1], self._retries)
+        shape = config.shape_here(listener.fileno(), self._retries)
         numbers = self._numbering.of(self._board.routes)
         return await start(self._program, folder, listener, shape, self._certificates, numbers)
 

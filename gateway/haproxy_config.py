@@ -13,6 +13,8 @@ for a name, so that no request takes a connection to where the name led before.
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +51,20 @@ ERRORS: Mapping[int, Page] = MappingProxyType(
 class Shape:
     """What differs between two of them. listener: number of the inherited file. most_files: that it may open.
 
+    threads: on as many as there are cores it does less, since they wait for each other and for pods.
     retries: how often a request is sent again where the pod closed before it answered.
     """
 
     listener: int
     most_files: int
+    threads: int = 1
     retries: int = 1
+
+
+def shape_here(listener: int, retries: int) -> Shape:
+    """As this machine allows: half of the cores are left to pods and to Berth."""
+    cores, most_files = len(os.sched_getaffinity(0)), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return Shape(listener, most_files, max(1, cores // 2), retries)
 
 
 def configuration(shape: Shape) -> str:
@@ -63,6 +73,7 @@ def configuration(shape: Shape) -> str:
     errors = "\n".join(f"    errorfile {status} {status}.http" for status in ERRORS)
     return f"""\
 global
+    nbthread {shape.threads}
     maxconn {2 * most}
     tune.bufsize {conversation.MOST_HEAD_BYTES + REWRITE_BYTES}
     tune.maxrewrite {REWRITE_BYTES}

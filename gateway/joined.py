@@ -10,6 +10,8 @@ import contextlib
 import socket
 from collections.abc import Callable
 
+from backends.pods.sockets import AT_ONCE
+
 PIECE_BYTES = 64 * 1024
 
 
@@ -51,7 +53,7 @@ class _Way:
 
     def _take(self) -> None:
         try:
-            data = self._source.recv(PIECE_BYTES)
+            data = self._source.recv(PIECE_BYTES, AT_ONCE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -70,7 +72,7 @@ class _Way:
         of a request that was too large for it, is still to be read."""
         self._touch()
         try:
-            self._left = self._left[self._sink.send(self._left) :] if self._left else self._left
+            self._left = self._left[self._sink.send(self._left, AT_ONCE) :] if self._left else self._left
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -21,10 +21,11 @@ class LocalPodHost(DoorHost):
     def __init__(self, system: System, *, commands: Commands | None = None) -> None:
         account = account_for(system.berth_notes.get("runAs"))
         root = marker_root(system, account.name if account else getpass.getuser())
-        super().__init__(commands or LocalCommands(account), root, _reach)
+        super().__init__(commands or LocalCommands(account), root, reach)
 
 
-async def _reach(door: DoorFacts) -> OpenSocket:
+async def reach(door: DoorFacts) -> OpenSocket:
+    """The socket of a door."""
     connection = socket.socket(socket.AF_UNIX)
     connection.setblocking(False)
     try:

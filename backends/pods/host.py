@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from backends.base import Channel
 from backends.beside import Commands
@@ -17,6 +18,7 @@ CONNECT_TIMEOUT_S = 20.0
 EXECUTE_MARGIN_S = 30.0
 """How much longer than its own time a command's end is waited for."""
 
+T = TypeVar("T")
 Reach = Callable[[DoorFacts], Awaitable[Channel]]
 """A channel to a door; OSError where nobody is there (any more), NothingLearnt where that is not known."""
 
@@ -105,17 +107,17 @@ class DoorHost:
 
     async def _greet(self, door: DoorFacts, wish: bytes) -> Channel:
         channel = await self._reach(door)
-        return await _or_close(channel, talk.greet(channel, door.secret, wish))
+        await _or_close(channel, talk.greet(channel, door.secret, wish))
+        return channel
 
 
-async def _or_close(channel: Channel, step: Awaitable[None]) -> Channel:
+async def _or_close(channel: Channel, step: Awaitable[T]) -> T:
     """Take a step on a channel, which is closed where that fails."""
     try:
-        await step
+        return await step
     except BaseException:
         await channel.aclose()
         raise
-    return channel
 
 
 def _why_closed(traces: Traces) -> str:

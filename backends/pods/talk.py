@@ -9,6 +9,7 @@ import struct
 from collections.abc import Sequence
 
 from backends.base import REMOTE_OUTPUT_BYTES, Channel
+from backends.pods.sockets import OpenSocket
 from scheduler.model.errors import BackendUnavailable, PortClosed, UnexpectedReply
 from scheduler.model.pods import Executed
 
@@ -16,6 +17,7 @@ GREETING = b"BERTH-DOOR 1\n"
 NONCE_BYTES, MAC_BYTES = 32, 32
 FRAME_BYTES = 5
 YES, NO = b"+", b"-"
+CLOSED = "the door of the pod closed the connection"
 
 
 async def greet(channel: Channel, secret: bytes, wish: bytes = b"") -> None:
@@ -34,10 +36,16 @@ def to_connect(port: int) -> bytes:
     return b"connect %d\n" % port
 
 
-async def connected(channel: Channel, port: int) -> None:
-    """From now on the channel is a connection to the port; PortClosed where nobody listens."""
-    if not await _granted(channel):
+async def connected(channel: Channel, port: int) -> Channel:
+    """The connection to the port: what the door of this machine hands over, and the channel is closed; else the channel
+    itself from now on. PortClosed where nobody listens."""
+    answer, handed = await channel.take() if isinstance(channel, OpenSocket) else (await channel.read(1), None)
+    if not _is_yes(answer):
         raise PortClosed(f"nobody listens on port {port} of the pod")
+    if handed is None:
+        return channel
+    await channel.aclose()
+    return handed
 
 
 async def execute(channel: Channel, argv: Sequence[str], stdin: bytes, timeout_s: float) -> Executed:
@@ -45,7 +53,7 @@ async def execute(channel: Channel, argv: Sequence[str], stdin: bytes, timeout_s
     told = {"argv": list(argv), "stdin_bytes": len(stdin), "timeout_s": timeout_s}
     request = json.dumps(told).encode("ascii")
     await channel.write(b"execute %d\n" % len(request) + request + stdin)
-    if not await _granted(channel):
+    if not _is_yes(await channel.read(1)):
         raise BackendUnavailable("the container has not begun yet")
     outputs = {"o": bytearray(), "e": bytearray()}
     while True:
@@ -65,13 +73,14 @@ async def exactly(channel: Channel, count: int) -> bytes:
     while len(content) < count:
         piece = await channel.read(count - len(content))
         if not piece:
-            raise ConnectionError("the door of the pod closed the connection")
+            raise ConnectionError(CLOSED)
         content += piece
     return bytes(content)
 
 
-async def _granted(channel: Channel) -> bool:
-    answer = await exactly(channel, 1)
+def _is_yes(answer: bytes) -> bool:
+    if not answer:
+        raise ConnectionError(CLOSED)
     if answer not in (YES, NO):
         raise UnexpectedReply("the door of a pod was not understood", repr(answer))
     return answer == YES

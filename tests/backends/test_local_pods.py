@@ -123,6 +123,15 @@ async def test_a_container_answers_and_runs_commands_with_its_own_files_and_envi
     assert done.stdout == b"tmp\nrun\n", "servers keep their sockets there; the image is not theirs to change"
 
 
+async def test_the_connection_to_a_port_of_this_machine_is_the_pods_own(subject, marker, monkeypatch):
+    remote_id = await running(subject, in_bubblewrap(subject, marker, monkeypatch))
+    channel = await subject.host.connect(remote_id, marker, PORT)
+    assert channel.socket.getpeername() == ("127.0.0.1", PORT)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", PORT))
+    await channel.aclose()
+
+
 async def test_what_a_container_runs_is_asked_to_end_before_it_is_ended(subject, marker, monkeypatch):
     remote_id = await running(subject, in_bubblewrap(subject, marker, monkeypatch))
     await subject.backend.cancel(remote_id, marker)

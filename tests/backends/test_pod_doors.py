@@ -2,14 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
-from typing import NamedTuple
+import socket
+import struct
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from backends.base import Channel
+from backends.pods import talk
 from backends.pods.facts import DoorFacts
 from backends.pods.host import DoorHost
+from backends.pods.sockets import OpenSocket
 from scheduler.model.errors import BackendUnavailable, PortClosed
 from scheduler.model.ids import Marker, RemoteId
 
@@ -82,3 +88,77 @@ async def test_a_question_without_an_answer_fails_for_all_who_waited():
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(one) for one in found} == {BackendUnavailable}
     assert system.asked == 1
+
+
+# -- connections that a door of this machine hands over ----------------------------------------------------------------
+
+
+async def asked(answer: bytes, *files: int) -> tuple[OpenSocket, socket.socket]:
+    """Berth's way to a door that has answered, and the door's end of it."""
+    ours, theirs = socket.socketpair()
+    socket.send_fds(theirs, [answer], files)
+    return OpenSocket(ours), theirs
+
+
+async def test_a_connection_that_is_handed_over_is_the_port_and_the_way_to_the_door_ends():
+    with socket.create_server(("127.0.0.1", 0)) as pod, socket.create_connection(pod.getsockname()) as inside:
+        way, door = await asked(talk.YES, inside.fileno())
+        channel = await talk.connected(way, 80)
+        served = pod.accept()[0]
+        with served, door:
+            await channel.write(b"hello")
+            assert served.recv(5) == b"hello"
+            served.sendall(b"yes")
+            assert await channel.read(10) == b"yes"
+            assert door.recv(1) == b""
+        await channel.aclose()
+
+
+async def test_a_door_that_hands_over_nothing_carries_as_before():
+    way, door = await asked(talk.YES)
+    with door:
+        channel = await talk.connected(way, 80)
+        await channel.write(b"hello")
+        assert door.recv(5) == b"hello"
+        await channel.aclose()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        tempfile.TemporaryFile,
+        lambda: socket.create_server(("127.0.0.1", 0)),
+        lambda: socket.socket(type=socket.SOCK_DGRAM),
+        lambda: socket.socket(socket.AF_UNIX),
+    ],
+    ids=["a file", "a listener", "datagrams", "a socket of the machine"],
+)
+async def test_what_is_handed_over_and_no_connection_is_refused_and_closed(made: Callable[[], Any]):
+    before = open_files()
+    with made() as handed:
+        way, door = await asked(talk.YES, handed.fileno())
+        with pytest.raises(ConnectionError):
+            await talk.connected(way, 80)
+        await way.aclose()
+        door.close()
+    assert open_files() == before
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_an_account_that_makes_its_connection_wait_does_not_make_us_wait():
+    with socket.create_server(("127.0.0.1", 0)) as pod, socket.create_connection(pod.getsockname()) as inside:
+        way, door = await asked(talk.YES, inside.fileno())
+        channel = await talk.connected(way, 80)
+        with door, pod.accept()[0]:
+            inside.setblocking(True)  # it is one file, whoever has it
+            inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+            inside.close()
+            for waiting in (channel.read(1), channel.write(bytes(64 << 20))):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await waiting
+            async with asyncio.timeout(5):
+                await channel.aclose()

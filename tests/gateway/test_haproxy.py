@@ -21,7 +21,7 @@ from cryptography import x509
 from gateway import certificates, haproxy_process
 from gateway.errors import GatewayRefused
 from gateway.haproxy import Numbering
-from gateway.haproxy_config import Shape, configuration
+from gateway.haproxy_config import Shape, configuration, shape_here
 from gateway.haproxy_process import PROGRAMS, find_program
 from gateway.plain import is_plain
 from gateway.proxied import SIGNATURE, parse, read_header
@@ -83,6 +83,12 @@ def test_a_name_has_another_number_when_it_leads_elsewhere_and_else_the_same():
 def test_few_files_mean_few_connections():
     assert "maxconn 4000\n" in configuration(Shape(listener=3, most_files=1_000_000))
     assert "maxconn 160\n" in configuration(Shape(listener=3, most_files=1000))
+
+
+def test_haproxy_leaves_half_of_the_cores_to_pods_and_to_us(monkeypatch):
+    for cores, threads in ((1, 1), (2, 1), (8, 4)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert f"nbthread {threads}\n" in configuration(shape_here(3, retries=1))
 
 
 @pytest.mark.parametrize("said", [b"", b"\x01" * 11])

@@ -13,7 +13,8 @@ In the marker directory it writes, whole and for its owner alone:
 Who connects is sent ``BERTH-DOOR 1`` and a nonce, answers with a nonce and a MAC over both, and gets a MAC back. Then
 it sends a line that says what it wants:
 
-    connect PORT      ``+`` and the bytes of the connection, or ``-`` where nobody listens there
+    connect PORT      ``+`` and the bytes of the connection, or ``-`` where nobody listens there; on the socket in the
+                      directory the connection itself comes with ``+``, and nothing of it passes here
     execute LENGTH    and so many bytes of JSON, then its standard input; ``+`` and frames, or ``-``: no container yet
 
 A frame is a letter (o and e: the two outputs, x: JSON with the end), a length and so many bytes. An end before ``x``
@@ -226,6 +227,10 @@ class Door:
             sock.sendall(b"-")
             return
         with inside:
+            if sock.family == socket.AF_UNIX:
+                handed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", inside.fileno()))]
+                sock.sendmsg([b"+"], handed)
+                return
             sock.sendall(b"+")
             back = _in_background(_carry, inside, sock)
             _carry(sock, inside)
