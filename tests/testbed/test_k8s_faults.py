@@ -288,7 +288,7 @@ def _is_named(job: dict, marker: Marker) -> bool:
 
 
 async def _is_live(subject: KubernetesSubject) -> bool:
-    return subject.backend._jobs.is_live and subject.backend._pods.is_live and bool(subject.backend._jobs.objects)
+    return subject.backend._sight.is_live and bool(subject.backend._sight.jobs)
 
 
 # -- falling over ------------------------------------------------------------------------------------------------------
