@@ -19,6 +19,7 @@ from backends.k8s.api import EVENTS, JOBS, NODES, PODS, SECRETS, Api, Object, Re
 from backends.k8s.capacity import snapshot_of
 from backends.k8s.logs import KeptLogs, log_paths
 from backends.k8s.objects import KEPT, MAIN, MANAGED, MARKER, TOLD
+from backends.k8s.policies import Guard
 from backends.k8s.sight import Sight, by_run, run_of
 from backends.k8s.site import Site, site_of
 from backends.k8s.states import (
@@ -86,6 +87,7 @@ class KubernetesBackend:
         self._site: Site = site_of(system)
         self._arrays = arrays.PlainArrays(api, self._site.queue)
         self._sight = sight or Sight(api)
+        self._guard = Guard(api, self._site)
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._version: tuple[str, tuple[int, int]] | None = None
         self._refusals: dict[str, tuple[datetime, str]] = {}
@@ -219,6 +221,7 @@ class KubernetesBackend:
         try:
             environment = objects.environment(marker, intent.run)
             job = await self._job(marker, intent.run)
+            await self._guard.stand()
         except SpecInvalid as error:
             return await self._rejected(marker, str(error))
         except NothingLearnt as error:
