@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import structlog
@@ -62,6 +62,9 @@ from scheduler.store.registries import RegistryLoginStore
 from scheduler.store.rotation import reseal_everything
 from scheduler.store.systems import CredentialStore, SystemStore
 
+if TYPE_CHECKING:  # what stands on the client of Kubernetes, which is an extra
+    from backends.k8s.sight import Sight
+
 log = structlog.get_logger()
 
 Reading = Callable[[], AbstractAsyncContextManager[Any]]
@@ -88,6 +91,8 @@ class Opened:
     backends: dict[JobType, Backend] = field(default_factory=dict)
     storage: Storage | None = None
     pod_host: PodHost | None = None
+    sight: Sight | None = None
+    """Of a Kubernetes: what is watched there, for the backend and for the host of pods."""
 
     def is_idle(self, now: float) -> bool:
         """Whether it was not asked for, nor used by a long transfer that began before, for so long."""
@@ -95,7 +100,7 @@ class Opened:
         return now - self.used_at > IDLE_S and not in_use
 
     async def aclose(self) -> None:
-        for one in (*self.backends.values(), self.storage, self.pod_host, self.connection):
+        for one in (*self.backends.values(), self.storage, self.pod_host, self.sight, self.connection):
             if one is not None:
                 await one.aclose()
 
@@ -274,9 +279,8 @@ def _kubernetes_backend(opened: Opened) -> Backend:
         from backends.k8s.volume import VolumePod
     site, access = _kubernetes_site(opened)
     api = Api(access, site.namespace)
-    if site.volume is None:
-        return KubernetesBackend(opened.system, api)
-    return KubernetesBackend(opened.system, api, files=VolumeStorage(VolumePod(api, access, site, site.volume)))
+    files = None if site.volume is None else VolumeStorage(VolumePod(api, access, site, site.volume))
+    return KubernetesBackend(opened.system, api, sight=_kubernetes_sight(opened), files=files)
 
 
 def _kubernetes_pod_host(opened: Opened) -> PodHost:
@@ -284,7 +288,17 @@ def _kubernetes_pod_host(opened: Opened) -> PodHost:
         from backends.k8s.api import Api
         from backends.k8s.pods import KubernetesPodHost
     site, access = _kubernetes_site(opened)
-    return KubernetesPodHost(Api(access, site.namespace), access)
+    return KubernetesPodHost(Api(access, site.namespace), access, sight=_kubernetes_sight(opened))
+
+
+def _kubernetes_sight(opened: Opened) -> Sight:
+    from backends.k8s.api import Api
+    from backends.k8s.sight import Sight
+
+    if opened.sight is None:
+        site, access = _kubernetes_site(opened)
+        opened.sight = Sight(Api(access, site.namespace))
+    return opened.sight
 
 
 def _kubernetes_storage(opened: Opened) -> Storage:

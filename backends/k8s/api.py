@@ -35,6 +35,7 @@ PODS = create_namespaced_resource("", "v1", "Pod", "pods")
 SECRETS = create_namespaced_resource("", "v1", "Secret", "secrets")
 EVENTS = create_namespaced_resource("", "v1", "Event", "events")
 QUOTAS = create_namespaced_resource("", "v1", "ResourceQuota", "resourcequotas")
+POLICIES = create_namespaced_resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 NODES = create_global_resource("", "v1", "Node", "nodes")
 REVIEWS = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
 

@@ -19,6 +19,8 @@ from backends.k8s.api import EVENTS, JOBS, NODES, PODS, SECRETS, Api, Object, Re
 from backends.k8s.capacity import snapshot_of
 from backends.k8s.logs import KeptLogs, log_paths
 from backends.k8s.objects import KEPT, MAIN, MANAGED, MARKER, TOLD
+from backends.k8s.policies import Guard
+from backends.k8s.sight import Sight, by_run, run_of
 from backends.k8s.site import Site, site_of
 from backends.k8s.states import (
     has_begun,
@@ -27,7 +29,6 @@ from backends.k8s.states import (
     pod_is_over,
 )
 from backends.k8s.storage import VolumeStorage
-from backends.k8s.watch import Reflector
 from scheduler.model.errors import (
     BackendUnavailable,
     FileMissing,
@@ -73,15 +74,20 @@ class KubernetesBackend:
         system: System,
         api: Api,
         *,
+        sight: Sight | None = None,
         files: VolumeStorage | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """files: those of the system's volume, closed with the backend; None where it has none."""
+        """files: those of the system's volume; None where it has none. sight: shared with others; None: its own.
+
+        All are closed with the backend.
+        """
         self._system, self._api, self._files, self._clock = system, api, files, clock
         self._logs = KeptLogs(api, files, system.root_dir)
         self._site: Site = site_of(system)
         self._arrays = arrays.PlainArrays(api, self._site.queue)
-        self._jobs, self._pods = Reflector(api, JOBS, MANAGED), Reflector(api, PODS, MANAGED)
+        self._sight = sight or Sight(api)
+        self._guard = Guard(api, self._site)
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._version: tuple[str, tuple[int, int]] | None = None
         self._refusals: dict[str, tuple[datetime, str]] = {}
@@ -103,25 +109,24 @@ class KubernetesBackend:
             *(self._observed(found[remote_id], pods.get(remote_id, [])) for remote_id in ids if remote_id in found)
         )
         told = {remote_id: one for remote_id, one in zip(found, seen, strict=True) if one is not None}
-        if self._jobs.is_live:
-            await self._sweep(frozenset(ids), self._jobs.objects.values())
+        if self._sight.is_live:
+            await self._sweep(frozenset(ids), self._sight.jobs.values())
         return told
 
     async def _found(
         self, ids: Mapping[RemoteId, Marker]
-    ) -> tuple[Mapping[RemoteId, Object], Mapping[str, list[Object]]]:
+    ) -> tuple[Mapping[RemoteId, Object], Mapping[str, Sequence[Object]]]:
         """The Jobs of these ids in their order, arrays of plain Jobs as one each, and pods by the id of their run."""
-        self._jobs.start()
-        self._pods.start()
-        if self._jobs.is_live and self._pods.is_live:
+        self._sight.start()
+        if self._sight.is_live:
             await self._api.version()  # a watch is silent when nothing happens, and when nobody is there
-        is_live = self._jobs.is_live and self._pods.is_live
-        jobs = self._jobs.objects if is_live else {}
-        pods = list(self._pods.objects.values()) if is_live else []
+        is_live = self._sight.is_live
+        jobs = self._sight.jobs if is_live else {}
+        runs = self._sight.pods_by_run() if is_live else {}
         unseen = [marker for remote_id, marker in ids.items() if _uid(jobs.get(marker)) != remote_id]
         if len(unseen) > SINGLE_GETS or not is_live:
             listed, their_pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
-            jobs, pods = {one["metadata"]["name"]: one for one in listed.items}, list(their_pods.items)
+            jobs, runs = {one["metadata"]["name"]: one for one in listed.items}, by_run(their_pods.items)
         elif unseen:
             alone = await asyncio.gather(*(self._in_turn(self._api.get(JOBS, marker)) for marker in unseen))
             jobs = {**jobs, **{marker: one for marker, one in zip(unseen, alone, strict=True) if one is not None}}
@@ -130,14 +135,11 @@ class KubernetesBackend:
             for remote_id, marker in ids.items()
             if _uid(job := jobs.get(marker)) == remote_id and job is not None and not objects.is_void(job)
         }
-        by_run: dict[str, list[Object]] = {}
-        for pod in pods:
-            by_run.setdefault(_run(pod), []).append(pod)
         tasks = arrays.tasks_by_head(jobs.values())
         heads = {remote_id: job for remote_id, job in found.items() if arrays.is_head(job)}
         await asyncio.gather(*(self._in_turn(self._arrays.tend(job, tasks[uid])) for uid, job in heads.items()))
-        whole = {uid: arrays.joined(job, tasks[uid], by_run.get(uid, [])) for uid, job in heads.items()}
-        return {**found, **whole}, by_run
+        whole = {uid: arrays.joined(job, tasks[uid], runs.get(uid, [])) for uid, job in heads.items()}
+        return {**found, **whole}, runs
 
     async def _observed(self, job: Object, pods: Sequence[Object]) -> Observation | None:
         """None: it has ended, but that could not be noted there yet; the next look tells it."""
@@ -219,6 +221,7 @@ class KubernetesBackend:
         try:
             environment = objects.environment(marker, intent.run)
             job = await self._job(marker, intent.run)
+            await self._guard.stand()
         except SpecInvalid as error:
             return await self._rejected(marker, str(error))
         except NothingLearnt as error:
@@ -365,7 +368,7 @@ class KubernetesBackend:
         return LogChunk(data, offset_bytes, offset_bytes + len(data))
 
     async def aclose(self) -> None:
-        await asyncio.gather(self._jobs.aclose(), self._pods.aclose(), self._logs.aclose())
+        await asyncio.gather(self._sight.aclose(), self._logs.aclose())
         if self._files is not None:
             await self._files.aclose()
         await self._api.aclose()
@@ -444,12 +447,12 @@ class KubernetesBackend:
 
     async def _pods_of(self, marker: Marker, uid: str | None) -> list[Object]:
         listed = await self._api.list(PODS, {MARKER: marker})
-        return [pod for pod in listed.items if _run(pod) == uid]
+        return [pod for pod in listed.items if run_of(pod) == uid]
 
     async def _pod_with_log(self, remote_id: RemoteId, path: str) -> Object | None:
         """The newest pod of the run whose log lies under this path, for whoever asks."""
-        shown = self._pods.objects.values() if self._pods.is_live else ()
-        pods = [pod for pod in shown if _run(pod) == remote_id]
+        shown = self._sight.pods.values() if self._sight.is_live else ()
+        pods = [pod for pod in shown if run_of(pod) == remote_id]
         for label in ("controller-uid", arrays.TASK_OF):
             pods = pods or list((await self._api.list(PODS, {label: remote_id})).items)
         named = [pod for pod in pods if path in log_paths(pod)]
@@ -533,14 +536,6 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 
 def _uid(one: Object | None) -> str | None:
     return None if one is None else str(one["metadata"]["uid"])
-
-
-def _run(pod: Object) -> str:
-    """The id of the run that a pod belongs to: that of the Job that made it, or of its array; empty where none did."""
-    if (array := pod["metadata"].get("labels", {}).get(arrays.TASK_OF)) is not None:
-        return str(array)
-    owners = pod["metadata"].get("ownerReferences", [])
-    return next((str(owner["uid"]) for owner in owners if owner.get("kind") == "Job"), "")
 
 
 def _has_node(pod: Object) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from backends.base import Channel
 from backends.k8s.api import JOBS, PODS, Api, Object, Refused
 from backends.k8s.exec import executed, give_at_once, open_session
 from backends.k8s.objects import MANAGED, MARKER, is_void
+from backends.k8s.sight import Sight, by_run, newest
 from backends.k8s.site import Access
 from backends.k8s.spdy import Session, Stream
 from backends.k8s.states import WAITING, has_begun, pod_is_over, pod_waits_for
@@ -34,29 +35,33 @@ Less than the 5 s between two looks at a pod, so that each look is a proof and n
 class KubernetesPodHost:
     """One namespace of one cluster as one login."""
 
-    def __init__(self, api: Api, access: Access, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._api, self._access, self._monotonic = api, access, monotonic
+    def __init__(
+        self,
+        api: Api,
+        access: Access,
+        *,
+        sight: Sight | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """sight: what the backend of this login watches, and who closes it; None: everything is asked for."""
+        self._api, self._access, self._sight, self._monotonic = api, access, sight, monotonic
         self._proven: dict[tuple[RemoteId, int], float] = {}
 
     async def look(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, PodSeen]:
-        """One list for all. A run whose pod was not made yet is seen as such."""
+        """As the watch shows it; by a list while there is none. A run whose pod was not made yet is seen as such."""
         if not ids:
             return {}
-        jobs, pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
-        there = {str(job["metadata"]["uid"]): job for job in jobs.items if not is_void(job)}
-        found = {}
-        for remote_id, marker in ids.items():
-            job = there.get(remote_id)
-            if job is not None and job["metadata"]["name"] == marker:
-                found[remote_id] = seen_of(_newest(pods.items, remote_id))
-        return found
+        jobs, pods = await self._all()
+        there = {job["metadata"]["name"]: job for job in jobs if not is_void(job)}
+        return {
+            remote_id: seen_of(newest(pods.get(remote_id, ())))
+            for remote_id, marker in ids.items()
+            if (job := there.get(marker)) is not None and job["metadata"]["uid"] == remote_id
+        }
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
         """Through the API server to the pod's own loopback. PortClosed also while the pod does not run."""
-        name = await self._running(remote_id, marker)
-        if name is None:
-            raise PortClosed(f"{marker} does not run")
-        channel = await self._forward(remote_id, marker, name, port)
+        channel = await self._reached(remote_id, marker, port)
         if self._monotonic() - self._proven.get((remote_id, port), -PROVEN_S) < PROVEN_S:
             return channel
         try:
@@ -89,17 +94,39 @@ class KubernetesPodHost:
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
+    async def _all(self) -> tuple[Collection[Object], Mapping[str, Sequence[Object]]]:
+        """Berth's Jobs, and its pods by the id of their run."""
+        if self._sight is not None:
+            self._sight.start()
+            if self._sight.is_live:
+                return self._sight.jobs.values(), self._sight.pods_by_run()
+        jobs, pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
+        return jobs.items, by_run(pods.items)
+
+    async def _reached(self, remote_id: RemoteId, marker: Marker, port: int) -> ForwardedPort:
+        """Not proven yet. Where the watch's word leads nowhere the API server is asked: a watch may be behind."""
+        if (shown := self._shown(remote_id)) is not None:
+            with contextlib.suppress(BackendUnavailable):
+                return await self._forward(remote_id, marker, shown, port)
+        name = await self._running(remote_id, marker)
+        if name is None:
+            raise PortClosed(f"{marker} does not run")
+        return await self._forward(remote_id, marker, name, port)
+
+    def _shown(self, remote_id: RemoteId) -> str | None:
+        """The name of the pod of this run that runs, as the watch shows it; None also where there is no watch."""
+        if self._sight is None:
+            return None
+        self._sight.start()
+        return _name_of_running(self._sight.pods_by_run().get(remote_id, ())) if self._sight.is_live else None
+
     async def _running(self, remote_id: RemoteId, marker: Marker) -> str | None:
         """The name of the pod of this run that runs now."""
         try:
             listed = await self._api.list(PODS, {MARKER: checked_marker(marker)})
         except Refused as refused:
             raise BackendUnavailable(str(refused)) from None
-        pod = _newest(listed.items, remote_id)
-        leaves = pod is not None and "deletionTimestamp" in pod["metadata"]
-        if pod is None or leaves or pod_is_over(pod) or not has_begun(pod):
-            return None
-        return str(pod["metadata"]["name"])
+        return _name_of_running(by_run(listed.items).get(remote_id, ()))
 
     async def _session(self, pod: str) -> Session:
         path = f"/api/v1/namespaces/{self._api.namespace}/pods/{pod}/portforward"
@@ -209,6 +236,9 @@ def seen_of(pod: Object | None) -> PodSeen:
     )
 
 
-def _newest(pods: Sequence[Object], remote_id: RemoteId) -> Object | None:
-    own = [pod for pod in pods if any(each["uid"] == remote_id for each in pod["metadata"].get("ownerReferences", []))]
-    return max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+def _name_of_running(pods: Sequence[Object]) -> str | None:
+    """Of the newest pod of one run; None where that does not run, or leaves."""
+    pod = newest(pods)
+    if pod is None or "deletionTimestamp" in pod["metadata"] or pod_is_over(pod) or not has_begun(pod):
+        return None
+    return str(pod["metadata"]["name"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any
 
@@ -32,7 +33,7 @@ class Site:
 
     run_as: user and group id of every container. helper_image: of the pod through which files of the volume are
     reached; it has a shell and the tools of busybox. queue: the Kueue LocalQueue that lets jobs start. keep_s: how
-    long what has ended stays.
+    long what has ended stays. guards: whether Berth makes a NetworkPolicy. denied: networks that no run may reach.
     """
 
     namespace: str = NAMESPACE
@@ -47,6 +48,8 @@ class Site:
     gpu_model_label: str = "nvidia.com/gpu.product"
     ca: str | None = field(default=None, repr=False)
     keep_s: int = DAY_S
+    guards: bool = True
+    denied: tuple[str, ...] = ()
 
 
 def site_of(system: System) -> Site:
@@ -123,6 +126,22 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(_object_name(name, each) for each in value)
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SpecInvalid.of(name, "is neither true nor false", "write true or false")
+    return value
+
+
+def _networks(name: str, value: Any) -> tuple[str, ...]:
+    fix = 'write networks, as ["10.0.0.0/8"]'
+    if not isinstance(value, list) or len(value) > 100 or not all(isinstance(each, str) for each in value):
+        raise SpecInvalid.of(name, "is not a list of networks", fix)
+    try:
+        return tuple(str(ip_network(each)) for each in value)
+    except ValueError as error:
+        raise SpecInvalid.of(name, str(error)[:200], fix) from None
+
+
 _object_name = _text(rf"{_LABEL}", "use at most 63 lower-case letters, digits and -")
 _label_key = _text(_KEY.pattern, "write it as kubectl shows it, like nvidia.com/gpu")
 
@@ -139,6 +158,8 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = MappingProxyType(
         "gpuResource": ("gpu_resource", _label_key),
         "gpuModelLabel": ("gpu_model_label", _label_key),
         "caCert": ("ca", _text(r"\s*-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=-]+", "paste the PEM text")),
+        "networkPolicy": ("guards", _flag),
+        "denyEgress": ("denied", _networks),
         "keepFinishedS": ("keep_s", _whole(60, 365 * DAY_S)),
     }
 )

@@ -87,6 +87,11 @@ class Reflector:
     def objects(self) -> Mapping[str, Object]:
         return self._seen.objects
 
+    @property
+    def version(self) -> str | None:
+        """Of what is known; another one after whatever happened."""
+        return self._seen.version
+
     def start(self) -> None:
         """Begin, unless it goes on already."""
         if self._task is None or self._task.done():

@@ -1,6 +1,7 @@
 """Nodes without machines: they register, stay ready, and let pods run and end as the pods' annotations say.
 
-Started by the control plane as ``python -m testbed.k8s.fake_nodes STATE``. Annotations of a pod:
+Started by the control plane as ``python -m testbed.k8s.fake_nodes STATE``. Annotations of a pod, or labels of
+its node for all pods that say nothing else:
 
     testbed.berth/run-s: "2.5"           how long it runs (1 s by default; "forever")
     testbed.berth/exit-code: "3"         of its containers (0)
@@ -16,10 +17,11 @@ import json
 import math
 import ssl
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -46,9 +48,9 @@ class Plan:
     waiting: str = ""
 
     @classmethod
-    def of(cls, pod: Object) -> Self:
-        """ValueError when an annotation is no number where one must be."""
-        annotations = pod["metadata"].get("annotations", {})
+    def of(cls, pod: Object, node: Mapping[str, str] = MappingProxyType({})) -> Self:
+        """ValueError when an annotation is no number where one must be. node: its labels."""
+        annotations = {**node, **pod["metadata"].get("annotations", {})}
         notes = {key.removeprefix(PREFIX): text for key, text in annotations.items() if key.startswith(PREFIX)}
         exit_code = int(notes.get("exit-code", "0"))
         run_s = math.inf if notes.get("run-s") == "forever" else float(notes.get("run-s", "1"))
@@ -156,7 +158,7 @@ class Kubelets:
 
     async def _live(self, pod: Object) -> None:
         try:
-            plan = Plan.of(pod)
+            plan = Plan.of(pod, self.nodes[pod["spec"]["nodeName"]].labels)
         except ValueError as error:
             await self._say(pod, {"phase": "Failed", "reason": "BadAnnotation", "message": str(error)})
             return

@@ -9,6 +9,7 @@ import pytest
 
 from backends.k8s import objects
 from backends.k8s.capacity import PARTITION, quantity, snapshot_of
+from backends.k8s.policies import policy
 from backends.k8s.site import Access, Site, access_of, site_of
 from scheduler.model.errors import NotAuthorised, SpecInvalid, UnexpectedReply
 from scheduler.model.ids import marker_for
@@ -281,3 +282,21 @@ def test_amounts_are_read_as_kubernetes_writes_them():
     assert [quantity(text) for text in ("2", "500m", "1Ki", "1k", "1e3", "0")] == [2, 0.5, 1024, 1000, 1000, 0]
     with pytest.raises(UnexpectedReply):
         quantity("lots")
+
+
+def test_the_policy_of_a_site_denies_what_its_notes_name_and_always_the_metadata():
+    site = site_of(system({"denyEgress": ["10.0.0.0/8", "fd12::/16"]}))
+    ways = policy(site)["spec"]["egress"][1]["to"]
+    assert [way["ipBlock"]["except"] for way in ways] == [
+        ["169.254.169.254/32", "10.0.0.0/8"],
+        ["fd00:ec2::254/128", "fd12::/16"],
+    ]
+    assert [way["ipBlock"]["cidr"] for way in policy(Site(denied=("0.0.0.0/0",)))["spec"]["egress"][1]["to"]] == [
+        "::/0"
+    ]
+
+
+@pytest.mark.parametrize("notes", [{"denyEgress": "10.0.0.0/8"}, {"denyEgress": ["10.1.0.0/8"]}, {"networkPolicy": 1}])
+def test_networks_that_cannot_be_meant_are_refused(notes):
+    with pytest.raises(SpecInvalid, match=next(iter(notes))):
+        site_of(system(notes))

@@ -177,10 +177,10 @@ class KubernetesSubject:
 
     async def _told(self, marker: Marker) -> None:
         """Return when the backend's watch has heard what the server knows, if it has one open."""
-        watched = self.backend._pods
+        watched = self.backend._sight
 
         async def heard() -> bool:
-            mine = [watched.objects.get(pod["metadata"]["name"], {}) for pod in self._pods(marker)]
+            mine = [watched.pods.get(pod["metadata"]["name"], {}) for pod in self._pods(marker)]
             return not watched.is_live or mine == self._pods(marker)
 
         await eventually(heard, "the watch tells of the pods")

@@ -14,7 +14,8 @@ from backends.k8s.api import JOBS, PODS, Api
 from backends.k8s.backend import VOID_KEPT, KubernetesBackend
 from backends.k8s.login import verify
 from backends.k8s.objects import MANAGED, void_job
-from backends.k8s.site import Access
+from backends.k8s.policies import Guard
+from backends.k8s.site import Access, Site
 from backends.k8s.watch import Reflector
 from scheduler.model.errors import (
     CredentialRefused,
@@ -213,12 +214,44 @@ async def test_the_role_that_is_documented_is_all_that_a_login_needs(control_pla
         assert (await seen(subject, remote_id, marker)).state is RemoteState.RUNNING
         snapshot = await subject.backend.snapshot()
         assert (snapshot.nodes, len(snapshot.jobs)) == ((), 1), "the pods of its own namespace, and no nodes"
+        assert [one["metadata"]["name"] for one in policies(admin, namespace)] == ["berth-runs"]
         await subject.backend.cancel(remote_id, marker)
 
         async def has_ended() -> bool:
             return (await seen(subject, remote_id, marker)).ending is Ending.CANCELLED
 
         await eventually(has_ended, "the job has ended")
+
+
+async def test_pods_are_reached_from_their_namespace_alone_and_reach_no_metadata(subject, namespace, marker, admin):
+    await submitted(subject, marker)
+    await subject.running(marker)
+    [policy] = policies(admin, namespace)
+    (pod,) = admin.get(f"/api/v1/namespaces/{namespace}/pods").json()["items"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["spec"]["ingress"] == [{"from": [{"podSelector": {}}]}]
+    blocks = [way["ipBlock"] for rule in policy["spec"]["egress"] for way in rule["to"] if "ipBlock" in way]
+    assert [block["except"] for block in blocks] == [["169.254.169.254/32"], ["fd00:ec2::254/128"]]
+
+
+async def test_what_the_notes_deny_later_is_denied_from_the_next_start_on(control_plane, subject, namespace, admin):
+    access = Access(control_plane.url, control_plane.token(), control_plane.ca.read_text())
+    for denied in ([], ["10.0.0.0/8"]):
+        await Guard(Api(access, namespace), Site(denied=tuple(denied))).stand()
+        [policy] = policies(admin, namespace)
+        assert policy["spec"]["egress"][1]["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32", *denied]
+
+
+async def test_a_role_without_rights_to_policies_keeps_no_run_from_starting(control_plane, namespace, admin, caplog):
+    access = Access(control_plane.url, control_plane.token("bob"), control_plane.ca.read_text())
+    await Guard(Api(access, namespace), Site()).stand()
+    assert policies(admin, namespace) == []
+    assert "no NetworkPolicy" in caplog.text
+
+
+def policies(admin, namespace: str) -> list[dict]:
+    path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
+    return list(made(admin.get(path))["items"])
 
 
 def documented() -> str:
@@ -288,7 +321,7 @@ def _is_named(job: dict, marker: Marker) -> bool:
 
 
 async def _is_live(subject: KubernetesSubject) -> bool:
-    return subject.backend._jobs.is_live and subject.backend._pods.is_live and bool(subject.backend._jobs.objects)
+    return subject.backend._sight.is_live and bool(subject.backend._sight.jobs)
 
 
 # -- falling over ------------------------------------------------------------------------------------------------------

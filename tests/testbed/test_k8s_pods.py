@@ -17,6 +17,7 @@ from backends.base import Backend, PodHost
 from backends.k8s.api import Api
 from backends.k8s.backend import KubernetesBackend
 from backends.k8s.pods import KubernetesPodHost
+from backends.k8s.sight import Sight
 from backends.k8s.site import Access
 from scheduler.model.errors import BackendUnavailable, PortClosed, SubmitError
 from scheduler.model.ids import Marker, RemoteId
@@ -114,8 +115,9 @@ async def subject(
     monkeypatch.setattr(test_pod_host, "LOW", PORTS[1])
     plane = real_node_cluster
     access = Access(plane.url, plane.token(), plane.ca.read_text())
-    backend = KubernetesBackend(kubernetes(plane, namespace), Api(access, namespace))
-    host = KubernetesPodHost(Api(access, namespace), access)
+    sight = Sight(Api(access, namespace))
+    backend = KubernetesBackend(kubernetes(plane, namespace), Api(access, namespace), sight=sight)
+    host = KubernetesPodHost(Api(access, namespace), access, sight=sight)
     link = Link(plane.spec.ports["kube-apiserver"])
     async with link.up() as port:
         try:
