@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import structlog
 
-QUIET = ("asyncssh", "alembic", "httpx", "aiosqlite", "uvicorn")
+QUIET = ("asyncssh", "alembic", "httpx", "httpx2", "aiosqlite", "uvicorn")
 """Libraries of which only warnings are of interest."""
 
 
