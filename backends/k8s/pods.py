@@ -32,6 +32,13 @@ Less than the 5 s between two looks at a pod, so that each look is a proof and n
 """
 
 
+NOT_FOUND = 404
+
+
+class _Gone(BackendUnavailable):
+    """There is no such pod."""
+
+
 class KubernetesPodHost:
     """One namespace of one cluster as one login."""
 
@@ -104,9 +111,9 @@ class KubernetesPodHost:
         return jobs.items, by_run(pods.items)
 
     async def _reached(self, remote_id: RemoteId, marker: Marker, port: int) -> ForwardedPort:
-        """Not proven yet. Where the watch's word leads nowhere the API server is asked: a watch may be behind."""
+        """Not proven yet. Where the pod that the watch shows is gone the API server is asked: a watch may be behind."""
         if (shown := self._shown(remote_id)) is not None:
-            with contextlib.suppress(BackendUnavailable):
+            with contextlib.suppress(_Gone):
                 return await self._forward(remote_id, marker, shown, port)
         name = await self._running(remote_id, marker)
         if name is None:
@@ -133,7 +140,8 @@ class KubernetesPodHost:
         try:
             return await Session.open(self._access, path, (), PORTS)
         except Refused as refused:
-            raise BackendUnavailable(f"the API server refuses: {refused}") from None
+            kind = _Gone if refused.code == NOT_FOUND else BackendUnavailable
+            raise kind(f"the API server refuses: {refused}") from None
 
     async def _forward(self, remote_id: RemoteId, marker: Marker, pod: str, port: int) -> ForwardedPort:
         session = await self._session(pod)

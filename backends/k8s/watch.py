@@ -41,7 +41,7 @@ class Reflection:
 
     def take(self, listed: Listed) -> None:
         """Everything that there is, in place of what was known."""
-        self.objects = {item["metadata"]["name"]: item for item in listed.items}
+        self.objects = {item["metadata"]["name"]: _lean(item) for item in listed.items}
         self.version = listed.version
 
     def apply(self, event: Event) -> None:
@@ -49,7 +49,7 @@ class Reflection:
         about = event.object.get("metadata", {})
         match event.kind:
             case "ADDED" | "MODIFIED":
-                self.objects[about["name"]] = event.object
+                self.objects[about["name"]] = _lean(event.object)
             case "DELETED":
                 self.objects.pop(about["name"], None)
             case "BOOKMARK":
@@ -61,6 +61,12 @@ class Reflection:
     def forget(self) -> None:
         """The history is gone, or cannot be trusted; what is known stays until the next list."""
         self.version = None
+
+
+def _lean(item: Object) -> Object:
+    """Without what says who wrote which field, about half of an object, and nothing to us."""
+    item["metadata"].pop("managedFields", None)
+    return item
 
 
 class Reflector:

@@ -8,11 +8,12 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from backends.k8s.api import JOBS, PODS, Event, Listed
+from backends.k8s.api import JOBS, PODS, Event, Listed, Refused
 from backends.k8s.objects import MARKER
 from backends.k8s.pods import KubernetesPodHost
 from backends.k8s.sight import Sight
 from backends.k8s.site import Access
+from backends.k8s.spdy import Session
 from scheduler.model.errors import BackendUnavailable, PortClosed
 from scheduler.model.ids import marker_for, new_job_uuid
 
@@ -70,7 +71,7 @@ class Server:
 
 @pytest.fixture
 async def watched(monkeypatch):
-    """A host of pods over a live watch, and the server; what is connected to is noted."""
+    """A host of pods over a live watch, and the server; what is connected to is noted, and may be refused by code."""
     server = Server()
     sight = Sight(server)
     host = KubernetesPodHost(server, Access("https://k8s", "token"), sight=sight)
@@ -78,11 +79,15 @@ async def watched(monkeypatch):
 
     async def forward(remote_id, marker, name, port):
         host.reached.append(name)
-        if name in host.gone:
-            raise BackendUnavailable("the API server refuses: not found")
+        if name in host.refused:
+            await host._session(name)
         return AsyncMock()
 
-    host.gone = set()
+    async def refuse(access, path, *_):
+        raise Refused(host.refused[path.split("/")[-2]], "", "no")
+
+    host.refused = {}
+    monkeypatch.setattr(Session, "open", refuse)
     monkeypatch.setattr(host, "_forward", forward)
     sight.start()
     await eventually(lambda: sight.is_live)
@@ -112,11 +117,29 @@ async def test_what_happens_to_a_pod_is_shown_at_the_next_look(watched):
 
 async def test_a_pod_that_the_watch_still_shows_and_that_is_gone_is_asked_for(watched):
     host, server, _ = watched
-    host.gone.add(f"{MARKERS['uid-1']}-x")
+    host.refused[f"{MARKERS['uid-1']}-x"] = 404
     server.objects[PODS] = [pod("uid-2")]
     with pytest.raises(PortClosed):
         await host.connect("uid-1", MARKERS["uid-1"], 80)
     assert server.lists == 1
+
+
+async def test_a_connection_that_is_refused_for_anything_else_is_not_worth_a_list(watched):
+    host, server, _ = watched
+    host.refused[f"{MARKERS['uid-1']}-x"] = 500
+    with pytest.raises(BackendUnavailable):
+        await host.connect("uid-1", MARKERS["uid-1"], 80)
+    assert (server.lists, len(host.reached)) == (0, 1)
+
+
+async def test_who_wrote_which_field_is_not_kept(watched):
+    _, server, sight = watched
+    changed = pod("uid-1", version="2")
+    changed["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    server.happens.put_nowait(Event("MODIFIED", changed))
+    name = changed["metadata"]["name"]
+    await eventually(lambda: sight.pods[name]["metadata"]["resourceVersion"] == "2")
+    assert "managedFields" not in sight.pods[name]["metadata"]
 
 
 async def test_a_watch_that_is_cut_is_believed_no_more(watched):

@@ -101,6 +101,7 @@ class Campaign:
                 changes_of_mind=self.changes_of_mind,
                 patience_s=self.patience_s,
                 over=over,
+                state=self.place.state,
             )
             return client.lead()
 

@@ -76,7 +76,7 @@ class Client:
     """Leads one life. changes_of_mind: at most, and half of that at least.
 
     patience_s: for each thing that it wants, with everything that is struck meanwhile. over: set when the campaign
-    cannot go on; the life ends there.
+    cannot go on; the life ends there. state: how the place is, in words, for a want that was missed.
     """
 
     def __init__(
@@ -89,7 +89,9 @@ class Client:
         changes_of_mind: int,
         patience_s: float,
         over: threading.Event,
+        state: Callable[[], str],
     ) -> None:
+        self._state = state
         self._http, self._door, self._request, self._chance = http, door, request, chance
         self._changes_of_mind, self._patience_s, self._over = changes_of_mind, patience_s, over
         self.life = Life(str(request["pod_id"]))
@@ -224,8 +226,10 @@ class Client:
         time.sleep(LOOK_S)
 
     def _why(self) -> str:
+        """What the pod says of itself, and how its place is."""
         try:
-            told = self._http.get(f"{self._path}/logs").json()["result"]
-        except (httpx.TransportError, ValueError, KeyError):
-            return "it does not say why"
-        return " / ".join(str(line) for line in told["action_logs"][-6:])
+            pod = self._http.get(self._path).json()["result"]
+            logs = self._http.get(f"{self._path}/logs").json()["result"]["action_logs"][-6:]
+        except (httpx.TransportError, ValueError, KeyError) as error:
+            return f"it does not say why ({error!r}) / {self._state()}"
+        return " / ".join([str(pod.get("status_message", pod.get("message", ""))), *map(str, logs), self._state()])

@@ -33,7 +33,10 @@ Strike = Callable[[random.Random], None]
 
 @dataclass(frozen=True)
 class Place:
-    """A system that keeps pods. strikes: each leaves the place whole. left: what is there of pods, in words."""
+    """A system that keeps pods. strikes: each leaves the place whole. left: what is there of pods, in words.
+
+    state: how the place is at the moment, in words.
+    """
 
     system: str
     image: str
@@ -41,6 +44,7 @@ class Place:
     strikes: Mapping[str, Strike]
     left: Callable[[], Sequence[str]]
     settings: Mapping[str, str] = field(default_factory=dict)
+    state: Callable[[], str] = str
 
 
 # -- this machine ------------------------------------------------------------------------------------------------------
@@ -83,6 +87,13 @@ def this_machine(home: Path, mark: str) -> Iterator[Place]:
 # -- an allocation of Slurm --------------------------------------------------------------------------------------------
 
 _FOLDERS = "find /home/alice /shared /scratch -mindepth 1 -type d -path '*/pods/*-007' -prune 2>/dev/null; true"
+_STATE = """
+sinfo --noheader --Node --format='%N %T %E'
+squeue --noheader --format='%i %j %T %N %M %r'
+for marker in $(squeue --noheader --format=%j | grep ^berth-); do
+    find / -xdev -path "*/markers/$marker/*" -printf '%p %TT\\n' 2>/dev/null | tail -n 12
+done
+"""
 _RESUME = """
 for node in $(sinfo --noheader --Node --states=down,drain,fail --format=%n | sort -u); do
     scontrol update nodename="$node" state=resume
@@ -116,6 +127,10 @@ def an_allocation(cluster: Cluster, home: Path, mark: str) -> Iterator[Place]:
         cluster.start("login", "slurmctld")
         cluster.sh("login", _RESUME, check=False)
 
+    def state() -> str:
+        """Of nodes and jobs, and what lies in the marker directories."""
+        return cluster.sh("login", _STATE, check=False)
+
     def left() -> Sequence[str]:
         folders = cluster.sh("login", _FOLDERS).split()
         return [
@@ -130,6 +145,7 @@ def an_allocation(cluster: Cluster, home: Path, mark: str) -> Iterator[Place]:
         lambda wire: wire.register(cluster.info(), "alder", keeps_pods=True),
         {"scancel": cancel, "node crash": crash, "slurmctld SIGKILL": kill_controller},
         left,
+        state=state,
     )
 
 
