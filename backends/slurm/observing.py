@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from backends.container import DUPLICATE_EXIT_CODE
-from backends.slurm.reasons import WhyWaiting, in_words
+from backends.slurm.reasons import PUT_OFF, WhyWaiting, in_words
 from backends.slurm.text import US, AccountRow, QueueRow
 from scheduler.model.errors import UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId
@@ -297,6 +297,7 @@ def _live(row: QueueRow, restarts: int) -> Observation:
         expected_start_at=None if running else row.starts_at,
         nodes=row.nodes,
         restarts=restarts,
+        is_put_off=row.state is RemoteState.QUEUED and row.reason == PUT_OFF,
     )
 
 

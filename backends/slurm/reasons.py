@@ -96,6 +96,9 @@ BEGINNINGS: Mapping[str, WhyWaiting] = {
 }
 """Families of words, and sentences that go on with names of nodes; the first that fits, in this order."""
 
+PUT_OFF = "BeginTime"
+"""Why a job waits that asked for no instant to begin: its launch failed, and it is let in again after two minutes."""
+
 
 def in_words(reason: str) -> WhyWaiting | None:
     """The reason for people; None for a word that is not known here."""

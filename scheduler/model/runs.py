@@ -248,6 +248,8 @@ class Observation:
     max_rss_mib: int | None = None
     restarts: int = 0
     tasks: TaskCounts | None = None
+    is_put_off: bool = False
+    """It waits for an instant and not for room: who asked for none was not started by its place, which tries later."""
 
 
 @dataclass(frozen=True, slots=True)

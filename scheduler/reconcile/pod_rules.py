@@ -39,6 +39,12 @@ MARGIN = timedelta(seconds=60)
 HELD_AT_MOST = timedelta(minutes=2)
 """How long connections may hope for the next instance of a pod that cannot overlap."""
 
+PUT_OFF = "put_off"
+"""What is seen of an instance that its place could not start, and lets begin only later: Slurm after two minutes."""
+
+PUT_OFF_AT_MOST = timedelta(seconds=30)
+"""How old such an instance may become: another one has its turn sooner."""
+
 LOST_WITH_ITS_PLACE = frozenset(
     {Ending.TIMEOUT, Ending.DEADLINE, Ending.NODE_FAILURE, Ending.PREEMPTED, Ending.CANCELLED, Ending.GATE_CLOSED}
 )
@@ -116,6 +122,9 @@ def _on_its_way(
     newest = wanted[-1]
     if newest.state is I.INTENDED:
         return Step(Do.SUBMIT, (newest,))
+    given_up_at = _given_up_at(newest)
+    if given_up_at is not None and given_up_at <= at:
+        return Step(Do.END, (newest,))
     if pod.status is not standing(instances, at) or pod.message != words_of(newest):
         return Step(Do.FOLLOW, (newest,))
     if len(wanted) > 1 and newest.answers_at(at):
@@ -132,7 +141,14 @@ def _on_its_way(
 def _next_look(pod: Pod, live: Sequence[PodInstance], at: datetime) -> datetime | None:
     instants = [pod.stop_at, *(one.unwanted_at for one in live)]
     instants += [replaced_at(pod, one) for one in live if one.unwanted_at is None]
+    instants += [_given_up_at(one) for one in live]
     return min((each for each in instants if each is not None and each > at), default=None)
+
+
+def _given_up_at(instance: PodInstance) -> datetime | None:
+    """When an instance is ended that its place puts off; None: it does not."""
+    is_put_off = instance.state is I.QUEUED and instance.seen.get(PUT_OFF)
+    return instance.intended_at + PUT_OFF_AT_MOST if is_put_off else None
 
 
 # -- where it stands -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from scheduler.model.pods import InstanceState, PodInstance, PodSeen
 from scheduler.model.runs import Ending, Observation, RemoteState
 from scheduler.ports import Ports
 from scheduler.reconcile.loop import Crew
+from scheduler.reconcile.pod_rules import PUT_OFF
 from scheduler.reconcile.pod_words import closed_words, queued_words, seen_of, unreachable_words
 from scheduler.reconcile.sides import Target
 from scheduler.store.pods import LOG_KEPT_BYTES, PodStore
@@ -372,7 +373,7 @@ def _seen_now(one: PodInstance, seen: Observation, look: PodSeen | None, at: dat
     if state is I.QUEUED:
         changes |= {"message": queued_words(one, seen, look), "started_at": None, "go_on_until": None}
     if look is not None:
-        changes["seen"] = seen_of(look)
+        changes["seen"] = {**seen_of(look), **({PUT_OFF: True} if seen.is_put_off else {})}
     return changes
 
 

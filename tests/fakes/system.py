@@ -58,6 +58,7 @@ class FakeJob:
     exit_code: int | None = None
     reason: str = ""
     restarts: int = 0
+    is_put_off: bool = False
     begun: bool = False
     """Whether it came to the user's code. A copy waits at its gate before; what is withdrawn never does."""
     visible: bool = True
@@ -332,6 +333,7 @@ def _observation(job: FakeJob) -> Observation:
         exit_code=job.exit_code,
         nodes="fake1" if job.started_at else "",
         restarts=job.restarts,
+        is_put_off=job.is_put_off,
     )
 
 

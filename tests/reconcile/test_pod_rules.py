@@ -31,6 +31,23 @@ STATELESS = PodDefinition(image="x", nets=NETS, is_stateful=False)
 HOUR = timedelta(hours=1)
 
 
+@pytest.mark.parametrize(
+    ("state", "seen", "age_s", "do"),
+    [
+        (I.QUEUED, {"put_off": True}, 31, Do.END),
+        (I.QUEUED, {"put_off": True}, 5, Do.WAIT),
+        (I.QUEUED, {}, 9999, Do.WAIT),
+        (I.RUNNING, {"put_off": True}, 31, Do.WAIT),
+    ],
+)
+def test_an_instance_that_is_put_off_is_ended_soon_and_one_that_waits_for_room_is_not(state, seen, age_s, do):
+    one = an_instance(a_pod(), state=state, seen=seen, intended_at=NOW - timedelta(seconds=age_s), message="it waits")
+    pod = a_pod(status=standing([one], NOW), message="it waits")
+    step = next_step(pod, [one], NOW)
+    assert step.do is do
+    assert step.until == (NOW + timedelta(seconds=25) if (age_s, state) == (5, I.QUEUED) else None)
+
+
 @pytest.mark.parametrize(("status", "target"), list(itertools.product(sorted(ON_ITS_WAY), sorted(ON_ITS_WAY))))
 def test_every_status_on_the_way_is_reached_from_every_other_by_the_table(status, target):
     here = status

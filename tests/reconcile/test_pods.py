@@ -295,6 +295,17 @@ async def test_a_site_that_takes_the_turn_away_puts_it_back_in_the_queue(world):
     assert len(await world.instances()) == 1
 
 
+async def test_an_instance_that_its_place_could_not_start_and_puts_off_is_replaced(world):
+    instance = await available(world)
+    world.system.requeue(instance.marker)
+    world.system.jobs[instance.marker].is_put_off = True
+    world.later(31)
+    await world.tick(4)
+    await world.until(P.AVAILABLE)
+    assert [one.number for one in await world.instances()] == [1, 2]
+    assert len(world.running) == 1
+
+
 # -- ending by itself --------------------------------------------------------------------------------------------------
 
 

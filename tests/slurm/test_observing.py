@@ -42,6 +42,11 @@ def test_the_controllers_word_wins_over_accounting():
     assert (seen.state, seen.ending) == (RemoteState.RUNNING, None)
 
 
+@pytest.mark.parametrize(("reason", "is_put_off"), [("BeginTime", True), ("Priority", False), ("None", False)])
+def test_a_job_that_waits_for_an_instant_is_put_off(reason, is_put_off):
+    assert observe_job(JOB, queue(("PENDING", None, reason)), None, Traces(JOB)).is_put_off is is_put_off
+
+
 def test_accounting_tells_the_code_of_what_the_controller_saw_end():
     seen = observe_job(JOB, queue(("FAILED", None, "NonZeroExitCode")), accounts(("7", "FAILED", "3:0"))[0], CLAIMED)
     assert (seen.ending, seen.exit_code, seen.signal, seen.reason) == (Ending.FAILED, 3, None, "NonZeroExitCode")
