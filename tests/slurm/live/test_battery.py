@@ -208,7 +208,11 @@ async def test_a_snapshot_shows_the_cluster_and_when_a_job_would_start(login):
     snapshot = await login.backend.snapshot(probes)
     assert {p.name: p.max_walltime_s for p in snapshot.partitions} == {"cpu": 86400, "debug": 600}
     assert sum(kind.total for kind in snapshot.nodes if kind.partition == "cpu") == 4
-    assert [probe for probe, _ in snapshot.starts] == probes[:1]
+
+    async def told() -> bool:
+        return [probe for probe, _ in (await login.backend.snapshot(probes)).starts] == probes[:1]
+
+    await eventually(told, "the nodes are back after what was done to the controller before")
 
 
 async def reachable(login: Login) -> bool:
