@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash.lead_pods import led, on_slurm
+from tests.crash.lead_pods import led
 from tests.crash.pod_campaign import BERTH, PROXY
 from tests.crash.pod_judgement import faults
 from tests.crash.pod_places import processes, this_machine
@@ -37,12 +37,3 @@ def test_pods_of_this_machine_leave_nothing_and_do_not_lie(home: Path, how: Mapp
     assert faults(verdict) == []
     assert not processes(str(home)), "the server left processes behind"
     assert min(verdict.strikes[kind] for kind in (BERTH, PROXY, *place.strikes)) >= 1
-
-
-@pytest.mark.slow
-@pytest.mark.testbed
-def test_pods_of_a_cluster_leave_nothing_and_do_not_lie(home: Path):
-    with on_slurm(home) as place:
-        verdict = led(place, home, home.name, at_once=4, **FULL)
-        assert faults(verdict) == []
-        assert min(verdict.strikes[kind] for kind in (BERTH, PROXY, *place.strikes)) >= 1
