@@ -24,8 +24,8 @@ from bench.report import Row, show
 from testbed.k8s.client import client
 from testbed.k8s.control_plane import ControlPlane
 from testbed.k8s.spec import FakeNode, Spec, free_port
+from tests.end_to_end.kubernetes_place import SYSTEM, register
 from tests.end_to_end.pod_stage import PodStage, pod_server
-from tests.end_to_end.wire import Wire
 from tests.testbed.k8s_subject import let_all_go
 from tests.testbed.kubernetes import own_namespace
 
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with client(plane) as admin, own_namespace(plane, admin) as namespace:
             try:
                 with TemporaryDirectory(prefix="berth-pods-", dir="/var/tmp") as home, pod_server(Path(home)) as stage:
-                    _register(stage.wire, plane, namespace)
+                    register(stage.wire, plane, namespace, {}, pods=True)
+                    time.sleep(15)  # Berth has looked at it by then
                     rows = _measured(stage, admin, chosen.pods, chosen.settled_s)
                     show(f"{chosen.pods} pods on Kubernetes {'.'.join(map(str, plane.version))}", rows)
             finally:
@@ -82,12 +83,7 @@ def _measured(stage: PodStage, admin: httpx.Client, count: int, settled_s: int) 
         Row("memory, at most", f"{most_mib:.0f} MiB", "", "300 MiB"),
         Row("processor, settled", f"{used_s:.1f} s a minute", f"{used_s / 60:.0%} of a core", ""),
         Row("asked of Jobs and pods, settled", said, "a minute", ""),
-        Row(
-            "from the first request until all run",
-            f"{took_s:.0f} s",
-            f"all were asked for after {asked_s:.0f} s",
-            "",
-        ),
+        Row("from the first request until all run", f"{took_s:.0f} s", f"all asked for after {asked_s:.0f} s", ""),
     ]
 
 
@@ -97,31 +93,8 @@ def _request(number: int) -> dict[str, object]:
         "image": "busybox",
         "command": ["sleep", "infinity"],
         "resources": {"cpu_request": 100, "cpu_limit": 500, "mem_request": 32, "mem_limit": 128},
-        "compute_queue": "kube",
+        "compute_queue": SYSTEM,
     }
-
-
-def _register(wire: Wire, plane: ControlPlane, namespace: str) -> None:
-    definition = {
-        "id": "kube",
-        "systemType": "LINUX",
-        "host": "127.0.0.1",
-        "port": plane.spec.ports["kube-apiserver"],
-        "defaultAuthnMethod": "TOKEN",
-        "rootDir": "/",
-        "canExec": True,
-        "canRunBatch": True,
-        "jobRuntimes": [{"runtimeType": "DOCKER"}],
-        "jobWorkingDir": "berth",
-        "batchLogicalQueues": [{"name": "all", "hpcQueueName": "kubernetes"}],
-        "batchDefaultLogicalQueue": "all",
-        "notes": {
-            "berth": {"backend": "k8s", "pods": True, "k8s": {"namespace": namespace, "caCert": plane.ca.read_text()}}
-        },
-    }
-    wire.post("/v3/systems", definition)
-    wire.post("/v3/systems/credential/kube/user/admin", {"accessToken": plane.token()})
-    time.sleep(15)  # Berth has looked at it by then
 
 
 # -- from outside ------------------------------------------------------------------------------------------------------

@@ -35,10 +35,6 @@ Less than the 5 s between two looks at a pod, so that each look is a proof and n
 NOT_FOUND = 404
 
 
-class _Gone(BackendUnavailable):
-    """There is no such pod."""
-
-
 class KubernetesPodHost:
     """One namespace of one cluster as one login."""
 
@@ -68,7 +64,10 @@ class KubernetesPodHost:
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
         """Through the API server to the pod's own loopback. PortClosed also while the pod does not run."""
-        channel = await self._reached(remote_id, marker, port)
+        name = await self._running(remote_id, marker)
+        if name is None:
+            raise PortClosed(f"{marker} does not run")
+        channel = await self._forward(remote_id, marker, name, port)
         if self._monotonic() - self._proven.get((remote_id, port), -PROVEN_S) < PROVEN_S:
             return channel
         try:
@@ -101,34 +100,24 @@ class KubernetesPodHost:
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
-    async def _all(self) -> tuple[Collection[Object], Mapping[str, Sequence[Object]]]:
-        """Berth's Jobs, and its pods by the id of their run."""
-        if self._sight is not None:
-            self._sight.start()
-            if self._sight.is_live:
-                return self._sight.jobs.values(), self._sight.pods_by_run()
-        jobs, pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
-        return jobs.items, by_run(pods.items)
-
-    async def _reached(self, remote_id: RemoteId, marker: Marker, port: int) -> ForwardedPort:
-        """Not proven yet. Where the pod that the watch shows is gone the API server is asked: a watch may be behind."""
-        if (shown := self._shown(remote_id)) is not None:
-            with contextlib.suppress(_Gone):
-                return await self._forward(remote_id, marker, shown, port)
-        name = await self._running(remote_id, marker)
-        if name is None:
-            raise PortClosed(f"{marker} does not run")
-        return await self._forward(remote_id, marker, name, port)
-
-    def _shown(self, remote_id: RemoteId) -> str | None:
-        """The name of the pod of this run that runs, as the watch shows it; None also where there is no watch."""
+    def _seen(self) -> Sight | None:
+        """What the watch shows, while it is open: as good as a list."""
         if self._sight is None:
             return None
         self._sight.start()
-        return _name_of_running(self._sight.pods_by_run().get(remote_id, ())) if self._sight.is_live else None
+        return self._sight if self._sight.is_live else None
+
+    async def _all(self) -> tuple[Collection[Object], Mapping[str, Sequence[Object]]]:
+        """Berth's Jobs, and its pods by the id of their run."""
+        if (seen := self._seen()) is not None:
+            return seen.jobs.values(), seen.pods_by_run()
+        jobs, pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
+        return jobs.items, by_run(pods.items)
 
     async def _running(self, remote_id: RemoteId, marker: Marker) -> str | None:
-        """The name of the pod of this run that runs now."""
+        """The name of the pod of this run that runs now; as the watch shows it, by a list while there is none."""
+        if (seen := self._seen()) is not None:
+            return _name_of_running(seen.pods_by_run().get(remote_id, ()))
         try:
             listed = await self._api.list(PODS, {MARKER: checked_marker(marker)})
         except Refused as refused:
@@ -140,8 +129,9 @@ class KubernetesPodHost:
         try:
             return await Session.open(self._access, path, (), PORTS)
         except Refused as refused:
-            kind = _Gone if refused.code == NOT_FOUND else BackendUnavailable
-            raise kind(f"the API server refuses: {refused}") from None
+            if refused.code == NOT_FOUND:  # the watch tells of it in a moment
+                raise PortClosed(f"{pod} is gone") from None
+            raise BackendUnavailable(f"the API server refuses: {refused}") from None
 
     async def _forward(self, remote_id: RemoteId, marker: Marker, pod: str, port: int) -> ForwardedPort:
         session = await self._session(pod)

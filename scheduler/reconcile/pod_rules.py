@@ -122,11 +122,11 @@ def _on_its_way(
     newest = wanted[-1]
     if newest.state is I.INTENDED:
         return Step(Do.SUBMIT, (newest,))
+    if pod.status is not standing(instances, at) or pod.message != words_of(newest):
+        return Step(Do.FOLLOW, (newest,))
     given_up_at = _given_up_at(newest)
     if given_up_at is not None and given_up_at <= at:
         return Step(Do.END, (newest,))
-    if pod.status is not standing(instances, at) or pod.message != words_of(newest):
-        return Step(Do.FOLLOW, (newest,))
     if len(wanted) > 1 and newest.answers_at(at):
         return Step(Do.RETIRE, tuple(wanted[:-1]))
     replace_at = replaced_at(pod, newest)

@@ -115,21 +115,22 @@ async def test_what_happens_to_a_pod_is_shown_at_the_next_look(watched):
     assert server.lists == 0
 
 
-async def test_a_pod_that_the_watch_still_shows_and_that_is_gone_is_asked_for(watched):
+@pytest.mark.parametrize(("code", "told"), [(404, PortClosed), (500, BackendUnavailable)])
+async def test_a_connection_that_is_refused_is_told_of_and_costs_no_list(watched, code, told):
     host, server, _ = watched
-    host.refused[f"{MARKERS['uid-1']}-x"] = 404
-    server.objects[PODS] = [pod("uid-2")]
-    with pytest.raises(PortClosed):
-        await host.connect("uid-1", MARKERS["uid-1"], 80)
-    assert server.lists == 1
-
-
-async def test_a_connection_that_is_refused_for_anything_else_is_not_worth_a_list(watched):
-    host, server, _ = watched
-    host.refused[f"{MARKERS['uid-1']}-x"] = 500
-    with pytest.raises(BackendUnavailable):
+    host.refused[f"{MARKERS['uid-1']}-x"] = code
+    with pytest.raises(told):
         await host.connect("uid-1", MARKERS["uid-1"], 80)
     assert (server.lists, len(host.reached)) == (0, 1)
+
+
+async def test_a_pod_that_the_watch_shows_as_ended_is_not_connected_to(watched):
+    host, server, sight = watched
+    server.happens.put_nowait(Event("MODIFIED", pod("uid-1", "Failed", version="2")))
+    await eventually(lambda: sight.pods[f"{MARKERS['uid-1']}-x"]["status"]["phase"] == "Failed")
+    with pytest.raises(PortClosed):
+        await host.connect("uid-1", MARKERS["uid-1"], 80)
+    assert (server.lists, host.reached) == (0, [])
 
 
 async def test_who_wrote_which_field_is_not_kept(watched):

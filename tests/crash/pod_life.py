@@ -232,4 +232,4 @@ class Client:
             logs = self._http.get(f"{self._path}/logs").json()["result"]["action_logs"][-6:]
         except (httpx.TransportError, ValueError, KeyError) as error:
             return f"it does not say why ({error!r}) / {self._state()}"
-        return " / ".join([str(pod.get("status_message", pod.get("message", ""))), *map(str, logs), self._state()])
+        return " / ".join([pod["status_message"], *map(str, logs), self._state()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,27 +36,30 @@ class KubernetesPlace:
 
         volume: whether job directories lie on the volume. berth: more of ``notes.berth``.
         """
-        plane = self.node.plane
-        k8s: dict[str, Any] = {"namespace": self.namespace, "caCert": plane.ca.read_text()}
-        if volume:
-            k8s |= {"volume": CLAIM, "helperImage": f"{self.node.registry}/demo/busybox:1"}
-        definition = {
-            "id": SYSTEM,
-            "systemType": "LINUX",
-            "host": "127.0.0.1",
-            "port": plane.spec.ports["kube-apiserver"],
-            "defaultAuthnMethod": "TOKEN",
-            "rootDir": "/",
-            "canExec": True,
-            "canRunBatch": True,
-            "jobRuntimes": [{"runtimeType": "DOCKER"}, {"runtimeType": "SINGULARITY"}],
-            "jobWorkingDir": "berth",
-            "batchLogicalQueues": [{"name": QUEUE, "hpcQueueName": "kubernetes"}],
-            "batchDefaultLogicalQueue": QUEUE,
-            "notes": {"berth": {"backend": "k8s", "k8s": k8s, **berth}},
-        }
-        wire.post("/v3/systems", definition)
-        wire.post(f"/v3/systems/credential/{SYSTEM}/user/admin", {"accessToken": plane.token()})
+        on_volume = {"volume": CLAIM, "helperImage": f"{self.node.registry}/demo/busybox:1"}
+        register(wire, self.node.plane, self.namespace, on_volume if volume else {}, **berth)
+
+
+def register(wire: Wire, plane: ControlPlane, namespace: str, k8s: Mapping[str, Any], **berth: Any) -> None:
+    """Create a namespace as the system ``kube``, and store the user's token. k8s: more of its notes about it."""
+    k8s = {"namespace": namespace, "caCert": plane.ca.read_text(), **k8s}
+    definition = {
+        "id": SYSTEM,
+        "systemType": "LINUX",
+        "host": "127.0.0.1",
+        "port": plane.spec.ports["kube-apiserver"],
+        "defaultAuthnMethod": "TOKEN",
+        "rootDir": "/",
+        "canExec": True,
+        "canRunBatch": True,
+        "jobRuntimes": [{"runtimeType": "DOCKER"}, {"runtimeType": "SINGULARITY"}],
+        "jobWorkingDir": "berth",
+        "batchLogicalQueues": [{"name": QUEUE, "hpcQueueName": "kubernetes"}],
+        "batchDefaultLogicalQueue": QUEUE,
+        "notes": {"berth": {"backend": "k8s", "k8s": k8s, **berth}},
+    }
+    wire.post("/v3/systems", definition)
+    wire.post(f"/v3/systems/credential/{SYSTEM}/user/admin", {"accessToken": plane.token()})
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -46,6 +47,7 @@ def test_an_instance_that_is_put_off_is_ended_soon_and_one_that_waits_for_room_i
     step = next_step(pod, [one], NOW)
     assert step.do is do
     assert step.until == (NOW + timedelta(seconds=25) if (age_s, state) == (5, I.QUEUED) else None)
+    assert next_step(replace(pod, status=P.AVAILABLE), [one], NOW).do is Do.FOLLOW, "first people are told"
 
 
 @pytest.mark.parametrize(("status", "target"), list(itertools.product(sorted(ON_ITS_WAY), sorted(ON_ITS_WAY))))

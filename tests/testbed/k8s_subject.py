@@ -180,8 +180,9 @@ class KubernetesSubject:
         watched = self.backend._sight
 
         async def heard() -> bool:
-            mine = [watched.pods.get(pod["metadata"]["name"], {}) for pod in self._pods(marker)]
-            return not watched.is_live or mine == self._pods(marker)
+            mine = {name: pod["metadata"]["resourceVersion"] for name, pod in watched.pods.items()}
+            there = {pod["metadata"]["name"]: pod["metadata"]["resourceVersion"] for pod in self._pods(marker)}
+            return not watched.is_live or there.items() <= mine.items()
 
         await eventually(heard, "the watch tells of the pods")
 
