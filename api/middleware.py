@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -17,6 +19,11 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 MAX_FILE_BYTES = 1024 * 1024 * 1024
 """Of a file for a system, a volume or a pod; read to the disk, and only for those who may write there."""
+
+DRAINED_BYTES = 16 * 1024 * 1024
+DRAINED_S = 10.0
+"""What is read of a body that is refused, at most. Where a connection closes while a client still sends, most clients
+tell of the broken connection and never read why."""
 
 _SLASHES = re.compile(r"/{2,}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -71,6 +78,7 @@ class BodyLimit:
         detail = f"the body is larger than {max_bytes} bytes"
         said = Headers(scope=scope).get("content-length", "0")
         if not said.isdecimal() or int(said) > max_bytes:
+            await _drain(scope, receive)
             await problem_answer(TOO_LARGE, detail, {"Connection": "close"})(scope, receive, send)
             return
         received = 0
@@ -80,10 +88,26 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > max_bytes:
+                if message.get("more_body", False):
+                    await _drain(scope, receive)
                 raise HTTPException(413, detail, {"Connection": "close"})
             return message
 
         await self._app(scope, bounded, send)
+
+
+async def _drain(scope: Scope, receive: Receive) -> None:
+    """Read on, within bounds, so that the client comes to read its answer. Who asked before sending needs none of it."""
+    if "expect" in Headers(scope=scope):
+        return
+    drained = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAINED_S):
+            while drained <= DRAINED_BYTES:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 class TrackingId:
