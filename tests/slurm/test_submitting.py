@@ -1,8 +1,10 @@
 """At most once, with a toy Slurm that loses answers, hangs and forgets."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -88,6 +90,15 @@ async def test_a_cancelled_job_that_never_began_can_begin_no_more(toy, marker):
     assert isinstance(await answer(toy, marker), SubmitUncertain)
     assert await toy.backend.find(marker, datetime.now(UTC)) is None
     assert toy.jobs() == []
+
+
+async def test_a_submission_that_comes_after_its_marker_was_given_up_makes_no_directories(toy, marker):
+    assert await toy.backend.find(marker, datetime.now(UTC)) is None
+    intent = toy.intent(marker)
+    shutil.rmtree(intent.run.exec_dir, ignore_errors=True)  # as of a pod that is gone
+    said = (await toy.backend.submit([intent]))[marker]
+    assert isinstance(said, SubmitUncertain)
+    assert not Path(intent.run.exec_dir).exists()
 
 
 async def test_a_marker_directory_that_is_gone_proves_nothing_about_its_job(toy, marker):

@@ -60,18 +60,16 @@ def private(path, flags):
 def submit(directory, exec_dir, output_dir, fence, script, env, command):
     try:
         os.makedirs(directory, 0o700, exist_ok=True)
-        for one in (exec_dir, output_dir):
-            os.makedirs(one, exist_ok=True)
         with open(directory + "/lock", "a", opener=private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return locked(directory, exec_dir, int(fence), script, env, command)
+            return locked(directory, exec_dir, output_dir, int(fence), script, env, command)
     except BlockingIOError:
         return "busy", ""
     except OSError as error:
         return "broken", f"{error.filename or directory}: {error.strerror}"
 
 
-def locked(directory, exec_dir, fence, script, env, command):
+def locked(directory, exec_dir, output_dir, fence, script, env, command):
     known = int(read(directory + "/fence") or 0)
     if fence < known:
         return "stale", str(known)
@@ -87,6 +85,8 @@ def locked(directory, exec_dir, fence, script, env, command):
         return "failed", read(directory + "/tried")
     if hung:
         return "untried", "sbatch did not answer for others"
+    for one in (exec_dir, output_dir):  # not before: who gave up the marker may have cleared them away
+        os.makedirs(one, exist_ok=True)
     for name, content in (("tapisjob.sh", script), ("tapisjob.env", env)):
         with open(f"{exec_dir}/{name}", "wb", opener=private) as file:
             file.write(content)
