@@ -97,7 +97,7 @@ class BodyLimit:
 
 
 async def _drain(scope: Scope, receive: Receive) -> None:
-    """Read on, within bounds, so that the client comes to read its answer. Who asked before sending needs none of it."""
+    """Read on, within bounds, so that the client comes to its answer. Who asks before sending is answered at once."""
     if "expect" in Headers(scope=scope):
         return
     drained = 0

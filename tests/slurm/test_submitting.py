@@ -31,6 +31,10 @@ async def answer(toy: SlurmSubject, marker, **changes):
     return (await toy.backend.submit([toy.intent(marker, **changes)]))[marker]
 
 
+def is_there(path: str) -> bool:
+    return Path(path).exists()
+
+
 async def ended(toy: SlurmSubject, remote_id, marker) -> None:
     async def has_ended() -> bool:
         return (await toy.backend.observe({remote_id: marker}))[remote_id].state is RemoteState.ENDED
@@ -98,7 +102,7 @@ async def test_a_submission_that_comes_after_its_marker_was_given_up_makes_no_di
     shutil.rmtree(intent.run.exec_dir, ignore_errors=True)  # as of a pod that is gone
     said = (await toy.backend.submit([intent]))[marker]
     assert isinstance(said, SubmitUncertain)
-    assert not Path(intent.run.exec_dir).exists()
+    assert not is_there(intent.run.exec_dir)
 
 
 async def test_a_marker_directory_that_is_gone_proves_nothing_about_its_job(toy, marker):
