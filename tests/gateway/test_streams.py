@@ -76,10 +76,20 @@ async def test_everything_that_a_pod_said_arrives_before_the_end(world: World):
         writer.close()
 
     await world.pod(speak, protocol=TCP)
-    reader, writer = await world.connect()
-    async with asyncio.timeout(10):
-        assert len(await reader.read()) == 1_000_000
-    writer.close()
+    assert await asyncio.to_thread(bytes_read, world) == 1_000_000
+
+
+def bytes_read(world: World) -> int:
+    """Until the end of a connection; by a client without an event loop, for uvloop's own lose what comes right before
+    the end of TLS while they do not read (uvloop, pull request 661)."""
+    read = 0
+    with (
+        socket.create_connection(("127.0.0.1", world.port), 10) as raw,
+        world.tls().wrap_socket(raw, server_hostname=f"web.{DOMAIN}") as stream,
+    ):
+        while some := stream.recv(65536):
+            read += len(some)
+    return read
 
 
 async def test_two_names_lead_to_two_pods(world: World):
