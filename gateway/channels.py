@@ -3,45 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from backends.base import Channel
 from backends.pods.sockets import OpenSocket
+from backends.streams import CHUNK_BYTES
 from gateway.joined import join
-
-CHUNK_BYTES = 64 * 1024
-
-
-class SocketChannel:
-    """A connection of asyncio's as a ``Channel``."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    async def read(self, most_bytes: int) -> bytes:
-        return await self._reader.read(most_bytes)
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def end(self) -> None:
-        """With TLS, asyncio cannot end one direction alone: there both end, once everything was sent."""
-        if self._writer.can_write_eof():
-            self._writer.write_eof()
-        else:
-            self._writer.close()
-
-    async def aclose(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(5):
-                await self._writer.wait_closed()
-
-    def abort(self) -> None:
-        """Cut it, so that the other end takes nothing for whole that is not."""
-        self._writer.transport.abort()
 
 
 class Idle:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import h11
 
+from backends.streams import CHUNK_BYTES, OwnChannel
 from gateway import headers as rules
 from gateway import pages
-from gateway.channels import CHUNK_BYTES, Idle, SocketChannel, carry
+from gateway.channels import Idle, carry
 from gateway.headers import Header, Seen
 from gateway.pages import Page
 from gateway.routes import Route
@@ -62,7 +63,7 @@ async def nobody(request: h11.Request, route: Route, client: Client) -> Page | S
 class Conversation:
     """Serves one connection until it ends."""
 
-    def __init__(self, client: Client, channel: SocketChannel, ways: Ways, guard: Guard = nobody) -> None:
+    def __init__(self, client: Client, channel: OwnChannel, ways: Ways, guard: Guard = nobody) -> None:
         self._client, self._channel, self._ways, self._guard = client, channel, ways, guard
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
         self._pods = Upstreams(ways, client.host_name)

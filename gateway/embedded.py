@@ -13,11 +13,12 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
+from backends.streams import OwnChannel, SocketChannel, TlsChannel
 from gateway import conversation, postgres
 from gateway.accepting import Accepting
 from gateway.beginning import begin
 from gateway.certificates import Certificate
-from gateway.channels import SocketChannel, carry
+from gateway.channels import carry
 from gateway.conversation import Client, Conversation, Guard
 from gateway.routes import Route
 from gateway.ways import IDLE_S, Closed, Unknown, Ways
@@ -78,24 +79,25 @@ class Embedded:
 
     async def serve_one(self, connection: socket.socket, address: str, port: int) -> None:
         """Serve one connection from its first byte on, and close it."""
-        channel: SocketChannel | None = None
+        plain: SocketChannel | None = None
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 begun = await begin(connection, self._names)
                 if begun is None:
                     return
-                channel, alpn = await _handshake(connection, begun.context)
-            is_postgres = begun.asked_as_postgres or alpn == postgres.ALPN
-            await self._named(Client(address, begun.name, port), is_postgres, alpn, channel)
+                plain = SocketChannel(*await asyncio.open_connection(sock=connection))
+                channel = await TlsChannel.begin(plain, begun.context, server_side=True)
+            is_postgres = begun.asked_as_postgres or channel.protocol == postgres.ALPN
+            await self._named(Client(address, begun.name, port), is_postgres, channel.protocol, channel)
         finally:
-            if channel is not None:
-                channel.abort()
+            if plain is not None:
+                plain.abort()
 
-    async def serve_named(self, client: Client, channel: SocketChannel) -> None:
+    async def serve_named(self, client: Client, channel: OwnChannel) -> None:
         """Serve a connection whose TLS has ended elsewhere. The channel is the caller's to abort."""
         await self._named(client, False, None, channel)
 
-    async def _named(self, client: Client, is_postgres: bool, alpn: str | None, channel: SocketChannel) -> None:
+    async def _named(self, client: Client, is_postgres: bool, alpn: str | None, channel: OwnChannel) -> None:
         """Serve a connection by its name. One that was made for another protocol than the net's is not: what a server
         of one protocol makes of bytes that were meant for another is nobody's to try."""
         route = await self._ways.board.find(client.host_name)
@@ -108,7 +110,7 @@ class Embedded:
             await self._carried(client, route, channel)
         await channel.aclose()
 
-    async def _carried(self, client: Client, route: Route, channel: SocketChannel) -> None:
+    async def _carried(self, client: Client, route: Route, channel: OwnChannel) -> None:
         """Carry bytes to a pod and back; where that cannot be, PostgreSQL's clients are told why."""
         try:
             if route.net.needs_login or not route.admits(client.address):
@@ -122,15 +124,3 @@ class Embedded:
             await carry(channel, pod, IDLE_S)
         finally:
             await pod.aclose()
-
-
-async def _handshake(connection: socket.socket, context: ssl.SSLContext) -> tuple[SocketChannel, str | None]:
-    """The connection with TLS, and the protocol that was agreed on, if any."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    transport, _ = await loop.connect_accepted_socket(
-        lambda: protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
-    )
-    alpn = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-    return SocketChannel(reader, asyncio.StreamWriter(transport, protocol, reader, loop)), alpn

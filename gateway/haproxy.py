@@ -20,10 +20,10 @@ from typing import Any
 import structlog
 
 from backends.pods.sockets import OpenSocket
+from backends.streams import SocketChannel
 from gateway import haproxy_config as config
 from gateway.accepting import Accepting, Serve
 from gateway.certificates import Certificate
-from gateway.channels import SocketChannel
 from gateway.conversation import Client
 from gateway.embedded import HANDSHAKE_S, Embedded
 from gateway.haproxy_process import Failed, HAProxyProcess, Numbers, start

@@ -7,8 +7,9 @@ import contextlib
 import re
 
 from backends.base import Channel
+from backends.streams import CHUNK_BYTES
 from gateway import pages
-from gateway.channels import CHUNK_BYTES, carry
+from gateway.channels import carry
 from gateway.routes import Route, Routes, RouteState, Target
 from gateway.ways import IDLE_S, Closed, Unknown, Ways
 from scheduler.model.pods import NetProtocol

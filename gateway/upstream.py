@@ -5,7 +5,7 @@ from __future__ import annotations
 import h11
 
 from backends.base import Channel
-from gateway.channels import CHUNK_BYTES
+from backends.streams import CHUNK_BYTES
 from gateway.routes import Target
 from gateway.ways import Ways
 

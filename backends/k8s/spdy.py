@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from backends.k8s.api import error_of
 from backends.k8s.site import Access
+from backends.streams import OwnChannel, SocketChannel, TlsChannel
 from scheduler.model.errors import BackendUnavailable, UnexpectedReply
 
 VERSION = 3
@@ -26,6 +27,7 @@ SYN_STREAM, SYN_REPLY, RST_STREAM, PING, GOAWAY = 1, 2, 3, 6, 7
 FIN = 0x01
 
 CONNECT_S = 15.0
+CLOSE_S = 1.0
 FRAME_BYTES = 32 * 1024
 """Most bytes in a data frame of ours; what the other side sends may be longer."""
 BUFFER_BYTES = 256 * 1024
@@ -148,8 +150,8 @@ class Stream:
 class Session:
     """Streams over one connection to an API server. Opened by ``open``; closed by whoever opened it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer, self._headers = reader, writer, HeaderWriter()
+    def __init__(self, channel: OwnChannel) -> None:
+        self._channel, self._headers = channel, HeaderWriter()
         self._streams: dict[int, Stream] = {}
         self._pinged = asyncio.Event()
         self.moved, self.is_held = 0, False
@@ -161,17 +163,17 @@ class Session:
         """Raises as a call of ``Api`` does: NothingLearnt, or Refused with the API server's words."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                reader, writer = await _connect(access)
+                channel = await _connect(access)
                 try:
-                    writer.write(upgrade_request(access, path, query, protocol))
-                    await _demand_switch(reader)
+                    await channel.write(upgrade_request(access, path, query, protocol))
+                    await _demand_switch(channel)
                 except BaseException:
-                    writer.close()
+                    channel.abort()
                     raise
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             words = str(error) or type(error).__name__
             raise BackendUnavailable(f"the API server does not answer: {words}") from None
-        return cls(reader, writer)
+        return cls(channel)
 
     async def stream(self, headers: Mapping[str, str]) -> Stream:
         """Open a stream; returns when the other side has heard of it."""
@@ -191,39 +193,37 @@ class Session:
             await self._pinged.wait()
 
     async def send(self, frame: bytes) -> None:
-        if self._reading.done() or self._writer.is_closing():
+        if self._reading.done():
             raise ConnectionResetError("the connection to the API server has ended")
-        self._writer.write(frame)
-        await self._writer.drain()
+        await self._channel.write(frame)
         self.moved += 1
 
     def abort(self) -> None:
         """End it now: whoever reads or writes is told so. For a connection that has died without a word."""
         self._reading.cancel()
-        self._writer.transport.abort()
+        self._channel.abort()
 
     async def aclose(self) -> None:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
-        self._writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(1):
-                await self._writer.wait_closed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._channel.aclose()
 
     async def _read(self) -> None:
         why = "the connection to the API server has ended"
         try:
             while True:
-                head = await self._reader.readexactly(8)
+                head = await _exactly(self._channel, 8)
                 length = int.from_bytes(head[5:])
                 if length > _LONGEST_FRAME:
                     why = "a frame of the API server was too long"
                     return
-                payload = await self._reader.readexactly(length)
+                payload = await _exactly(self._channel, length)
                 self.moved, self.is_held = self.moved + 1, True
                 await self._take(head, payload)
                 self.is_held = False
-        except (OSError, asyncio.IncompleteReadError) as error:
+        except (OSError, EOFError) as error:
             why = f"{why}: {error}" if isinstance(error, OSError) else why
         finally:
             self._pinged.set()
@@ -251,22 +251,47 @@ class Session:
                 await self.send(control(PING, payload))
 
 
-async def _connect(access: Access) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(access: Access) -> OwnChannel:
     server = urlsplit(access.server)
-    context = _trust(access.ca)
-    return await asyncio.open_connection(server.hostname, server.port or 443, ssl=context, limit=_LONGEST_HEAD)
+    plain = SocketChannel(*await asyncio.open_connection(server.hostname, server.port or 443))
+    try:
+        return await TlsChannel.begin(plain, _trust(access.ca), server_hostname=server.hostname)
+    except BaseException:
+        plain.abort()
+        raise
 
 
-async def _demand_switch(reader: asyncio.StreamReader) -> None:
+async def _exactly(channel: OwnChannel, length_bytes: int) -> bytes:
+    """So many bytes. EOFError."""
+    said = bytearray()
+    while len(said) < length_bytes:
+        piece = await channel.read(length_bytes - len(said))
+        if not piece:
+            raise EOFError
+        said += piece
+    return bytes(said)
+
+
+async def _head(channel: OwnChannel) -> str:
+    """The head of an HTTP answer, and no byte of what follows. EOFError; ValueError where it does not end."""
+    said = bytearray()
+    while not said.endswith(b"\r\n\r\n"):
+        said += await _exactly(channel, 1)
+        if len(said) > _LONGEST_HEAD:
+            raise ValueError("the head of its answer does not end")
+    return said.decode("latin-1")
+
+
+async def _demand_switch(channel: OwnChannel) -> None:
     """Return when the server has changed to SPDY; raise what it says otherwise."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    head = await _head(channel)
     status = head.split(" ", 2)[1] if head.startswith("HTTP/1.") else ""
     if status == "101":
         return
     body = b""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(2):
-            body = await reader.read(_LONGEST_HEAD)
+            body = await channel.read(_LONGEST_HEAD)
     if not status.isdigit():
         raise UnexpectedReply("the API server's answer was not understood", head)
     text = body.decode("utf-8", "replace")

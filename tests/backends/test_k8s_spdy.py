@@ -13,6 +13,7 @@ from backends.k8s.exec import exit_code_of
 from backends.k8s.pods import ForwardedPort, KubernetesPodHost, seen_of
 from backends.k8s.site import Access
 from backends.k8s.spdy import FIN, PING, RST_STREAM, SYN_REPLY, SYN_STREAM, HeaderWriter, Session, control, data
+from backends.streams import OwnChannel, SocketChannel
 from scheduler.model.errors import BackendUnavailable, NotAuthorised, PortClosed, UnexpectedReply
 from scheduler.reconcile.pod_watch import PROBE_EVERY
 
@@ -86,8 +87,8 @@ async def talking(talk: Talk, monkeypatch: pytest.MonkeyPatch, answer: bytes = b
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
 
-    async def connect(access: Access) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", port)
+    async def connect(access: Access) -> OwnChannel:
+        return SocketChannel(*await asyncio.open_connection("127.0.0.1", port))
 
     monkeypatch.setattr(spdy, "_connect", connect)
     try:

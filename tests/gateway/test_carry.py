@@ -11,7 +11,8 @@ import pytest
 
 from backends.base import Channel
 from backends.pods.sockets import OpenSocket
-from gateway.channels import SocketChannel, carry
+from backends.streams import SocketChannel
+from gateway.channels import carry
 
 SOME_BYTES = 3_000_000
 

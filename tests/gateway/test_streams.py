@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -79,17 +80,59 @@ async def test_everything_that_a_pod_said_arrives_before_the_end(world: World):
     assert await asyncio.to_thread(bytes_read, world) == 1_000_000
 
 
-def bytes_read(world: World) -> int:
-    """Until the end of a connection; by a client without an event loop, for uvloop's own lose what comes right before
-    the end of TLS while they do not read (uvloop, pull request 661)."""
-    read = 0
+async def test_everything_that_a_client_said_arrives_before_the_end(world: World):
+    heard = asyncio.get_running_loop().create_future()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set_result(len(await reader.read()))
+        writer.close()
+
+    await world.pod(listen, protocol=TCP)
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(bytes_read, world, b"x" * 1_000_000)
+        assert await heard == 1_000_000
+
+
+async def test_who_has_said_all_hears_the_rest(world: World):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.read()
+        await asyncio.sleep(0.2)
+        writer.write(asked * 2)
+        writer.close()
+
+    await world.pod(answer, protocol=TCP)
+    async with asyncio.timeout(10):
+        assert await asyncio.to_thread(bytes_read, world, b"x" * 200_000) == 400_000
+
+
+def bytes_read(world: World, says: bytes = b"") -> int:
+    """Until the end of a connection, by a client that ends its own direction when it has said what it has to.
+
+    It has no event loop: uvloop's TLS loses what comes right before the end while nobody reads (its pull request 661).
+    """
     with (
         socket.create_connection(("127.0.0.1", world.port), 10) as raw,
         world.tls().wrap_socket(raw, server_hostname=f"web.{DOMAIN}") as stream,
     ):
-        while some := stream.recv(65536):
-            read += len(some)
-    return read
+        if says:
+            stream.sendall(says)
+            end(stream)
+        read = 0
+        with contextlib.suppress(ssl.SSLZeroReturnError):  # so it tells who ended first of the other's end
+            while some := stream.recv(65536):
+                read += len(some)
+        return read
+
+
+def end(stream: ssl.SSLSocket) -> None:
+    """Say that no more comes, and do not wait until the other side says so."""
+    stream.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        stream.unwrap()
+    stream.settimeout(10)
+    raw = socket.socket(fileno=os.dup(stream.fileno()))
+    raw.shutdown(socket.SHUT_WR)
+    raw.close()
 
 
 async def test_two_names_lead_to_two_pods(world: World):
