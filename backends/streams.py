@@ -23,6 +23,17 @@ class OwnChannel(Channel, Protocol):
         ...
 
 
+async def exactly(channel: Channel, length_bytes: int, ended: str) -> bytes:
+    """So many bytes; ConnectionError with the words ``ended`` at an end before them."""
+    read = bytearray()
+    while len(read) < length_bytes:
+        piece = await channel.read(length_bytes - len(read))
+        if not piece:
+            raise ConnectionError(ended)
+        read += piece
+    return bytes(read)
+
+
 class SocketChannel:
     """A connection of asyncio's, without TLS, as a ``Channel``."""
 
@@ -33,10 +44,12 @@ class SocketChannel:
         return await self._reader.read(most_bytes)
 
     async def write(self, data: bytes) -> None:
+        self._demand_open()
         self._writer.write(data)
         await self._writer.drain()
 
     async def end(self) -> None:
+        self._demand_open()
         self._writer.write_eof()
 
     async def aclose(self) -> None:
@@ -48,6 +61,11 @@ class SocketChannel:
     def abort(self) -> None:
         self._writer.transport.abort()
 
+    def _demand_open(self) -> None:
+        """uvloop raises RuntimeError where a connection was lost, as if the caller were wrong."""
+        if self._writer.is_closing():
+            raise ConnectionResetError("the connection has ended")
+
 
 class TlsChannel:
     """TLS over a channel, by Python's own engine; one may read while another writes.
@@ -56,17 +74,9 @@ class TlsChannel:
     order (see its pull request 661). And no event loop's can end one direction alone.
     """
 
-    def __init__(
-        self,
-        below: OwnChannel,
-        context: ssl.SSLContext,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-    ) -> None:
-        """server_hostname: whose certificate the other side must show, where that is the server."""
-        self._below, self._came, self._goes = below, ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._engine = context.wrap_bio(self._came, self._goes, server_side, server_hostname)
+    def __init__(self, below: OwnChannel, engine: ssl.SSLObject, came: ssl.MemoryBIO, goes: ssl.MemoryBIO) -> None:
+        """Made by ``begin``. came, goes: what the engine reads from and writes to."""
+        self._below, self._engine, self._came, self._goes = below, engine, came, goes
         self._flushing = asyncio.Lock()
 
     @classmethod
@@ -78,8 +88,12 @@ class TlsChannel:
         server_side: bool = False,
         server_hostname: str | None = None,
     ) -> Self:
-        """The channel after its handshake. ssl.SSLError where that fails; below is the caller's to close then."""
-        begun = cls(below, context, server_side=server_side, server_hostname=server_hostname)
+        """The channel after its handshake. ssl.SSLError where that fails; below is the caller's to close then.
+
+        server_hostname: whose certificate the other side must show, where that is the server.
+        """
+        came, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        begun = cls(below, context.wrap_bio(came, goes, server_side, server_hostname), came, goes)
         await begun._shake_hands()
         return begun
 

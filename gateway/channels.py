@@ -10,6 +10,9 @@ from backends.pods.sockets import OpenSocket
 from backends.streams import CHUNK_BYTES
 from gateway.joined import join
 
+END_S = 30
+"""How long one direction is kept that carries nothing, once the other has ended."""
+
 
 class Idle:
     """Calls ``expired`` once nothing was touched for ``limit_s``. One timer, however often it is touched."""
@@ -22,6 +25,13 @@ class Idle:
 
     def touch(self) -> None:
         self._touched_s = self._loop.time()
+
+    def lower(self, limit_s: float) -> None:
+        """From now on no longer than this."""
+        self._limit_s = min(self._limit_s, limit_s)
+        self.touch()
+        self._timer.cancel()
+        self._look()
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -39,8 +49,8 @@ async def carry(one: Channel, other: Channel, idle_s: float) -> None:
 
     Neither is closed here. A direction that ends is ended at the other side, while the other direction goes on.
     """
-    carrying = asyncio.create_task(_carried(one, other, lambda: idle.touch()))
-    idle = Idle(idle_s, carrying.cancel)
+    idle = Idle(idle_s, lambda: carrying.cancel())
+    carrying = asyncio.create_task(_carried(one, other, idle))
     try:
         await asyncio.wait({carrying})
     finally:
@@ -49,18 +59,19 @@ async def carry(one: Channel, other: Channel, idle_s: float) -> None:
         await asyncio.gather(carrying, return_exceptions=True)
 
 
-async def _carried(one: Channel, other: Channel, touch: Callable[[], None]) -> None:
+async def _carried(one: Channel, other: Channel, idle: Idle) -> None:
     if isinstance(one, OpenSocket) and isinstance(other, OpenSocket):
-        await join(one.socket, other.socket, touch)
+        await join(one.socket, other.socket, idle.touch)  # HAProxy's, which looks after END_S itself
         return
     async with asyncio.TaskGroup() as ways:
-        ways.create_task(_one_way(one, other, touch))
-        ways.create_task(_one_way(other, one, touch))
+        ways.create_task(_one_way(one, other, idle))
+        ways.create_task(_one_way(other, one, idle))
 
 
-async def _one_way(source: Channel, sink: Channel, touch: Callable[[], None]) -> None:
+async def _one_way(source: Channel, sink: Channel, idle: Idle) -> None:
     while data := await source.read(CHUNK_BYTES):
-        touch()
+        idle.touch()
         await sink.write(data)
-        touch()
+        idle.touch()
     await sink.end()
+    idle.lower(END_S)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from gateway import conversation, embedded, pages, ways
+from gateway import channels, conversation, embedded, pages, ways
 from gateway.accepting import MOST_CONNECTIONS
 from gateway.certificates import Certificate
 from gateway.pages import Page
@@ -35,8 +35,6 @@ FILES_OF_A_CONNECTION = 5
 SPARE_FILES = 200
 REWRITE_BYTES = 4 * 1024
 """What a head may grow by."""
-END_S = 30
-"""How long one direction is kept that carries nothing, once the other has ended."""
 ERRORS: Mapping[int, Page] = MappingProxyType(
     {
         400: pages.bad_request("It is no HTTP, or its head is too large."),
@@ -84,9 +82,9 @@ global
 defaults
     timeout connect {ways.CONNECT_S}s
     timeout client {ways.IDLE_S}s
-    timeout client-fin {END_S}s
+    timeout client-fin {channels.END_S}s
     timeout server {ways.IDLE_S}s
-    timeout server-fin {END_S}s
+    timeout server-fin {channels.END_S}s
     timeout http-request {conversation.HEAD_S}s
     timeout http-keep-alive {conversation.KEEP_S}s
     retries 0

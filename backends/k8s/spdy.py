@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from backends.k8s.api import error_of
 from backends.k8s.site import Access
-from backends.streams import OwnChannel, SocketChannel, TlsChannel
+from backends.streams import OwnChannel, SocketChannel, TlsChannel, exactly
 from scheduler.model.errors import BackendUnavailable, UnexpectedReply
 
 VERSION = 3
@@ -28,6 +28,7 @@ FIN = 0x01
 
 CONNECT_S = 15.0
 CLOSE_S = 1.0
+ENDED = "it ended the connection"
 FRAME_BYTES = 32 * 1024
 """Most bytes in a data frame of ours; what the other side sends may be longer."""
 BUFFER_BYTES = 256 * 1024
@@ -170,7 +171,7 @@ class Session:
                 except BaseException:
                     channel.abort()
                     raise
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, ValueError) as error:
             words = str(error) or type(error).__name__
             raise BackendUnavailable(f"the API server does not answer: {words}") from None
         return cls(channel)
@@ -214,17 +215,17 @@ class Session:
         why = "the connection to the API server has ended"
         try:
             while True:
-                head = await _exactly(self._channel, 8)
+                head = await exactly(self._channel, 8, ENDED)
                 length = int.from_bytes(head[5:])
                 if length > _LONGEST_FRAME:
                     why = "a frame of the API server was too long"
                     return
-                payload = await _exactly(self._channel, length)
+                payload = await exactly(self._channel, length, ENDED)
                 self.moved, self.is_held = self.moved + 1, True
                 await self._take(head, payload)
                 self.is_held = False
-        except (OSError, EOFError) as error:
-            why = f"{why}: {error}" if isinstance(error, OSError) else why
+        except OSError as error:
+            why = f"the API server was lost: {error}"
         finally:
             self._pinged.set()
             for stream in self._streams.values():
@@ -261,22 +262,11 @@ async def _connect(access: Access) -> OwnChannel:
         raise
 
 
-async def _exactly(channel: OwnChannel, length_bytes: int) -> bytes:
-    """So many bytes. EOFError."""
-    said = bytearray()
-    while len(said) < length_bytes:
-        piece = await channel.read(length_bytes - len(said))
-        if not piece:
-            raise EOFError
-        said += piece
-    return bytes(said)
-
-
 async def _head(channel: OwnChannel) -> str:
-    """The head of an HTTP answer, and no byte of what follows. EOFError; ValueError where it does not end."""
+    """The head of an HTTP answer, and no byte of what follows. ConnectionError; ValueError where it does not end."""
     said = bytearray()
     while not said.endswith(b"\r\n\r\n"):
-        said += await _exactly(channel, 1)
+        said += await exactly(channel, 1, ENDED)
         if len(said) > _LONGEST_HEAD:
             raise ValueError("the head of its answer does not end")
     return said.decode("latin-1")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from backends.base import REMOTE_OUTPUT_BYTES, Channel
 from backends.pods.sockets import OpenSocket
+from backends.streams import exactly
 from scheduler.model.errors import BackendUnavailable, PortClosed, UnexpectedReply
 from scheduler.model.pods import Executed
 
@@ -22,12 +23,12 @@ CLOSED = "the door of the pod closed the connection"
 
 async def greet(channel: Channel, secret: bytes, wish: bytes = b"") -> None:
     """Prove the secret and have it proved. A wish goes with our proof, so that it costs no way of its own."""
-    greeting = await exactly(channel, len(GREETING) + NONCE_BYTES)
+    greeting = await exactly(channel, len(GREETING) + NONCE_BYTES, CLOSED)
     if not greeting.startswith(GREETING):
         raise ConnectionError("somebody else answers where the door of the pod was")
     nonces = greeting[len(GREETING) :] + os.urandom(NONCE_BYTES)
     await channel.write(nonces[-NONCE_BYTES:] + _mac(secret, b"berth" + nonces) + wish)
-    if not hmac.compare_digest(_mac(secret, b"door" + nonces), await exactly(channel, MAC_BYTES)):
+    if not hmac.compare_digest(_mac(secret, b"door" + nonces), await exactly(channel, MAC_BYTES, CLOSED)):
         raise ConnectionError("who answers where the door of the pod was does not know its secret")
 
 
@@ -57,25 +58,14 @@ async def execute(channel: Channel, argv: Sequence[str], stdin: bytes, timeout_s
         raise BackendUnavailable("the container has not begun yet")
     outputs = {"o": bytearray(), "e": bytearray()}
     while True:
-        kind, length = struct.unpack("!cI", await exactly(channel, FRAME_BYTES))
+        kind, length = struct.unpack("!cI", await exactly(channel, FRAME_BYTES, CLOSED))
         if sum(map(len, outputs.values())) + length > REMOTE_OUTPUT_BYTES:
             raise UnexpectedReply(f"the command wrote more than {REMOTE_OUTPUT_BYTES >> 20} MiB")
-        content = await exactly(channel, length)
+        content = await exactly(channel, length, CLOSED)
         if kind == b"x":
             exit_code = json.loads(content)["exit_code"]
             return Executed(exit_code=exit_code, stdout=bytes(outputs["o"]), stderr=bytes(outputs["e"]))
         outputs[kind.decode("ascii")] += content
-
-
-async def exactly(channel: Channel, count: int) -> bytes:
-    """So many bytes; ConnectionError at the end before them."""
-    content = bytearray()
-    while len(content) < count:
-        piece = await channel.read(count - len(content))
-        if not piece:
-            raise ConnectionError(CLOSED)
-        content += piece
-    return bytes(content)
 
 
 def _is_yes(answer: bytes) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from backends.base import Channel
 from backends.pods.sockets import OpenSocket
 from backends.streams import SocketChannel
+from gateway import channels
 from gateway.channels import carry
 
 SOME_BYTES = 3_000_000
@@ -121,3 +122,14 @@ async def test_what_a_pod_said_before_it_left_is_heard_by_who_still_sends():
     ends.client.close()
     await carrying
     ends.pod.close()
+
+
+async def test_a_direction_that_pauses_after_the_other_has_ended_is_not_kept_for_long(monkeypatch):
+    monkeypatch.setattr(channels, "END_S", 0.05)
+    ends = Ends("channels")
+    ends.client.shutdown(socket.SHUT_WR)
+    async with asyncio.timeout(10):
+        await ends.carry()
+    for each in (ends.client, ends.pod):
+        assert await read_all(each) == b""
+        each.close()

@@ -99,6 +99,19 @@ async def test_nothing_can_be_said_after_the_end(certificate):
             await client.write(b"more")
 
 
+@pytest.mark.parametrize("how", ["cut here", "cut there"])
+async def test_a_connection_that_is_lost_is_told_of_and_can_be_closed(certificate, how):
+    async with pair(certificate) as (client, server):
+        (client if how == "cut here" else server).abort()
+        await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionError):
+            for _ in range(2):  # what one side says may still be on its way when the other has gone
+                await client.write(MUCH)
+        with pytest.raises(ConnectionError):
+            await client.end()
+        await client.aclose()
+
+
 async def test_bytes_that_are_no_tls_break_the_connection(certificate):
     async with pair(certificate) as (client, server):
         await client._below.write(b"nonsense" * 100)
