@@ -22,8 +22,8 @@ MAX_FILE_BYTES = 1024 * 1024 * 1024
 
 DRAINED_BYTES = 16 * 1024 * 1024
 DRAINED_S = 10.0
-"""What is read of a body that is refused, at most. Where a connection closes while a client still sends, most clients
-tell of the broken connection and never read why."""
+"""What is read, and not kept, of a body that is refused, at most; nothing of one that is said to be larger. Where a
+connection closes while a client still sends, most clients tell of the broken connection and never read why."""
 
 _SLASHES = re.compile(r"/{2,}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -78,7 +78,8 @@ class BodyLimit:
         detail = f"the body is larger than {max_bytes} bytes"
         said = Headers(scope=scope).get("content-length", "0")
         if not said.isdecimal() or int(said) > max_bytes:
-            await _drain(scope, receive)
+            if said.isdecimal() and int(said) <= DRAINED_BYTES:
+                await _drain(scope, receive)
             await problem_answer(TOO_LARGE, detail, {"Connection": "close"})(scope, receive, send)
             return
         received = 0
