@@ -226,10 +226,17 @@ def _security(site: Site) -> Object:
 
 
 def _resources(run: RunSpec, site: Site) -> Object:
-    asked = {"cpu": str(run.resources.cores_per_node), "memory": f"{run.resources.memory_mib}Mi"}
-    if run.resources.gpus_per_node:
-        asked[site.gpu_resource] = str(run.resources.gpus_per_node)
-    return {"requests": dict(asked), "limits": asked}
+    """A job is limited to what it asks, as on a batch system; an instance of a pod has a request and a limit."""
+    if share := run.share:
+        requests = {"cpu": f"{share.request_millicores}m", "memory": f"{share.request_memory_mib}Mi"}
+        limits = {"cpu": f"{share.limit_millicores}m", "memory": f"{share.limit_memory_mib}Mi"}
+    else:
+        requests = {"cpu": str(run.resources.cores_per_node), "memory": f"{run.resources.memory_mib}Mi"}
+        limits = dict(requests)
+    if run.resources.gpus_per_node:  # requests of what is counted are its limits
+        limits[site.gpu_resource] = str(run.resources.gpus_per_node)
+        requests[site.gpu_resource] = limits[site.gpu_resource]
+    return {"requests": requests, "limits": limits}
 
 
 def _selector(run: RunSpec, site: Site) -> Mapping[str, str]:

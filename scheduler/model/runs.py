@@ -44,6 +44,16 @@ class Resources:
         return self.nodes * self.cores_per_node
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a run is given for sure of a node, and the most that it may take, where a place gives out parts of cores."""
+
+    request_millicores: int
+    limit_millicores: int
+    request_memory_mib: int
+    limit_memory_mib: int
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
     """A job array: one submission, many tasks. ``limit`` tasks at most run at once (None: no limit)."""
@@ -125,6 +135,8 @@ class RunSpec:
     """How long it waits, once it has nodes, for Berth to say where its image lies; 0: the runtime fetches it."""
     image_is_private: bool = False
     """Whether only a login of Berth's reads the image: then the runtime never fetches it."""
+    share: Share | None = None
+    """What an instance of a pod asks in place of ``resources``; other places give it whole cores."""
     ports: tuple[int, ...] = ()
     """What it listens to: not empty, it is an instance of a pod. Nobody but Berth may reach them from outside it."""
 

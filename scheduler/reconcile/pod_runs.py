@@ -9,7 +9,7 @@ from dataclasses import replace
 from scheduler.model.ids import Marker
 from scheduler.model.macros import JobIdentity, working_dir_of
 from scheduler.model.pods import SERVICE_USER, Pod, PodCredentials, PodMount, VolumeKind
-from scheduler.model.runs import JobType, Mount, Resources, RunSpec, Runtime, StagedFile, StagePlan
+from scheduler.model.runs import JobType, Mount, Resources, RunSpec, Runtime, Share, StagedFile, StagePlan
 from scheduler.model.systems import LogicalQueue, System
 from scheduler.reconcile.runspec import absolute
 
@@ -27,6 +27,17 @@ def pod_resources(pod: Pod, walltime_s: int) -> Resources:
         memory_mib=asked.limit_memory_mib,
         walltime_s=walltime_s,
         gpus_per_node=asked.gpus,
+    )
+
+
+def pod_share(pod: Pod) -> Share:
+    """What an instance asks of places that give out parts of cores: what the pod says, unchanged."""
+    asked = pod.definition.resources
+    return Share(
+        request_millicores=asked.request_millicores,
+        limit_millicores=asked.limit_millicores,
+        request_memory_mib=asked.request_memory_mib,
+        limit_memory_mib=asked.limit_memory_mib,
     )
 
 
@@ -59,6 +70,7 @@ def pod_run(
         mounts=tuple(_mount(mount, n, folder, base, files) for n, mount in enumerate(definition.mounts)),
         job_type=JobType.FORK if queue is None else JobType.BATCH,
         resources=pod_resources(pod, walltime_s),
+        share=pod_share(pod),
         partition=queue.partition if queue else None,
         exec_dir=folder,
         input_dir=folder,

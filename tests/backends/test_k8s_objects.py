@@ -13,7 +13,7 @@ from backends.k8s.policies import policy
 from backends.k8s.site import Access, Site, access_of, site_of
 from scheduler.model.errors import NotAuthorised, SpecInvalid, UnexpectedReply
 from scheduler.model.ids import marker_for
-from scheduler.model.runs import ArraySpec, Mount, Resources, RunSpec, Runtime, SchedulerOption
+from scheduler.model.runs import ArraySpec, Mount, Resources, RunSpec, Runtime, SchedulerOption, Share
 from scheduler.model.systems import Credential, System
 
 MARKER = marker_for("6f1c1fd4-94a3-4b52-9d4f-2f1d2f0e7c11-007", 2)
@@ -106,10 +106,14 @@ def test_directories_lie_on_the_volume_or_go_with_the_pod():
     assert more == {"name": "work", "mountPath": "/data", "subPath": "data", "readOnly": True}
 
 
-def test_resources_are_asked_for_and_are_the_limit():
+def test_resources_are_asked_for_and_are_the_limit_but_those_of_pods():
     made = main(resources=Resources(cores_per_node=3, memory_mib=512, gpus_per_node=2, gpu_model="A100"))
     assert made["resources"]["limits"] == {"cpu": "3", "memory": "512Mi", "nvidia.com/gpu": "2"}
     assert made["resources"]["requests"] == made["resources"]["limits"]
+    share = Share(request_millicores=250, limit_millicores=2000, request_memory_mib=256, limit_memory_mib=3072)
+    made = main(share=share, resources=Resources(gpus_per_node=1))
+    assert made["resources"]["requests"] == {"cpu": "250m", "memory": "256Mi", "nvidia.com/gpu": "1"}
+    assert made["resources"]["limits"] == {"cpu": "2000m", "memory": "3072Mi", "nvidia.com/gpu": "1"}
     gpu = pod(resources=Resources(gpus_per_node=1, gpu_model="A100"))
     assert gpu["nodeSelector"] == {"nvidia.com/gpu.product": "A100"}
 
