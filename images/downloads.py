@@ -93,7 +93,7 @@ class Library:
             async with asyncio.timeout(DOCUMENT_TIMEOUT_S):
                 raw = await read_at_most(response, MAX_DOCUMENT_BYTES)
         except (httpx.TransportError, TimeoutError) as error:
-            raise RegistryUnavailable(f"{reference.host} broke off: {error or type(error).__name__}") from None
+            raise RegistryUnavailable(f"{reference.host} broke off: {str(error) or type(error).__name__}") from None
         if raw is None:
             raise RegistryMisbehaves(f"{reference.host} describes {reference.name} at a length that was not read")
         return raw

@@ -64,7 +64,7 @@ class Exchange:
             try:
                 response = await self._follow(ask)
             except (httpx.TransportError, UnicodeError) as error:  # the latter from names that no resolver takes
-                trouble, wish_s = f"{host} does not answer: {error or type(error).__name__}", None
+                trouble, wish_s = f"{host} does not answer: {str(error) or type(error).__name__}", None
             else:
                 if response.status_code not in _BUSY:
                     return response

@@ -193,7 +193,7 @@ class Registry:
             async with asyncio.timeout(DOCUMENT_TIMEOUT_S):
                 raw = await read_at_most(response, MAX_DOCUMENT_BYTES)
         except (httpx.TransportError, TimeoutError) as error:
-            raise RegistryUnavailable(f"{server.host} broke off: {error or type(error).__name__}") from None
+            raise RegistryUnavailable(f"{server.host} broke off: {str(error) or type(error).__name__}") from None
         if raw is None:
             raise RegistryMisbehaves(
                 f"{server.host} sends a manifest of more than {MAX_DOCUMENT_BYTES >> 20} MiB; it was not read"

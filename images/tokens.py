@@ -98,7 +98,9 @@ class Tokens:
             value = json.loads(await read_at_most(response, _MAX_TOKEN_BYTES) or b"")
             token, lifetime_s = value.get("token") or value.get("access_token"), value.get("expires_in")
         except httpx.TransportError as error:
-            raise RegistryUnavailable(f"{host}: its token server broke off: {error or type(error).__name__}") from None
+            raise RegistryUnavailable(
+                f"{host}: its token server broke off: {str(error) or type(error).__name__}"
+            ) from None
         except (ValueError, AttributeError, RecursionError):
             token = lifetime_s = None
         if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):

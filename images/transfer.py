@@ -78,7 +78,7 @@ async def _read_some(blob: Descriptor, proof: Proof, opened: Opening) -> str:
                     await in_thread_wholly(proof.take, held)
                     held = bytearray()
         except httpx.TransportError as error:
-            trouble = f" ({error or type(error).__name__})"
+            trouble = f" ({str(error) or type(error).__name__})"
         await in_thread_wholly(proof.take, held)
     return trouble
 

@@ -244,7 +244,7 @@ def _errors() -> Iterator[None]:
     except httpx2.HTTPStatusError as error:
         raise error_of(error.response.status_code, "", error.response.text[:500]) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise BackendUnavailable(f"the API server does not answer: {error or type(error).__name__}") from None
+        raise BackendUnavailable(f"the API server does not answer: {str(error) or type(error).__name__}") from None
     except (msgspec.DecodeError, msgspec.ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UnexpectedReply("the API server's answer was not understood", str(error)) from None
     except ConfigError as error:

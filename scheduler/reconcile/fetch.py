@@ -49,7 +49,7 @@ async def open_url(url: str, rules: WebRules) -> AsyncIterator[WebFile]:
         except httpx.InvalidURL as error:
             raise FileRefused(f"{url}: {error}") from None
         except httpx.HTTPError as error:
-            raise BackendUnavailable(f"{url}: {error or type(error).__name__}") from None
+            raise BackendUnavailable(f"{url}: {str(error) or type(error).__name__}") from None
         try:
             size = response.headers.get("content-length", "")
             yield WebFile(_limited(response, url, rules), int(size) if size.isdecimal() else None)
@@ -88,4 +88,4 @@ async def _limited(response: httpx.Response, url: str, rules: WebRules) -> Async
                 raise FileRefused(f"{url}: larger than {rules.limit_bytes} bytes; see BERTH_INPUT_LIMIT_MIB")
             yield chunk
     except httpx.HTTPError as error:
-        raise BackendUnavailable(f"{url}: {error or type(error).__name__}") from None
+        raise BackendUnavailable(f"{url}: {str(error) or type(error).__name__}") from None
