@@ -5,10 +5,7 @@ The disorder comes from one seed, which is printed; the instants at which it str
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
 import ssl
 import threading
 import time
@@ -22,7 +19,7 @@ import httpx
 
 from tests.crash.pod_judgement import Life, Verdict
 from tests.crash.pod_life import MARK, PORT, SERVE, Client, Door
-from tests.crash.pod_places import Place, Strike, children
+from tests.crash.pod_places import Place, Strike, children, killed
 from tests.end_to_end.pod_stage import PodStage
 
 SETTINGS = {"lost_after_s": "20", "watch_min_s": "1", "watch_max_s": "3", "lease_s": "15", "snapshot_interval_s": "5"}
@@ -128,19 +125,17 @@ class Campaign:
             for name in chance.sample(sorted(hand), len(hand)):
                 if calm.wait(chance.uniform(*self.rest_s)):
                     return
-                self.strikes[name] += 1
-                hand[name](chance)
+                self.strikes[name] += hand[name](chance)
 
-    def _kill_berth(self, chance: random.Random) -> None:
+    def _kill_berth(self, chance: random.Random) -> bool:
         """Sometimes for longer than an answer of a pod counts."""
         self.stage.server.kill()
         time.sleep(chance.choice((0.0, 0.5, 1.0, 12.0)))
         self.stage.server.start(START_S)
+        return True
 
-    def _kill_proxy(self, chance: random.Random) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            for pid in children(self.stage.server.pid, "haproxy"):
-                os.kill(pid, signal.SIGKILL)
+    def _kill_proxy(self, chance: random.Random) -> bool:
+        return killed(sorted(children(self.stage.server.pid, "haproxy")), chance)
 
     # -- what is left ------------------------------------------------------------------------------------------------
 

@@ -231,5 +231,12 @@ class Client:
             pod = self._http.get(self._path).json()["result"]
             logs = self._http.get(f"{self._path}/logs").json()["result"]["action_logs"][-6:]
         except (httpx.TransportError, ValueError, KeyError) as error:
-            return f"it does not say why ({error!r}) / {self._state()}"
-        return " / ".join([pod["status_message"], *map(str, logs), self._state()])
+            return f"it does not say why ({error!r}) / {self._how()}"
+        return " / ".join([pod["status_message"], *map(str, logs), self._how()])
+
+    def _how(self) -> str:
+        """How its place is: one that is struck at the moment may have nothing to say, and that is no fault."""
+        try:
+            return self._state()
+        except Exception as error:
+            return f"its place does not say how it is ({error!r})"

@@ -28,14 +28,16 @@ from tests.end_to_end.kubernetes_place import CLAIM, SYSTEM, kubernetes_place
 from tests.end_to_end.wire import Wire
 from tests.fakes.layout_registry import layout_registry
 
-Strike = Callable[[random.Random], None]
+Strike = Callable[[random.Random], bool]
+"""Whether there was anything to hit."""
 
 
 @dataclass(frozen=True)
 class Place:
     """A system that keeps pods. strikes: each leaves the place whole. left: what is there of pods, in words.
 
-    state: how the place is at the moment, in words.
+    state: how the place is at the moment, in words. An outage is over, for ``left`` and after a strike, when what was
+    struck answers again.
     """
 
     system: str
@@ -58,10 +60,8 @@ def this_machine(home: Path, mark: str) -> Iterator[Place]:
     definition = local_system("here", work)
     definition["notes"]["berth"]["pods"] = True
 
-    def kill(chance: random.Random) -> None:
-        if pids := sorted(processes(mark) | processes(str(work))):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(pids), signal.SIGKILL)
+    def kill(chance: random.Random) -> bool:
+        return killed(sorted(processes(mark) | processes(str(work))), chance)
 
     def left() -> Sequence[str]:
         alive = processes(mark) | processes(str(work))
@@ -110,22 +110,26 @@ def an_allocation(cluster: Cluster, home: Path, mark: str) -> Iterator[Place]:
         listed = cluster.sh("login", "squeue --noheader --format='%i %j'", check=False).splitlines()
         return [line.split()[0] for line in listed if line.split()[1].startswith("berth-")]
 
-    def cancel(chance: random.Random) -> None:
-        if running := jobs():
+    def cancel(chance: random.Random) -> bool:
+        running = jobs()
+        if running:
             cluster.sh("login", f"scancel {chance.choice(running)}", check=False)
+        return bool(running)
 
-    def crash(chance: random.Random) -> None:
+    def crash(chance: random.Random) -> bool:
         node = chance.choice([name for name in cluster.machines if name != "login"])
         cluster.crash(node)
         time.sleep(chance.choice((0.0, 15.0, 60.0)))
         cluster.boot(node)
         cluster.sh("login", _RESUME, check=False)
+        return True
 
-    def kill_controller(chance: random.Random) -> None:
+    def kill_controller(chance: random.Random) -> bool:
         cluster.kill("login", "slurmctld")
         time.sleep(chance.uniform(0.0, 5.0))
         cluster.start("login", "slurmctld")
         cluster.sh("login", _RESUME, check=False)
+        return True
 
     def state() -> str:
         """Of nodes and jobs, and what lies in the marker directories."""
@@ -162,30 +166,48 @@ def a_kubernetes(plane: ControlPlane, home: Path, mark: str) -> Iterator[Place]:
         node: Node = place.node
         image = node.push_image(pod_images.web(home / "web"), "library/web:1")
 
-        def kill_api_server(chance: random.Random) -> None:
+        def whole() -> bool:
+            """Wait until the control plane answers, and the node says that it is ready."""
+            plane.start(api_server)
+            node.up()
+            return True
+
+        def kill_api_server(chance: random.Random) -> bool:
             plane.kill(api_server)
             time.sleep(chance.choice((0.0, 3.0, 15.0)))
-            plane.start(api_server)
+            return whole()
 
-        def pause_api_server(chance: random.Random) -> None:
+        def pause_api_server(chance: random.Random) -> bool:
             plane.pause(api_server)
             time.sleep(chance.choice((3.0, 15.0, 25.0)))
             plane.resume(api_server)
+            return whole()
 
-        def kill_kubelet(chance: random.Random) -> None:
+        def kill_kubelet(chance: random.Random) -> bool:
             node.kill("kubelet")
             time.sleep(chance.choice((0.0, 5.0, 20.0)))
-            node.start("kubelet")
+            return whole()
 
-        def crash_node(chance: random.Random) -> None:
+        def crash_node(chance: random.Random) -> bool:
             node.crash()
             time.sleep(chance.choice((0.0, 15.0)))
-            node.up()
+            return whole()
 
-        def delete_pod(chance: random.Random) -> None:
-            if pods := _listed(admin, place.namespace, "/api/v1", "pods"):
-                name = chance.choice(pods)["metadata"]["name"]
-                admin.request("DELETE", f"/api/v1/namespaces/{place.namespace}/pods/{name}")
+        def delete_pod(chance: random.Random) -> bool:
+            pods = [one["metadata"]["name"] for one in _listed(admin, place.namespace, "/api/v1", "pods")]
+            if not pods:
+                return False
+            path = f"/api/v1/namespaces/{place.namespace}/pods/{chance.choice(pods)}"
+            answer = admin.request("DELETE", path)
+            if answer.status_code == httpx.codes.NOT_FOUND:  # it has gone meanwhile
+                return False
+            return answer.raise_for_status().is_success
+
+        def left() -> Sequence[str]:
+            try:
+                return [*_processes(processes(mark)), *_objects(admin, place.namespace)]
+            except httpx.HTTPError as error:
+                return [f"the API server does not say: {error!r}"]
 
         yield Place(
             SYSTEM,
@@ -198,9 +220,17 @@ def a_kubernetes(plane: ControlPlane, home: Path, mark: str) -> Iterator[Place]:
                 "node crash": crash_node,
                 "pod deleted": delete_pod,
             },
-            lambda: [*_processes(processes(mark)), *_objects(admin, place.namespace)],
+            left,
             {"plain_http_registries": node.registry},
+            lambda: _seen(admin, place.namespace),
         )
+
+
+def _seen(admin: httpx.Client, namespace: str) -> str:
+    """Nodes, Jobs and pods with what they say of themselves."""
+    paths = ("/api/v1/nodes", f"/apis/batch/v1/namespaces/{namespace}/jobs", f"/api/v1/namespaces/{namespace}/pods")
+    found = [one for path in paths for one in admin.get(path).raise_for_status().json()["items"]]
+    return "\n".join(f"{one['metadata']['name']}: {json.dumps(one['status'])[:600]}" for one in found)
 
 
 _KINDS = {
@@ -246,6 +276,17 @@ def processes(words: str) -> set[int]:
                 if words.encode() in command or marks in variables.split(b"\0"):
                     found.add(int(folder.name))
     return found
+
+
+def killed(pids: Sequence[int], chance: random.Random) -> bool:
+    """Kill one of these processes at random; whether there was one."""
+    if not pids:
+        return False
+    try:
+        os.kill(chance.choice(pids), signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def children(pid: int, name: str) -> set[int]:
