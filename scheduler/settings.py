@@ -108,6 +108,8 @@ class Settings(BaseSettings):
 
     probe_allow: Networks = (ip_network("0.0.0.0/0"), ip_network("::/0"))
     """Addresses that ``systems probe`` and credentials may reach."""
+    node_port_networks: Networks = ()
+    """Where nodes of Kubernetes may be by whose node ports pods are reached; elsewhere, through the API server."""
     input_private_allow: Networks = ()
     """Private and loopback addresses from which http(s) inputs may be fetched; public ones always may."""
     input_limit_mib: int = Field(default=100 * 1024, ge=1)
@@ -164,7 +166,7 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError('write {"docker.io": ["mirror.example.org/prefix"]}') from None
 
-    @field_validator("probe_allow", "input_private_allow", mode="before")
+    @field_validator("probe_allow", "node_port_networks", "input_private_allow", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value

@@ -115,6 +115,7 @@ class SystemConnections:
         state_dir: Path,
         images_dir: Path,
         allowed: Sequence[Network],
+        node_port_networks: Sequence[Network] = (),
         refused_pause_s: float,
         registries: Registries = Registries(),  # noqa: B008 - frozen
         own_places: Sequence[Path] = (),
@@ -123,6 +124,7 @@ class SystemConnections:
         self._reading, self._allowed, self._monotonic = reading, allowed, monotonic
         self._state_dir, self._images_dir = state_dir, images_dir
         self._refused_pause_s, self._registries, self._own_places = refused_pause_s, registries, own_places
+        self._node_port_networks = node_port_networks
         self._opened: dict[LoginKey, Opened] = {}
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._opening = asyncio.Lock()
@@ -154,7 +156,7 @@ class SystemConnections:
     async def pod_host(self, login: LoginKey) -> PodHost:
         opened = await self._open(login)
         if opened.pod_host is None:
-            opened.pod_host = _pod_host(opened)
+            opened.pod_host = _pod_host(opened, self._node_port_networks)
         return opened.pod_host
 
     async def verify(self, system: System, credential: Credential) -> str | None:
@@ -277,18 +279,23 @@ def _kubernetes_backend(opened: Opened) -> Backend:
         from backends.k8s.backend import KubernetesBackend
         from backends.k8s.storage import VolumeStorage
         from backends.k8s.volume import VolumePod
+        from backends.k8s.ways import Ways
     site, access = _kubernetes_site(opened)
     api = Api(access, site.namespace)
     files = None if site.volume is None else VolumeStorage(VolumePod(api, access, site, site.volume))
-    return KubernetesBackend(opened.system, api, sight=_kubernetes_sight(opened), files=files)
+    ways = Ways(api, site) if site.has_ways else None
+    return KubernetesBackend(opened.system, api, sight=_kubernetes_sight(opened), files=files, ways=ways)
 
 
-def _kubernetes_pod_host(opened: Opened) -> PodHost:
+def _kubernetes_pod_host(opened: Opened, node_port_networks: Sequence[Network]) -> PodHost:
     with _kubernetes_extra():
         from backends.k8s.api import Api
         from backends.k8s.pods import KubernetesPodHost
+        from backends.k8s.ways import Ways
     site, access = _kubernetes_site(opened)
-    return KubernetesPodHost(Api(access, site.namespace), access, sight=_kubernetes_sight(opened))
+    api = Api(access, site.namespace)
+    ways = Ways(api, site, node_port_networks) if site.has_ways else None
+    return KubernetesPodHost(api, access, sight=_kubernetes_sight(opened), ways=ways)
 
 
 def _kubernetes_sight(opened: Opened) -> Sight:
@@ -338,12 +345,12 @@ def _storage(opened: Opened) -> Storage:
     return SftpStorage(opened.system, opened.connection)
 
 
-def _pod_host(opened: Opened) -> PodHost:
+def _pod_host(opened: Opened, node_port_networks: Sequence[Network]) -> PodHost:
     system = opened.system
     if not system.keeps_pods:
         raise BackendUnavailable(f"system '{system.id}' keeps no pods; notes.berth.pods of the system allows them")
     if system.backend is BackendKind.K8S:
-        return _kubernetes_pod_host(opened)
+        return _kubernetes_pod_host(opened, node_port_networks)
     if opened.connection is None or opened.credential is None:
         return LocalPodHost(system)
     if system.backend is BackendKind.SLURM:
@@ -414,6 +421,7 @@ def ports(opened: Database, settings: Settings, wake: Callable[[], None], proces
         state_dir=settings.home,
         images_dir=settings.effective_images_dir,
         allowed=settings.probe_allow,
+        node_port_networks=settings.node_port_networks,
         refused_pause_s=settings.refused_login_pause_s,
         registries=Registries(settings.registry_mirrors, settings.plain_http_registries),
         own_places=settings.own_places,

@@ -3,7 +3,7 @@
 set -eu
 case "${1:?python or test}" in
 python) wanted="python3-venv" ;;
-test) wanted="bubblewrap busybox-static haproxy openssh-client openssh-server postgresql skopeo slirp4netns squashfs-tools uidmap util-linux wrk" ;;
+test) wanted="bubblewrap busybox-static haproxy iptables openssh-client openssh-server postgresql skopeo slirp4netns squashfs-tools uidmap util-linux wrk" ;;
 esac
 
 missing=""

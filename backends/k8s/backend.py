@@ -29,6 +29,7 @@ from backends.k8s.states import (
     pod_is_over,
 )
 from backends.k8s.storage import VolumeStorage
+from backends.k8s.ways import Ways
 from scheduler.model.errors import (
     BackendUnavailable,
     FileMissing,
@@ -74,11 +75,13 @@ class KubernetesBackend:
         system: System,
         api: Api,
         *,
+        ways: Ways | None = None,
         sight: Sight | None = None,
         files: VolumeStorage | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """files: those of the system's volume; None where it has none. sight: shared with others; None: its own.
+        ways: to ports of pods, which are given back at their end; None: there are none.
 
         All are closed with the backend.
         """
@@ -87,6 +90,7 @@ class KubernetesBackend:
         self._site: Site = site_of(system)
         self._arrays = arrays.PlainArrays(api, self._site.queue)
         self._sight = sight or Sight(api)
+        self._ways = ways
         self._guard = Guard(api, self._site)
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._version: tuple[str, tuple[int, int]] | None = None
@@ -164,6 +168,8 @@ class KubernetesBackend:
         try:
             if "deletionTimestamp" in job["metadata"]:
                 await self._let_go([pod for pod in pods if pod.get("status", {}).get("phase") in COUNTED])
+            if self._ways is not None:
+                await self._ways.forget(marker)
             await self._note_told(job)
         except NothingLearnt as error:
             log.warning("the end of %s is not told yet: %s", marker, error)
@@ -309,6 +315,8 @@ class KubernetesBackend:
         try:
             if arrays.is_head(job):
                 return await self._arrays.cancel(job)
+            if self._ways is not None:
+                await self._ways.forget(marker)
             begun = not await self._stopped(marker, remote_id)
             await self._api.delete(JOBS, marker, foreground=True)
         except Refused as refused:

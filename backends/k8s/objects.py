@@ -6,6 +6,7 @@ nothing, takes the name for ever when it is proven that the run is not there.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from backends.k8s.site import Site
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.ids import Marker, checked_marker
-from scheduler.model.runs import Mount, RunSpec, Runtime
+from scheduler.model.runs import Mount, RunSpec, Runtime, Way
 
 Object = dict[str, Any]
 
@@ -26,6 +27,8 @@ KEPT = PREFIX + "kept"
 """Finalizer of Jobs and their pods: none of them vanishes before Berth lets it go, so that absence means something."""
 STDOUT, STDERR = PREFIX + "stdout", PREFIX + "stderr"
 """Annotations of a Job: the paths under which the log of its container is asked for."""
+WAYS = PREFIX + "ways"
+"""Annotation of a pod: its ports that clients from outside may reach, with the host names that all may ask them by."""
 TOLD = PREFIX + "told-at"
 """Annotation of a Job: when its end was first told to whoever asked."""
 
@@ -68,10 +71,12 @@ def job(marker: Marker, run: RunSpec, site: Site, root_dir: str, *, opens_low_po
     if opens_low_ports:
         free = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
         spec["template"]["spec"]["securityContext"]["sysctls"] = [free]
+    if run.ways:
+        spec["template"]["metadata"]["annotations"] = {WAYS: json.dumps(_ways(run.ways))}
     about = _about(marker, kept=True)
     out = posixpath.join(run.output_dir, run.stdout)
     about["annotations"] = {STDOUT: out, STDERR: posixpath.join(run.output_dir, run.stderr)}
-    spec["template"]["metadata"]["annotations"] = dict(about["annotations"])
+    spec["template"]["metadata"].setdefault("annotations", {}).update(about["annotations"])
     made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": spec}
     return made if site.queue is None else queued_by(site.queue, made)
 
@@ -223,6 +228,11 @@ def _pod(marker: Marker, run: RunSpec, site: Site, root_dir: str) -> Object:
 def _security(site: Site) -> Object:
     ids: Object = {"runAsUser": site.run_as, "runAsGroup": site.run_as, "fsGroup": site.run_as, "runAsNonRoot": True}
     return {**ids, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def _ways(ways: Sequence[Way]) -> Mapping[int, list[str]]:
+    ports = dict.fromkeys(way.port for way in ways)
+    return {port: [way.web_name for way in ways if way.port == port and way.web_name] for port in ports}
 
 
 def _resources(run: RunSpec, site: Site) -> Object:

@@ -16,6 +16,7 @@ from backends.k8s.sight import Sight, by_run, newest
 from backends.k8s.site import Access
 from backends.k8s.spdy import Session, Stream
 from backends.k8s.states import WAITING, has_begun, pod_is_over, pod_waits_for
+from backends.k8s.ways import Ways
 from scheduler.model.errors import BackendUnavailable, PortClosed, UnexpectedReply
 from scheduler.model.ids import Marker, RemoteId, checked_marker
 from scheduler.model.pods import Executed, PodSeen
@@ -44,10 +45,15 @@ class KubernetesPodHost:
         access: Access,
         *,
         sight: Sight | None = None,
+        ways: Ways | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """sight: what the backend of this login watches, and who closes it; None: everything is asked for."""
+        """sight: what the backend of this login watches, and who closes it; None: everything is asked for.
+
+        ways: to ports past the API server; None: there are none.
+        """
         self._api, self._access, self._sight, self._monotonic = api, access, sight, monotonic
+        self._ways = ways
         self._proven: dict[tuple[RemoteId, int], float] = {}
 
     async def look(self, ids: Mapping[RemoteId, Marker]) -> Mapping[RemoteId, PodSeen]:
@@ -63,11 +69,16 @@ class KubernetesPodHost:
         }
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int) -> Channel:
-        """Through the API server to the pod's own loopback. PortClosed also while the pod does not run."""
-        name = await self._running(remote_id, marker)
-        if name is None:
+        """By the pod's node where that is a way, or through the API server to the pod's own loopback.
+
+        PortClosed also while the pod does not run.
+        """
+        pod = await self._running(remote_id, marker)
+        if pod is None:
             raise PortClosed(f"{marker} does not run")
-        channel = await self._forward(remote_id, marker, name, port)
+        if self._ways is not None and (straight := await self._ways.connect(remote_id, marker, port, pod)) is not None:
+            return straight
+        channel = await self._forward(remote_id, marker, name_of(pod), port)
         if self._monotonic() - self._proven.get((remote_id, port), -PROVEN_S) < PROVEN_S:
             return channel
         try:
@@ -84,11 +95,11 @@ class KubernetesPodHost:
 
         Kubernetes has no way to end a command: its standard input and outputs are closed, and it may go on.
         """
-        name = await self._running(remote_id, marker)
-        if name is None:
+        pod = await self._running(remote_id, marker)
+        if pod is None:
             raise BackendUnavailable(f"{marker} does not run")
         try:
-            session = await open_session(self._access, self._api.namespace, name, argv)
+            session = await open_session(self._access, self._api.namespace, name_of(pod), argv)
             return await executed(session, partial(give_at_once, stdin), timeout_s)
         except Refused as refused:
             raise BackendUnavailable(f"the API server refuses: {refused}") from None
@@ -114,15 +125,15 @@ class KubernetesPodHost:
         jobs, pods = await asyncio.gather(self._api.list(JOBS, MANAGED), self._api.list(PODS, MANAGED))
         return jobs.items, by_run(pods.items)
 
-    async def _running(self, remote_id: RemoteId, marker: Marker) -> str | None:
-        """The name of the pod of this run that runs now; as the watch shows it, by a list while there is none."""
+    async def _running(self, remote_id: RemoteId, marker: Marker) -> Object | None:
+        """The pod of this run that runs now; as the watch shows it, by a list while there is none."""
         if (seen := self._seen()) is not None:
-            return _name_of_running(seen.pods_by_run().get(remote_id, ()))
+            return _that_runs(seen.pods_by_run().get(remote_id, ()))
         try:
             listed = await self._api.list(PODS, {MARKER: checked_marker(marker)})
         except Refused as refused:
             raise BackendUnavailable(str(refused)) from None
-        return _name_of_running(by_run(listed.items).get(remote_id, ()))
+        return _that_runs(by_run(listed.items).get(remote_id, ()))
 
     async def _session(self, pod: str) -> Session:
         path = f"/api/v1/namespaces/{self._api.namespace}/pods/{pod}/portforward"
@@ -234,9 +245,13 @@ def seen_of(pod: Object | None) -> PodSeen:
     )
 
 
-def _name_of_running(pods: Sequence[Object]) -> str | None:
-    """Of the newest pod of one run; None where that does not run, or leaves."""
+def name_of(pod: Object) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _that_runs(pods: Sequence[Object]) -> Object | None:
+    """The newest pod of one run; None where that does not run, or leaves."""
     pod = newest(pods)
     if pod is None or "deletionTimestamp" in pod["metadata"] or pod_is_over(pod) or not has_begun(pod):
         return None
-    return str(pod["metadata"]["name"])
+    return pod

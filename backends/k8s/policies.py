@@ -24,6 +24,10 @@ METADATA = ("169.254.169.254/32", "fd00:ec2::254/128")
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 
+NAME_OF_NAMESPACE = "kubernetes.io/metadata.name"
+"""A label that every namespace has from Kubernetes 1.21 on."""
+
+
 class Guard:
     """Puts the policy there before the first run of this process. That a login may not do so is told once."""
 
@@ -51,8 +55,15 @@ class Guard:
             await self._api.merge(POLICIES, NAME, {"spec": wanted["spec"]})  # the notes may say something else by now
 
 
+def _admitted(site: Site) -> list[Object]:
+    """Who else comes to the ports of pods: Berth itself by node ports, and the proxies of the site."""
+    networks = [{"ipBlock": {"cidr": each}} for each in site.admitted]
+    named = [{"namespaceSelector": {"matchLabels": {NAME_OF_NAMESPACE: each}}} for each in site.admitted_namespaces]
+    return [*networks, *named]
+
+
 def policy(site: Site) -> Object:
-    """Pods of this namespace alone come in; out goes everything but to what is denied."""
+    """Pods of this namespace, and whom the notes admit, come in; out goes everything but to what is denied."""
     denied = [ip_network(text) for text in (*METADATA, *site.denied)]
     ways: list[Any] = []
     for text in EVERYWHERE:
@@ -67,7 +78,7 @@ def policy(site: Site) -> Object:
         "spec": {
             "podSelector": {"matchLabels": dict(MANAGED)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [{"podSelector": {}}]}],
+            "ingress": [{"from": [{"podSelector": {}}, *_admitted(site)]}],
             # Some networks count no pod to a block of addresses.
             "egress": [{"to": [{"namespaceSelector": {}}]}, *([{"to": ways}] if ways else [])],
         },

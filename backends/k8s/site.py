@@ -28,12 +28,23 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ingress:
+    """Names of pods at the cluster's own proxy. class_name, tls_secret: None: as the cluster does by default."""
+
+    domain: str
+    class_name: str | None = None
+    tls_secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """How Berth uses one Kubernetes. ``volume``: the claim on which job directories live; None: they go with the pod.
 
     run_as: user and group id of every container. helper_image: of the pod through which files of the volume are
     reached; it has a shell and the tools of busybox. queue: the Kueue LocalQueue that lets jobs start. keep_s: how
     long what has ended stays. guards: whether Berth makes a NetworkPolicy. denied: networks that no run may reach.
+    admitted, admitted_namespaces: from where ports of pods are reached, beside this namespace. node_ports: whether
+    Berth reaches them by the nodes. ingress: None: pods have no name at the cluster's own proxy.
     """
 
     namespace: str = NAMESPACE
@@ -50,6 +61,15 @@ class Site:
     keep_s: int = DAY_S
     guards: bool = True
     denied: tuple[str, ...] = ()
+    admitted: tuple[str, ...] = ()
+    admitted_namespaces: tuple[str, ...] = ()
+    node_ports: bool = False
+    ingress: Ingress | None = None
+
+    @property
+    def has_ways(self) -> bool:
+        """Whether pods get a Service."""
+        return self.node_ports or self.ingress is not None
 
 
 def site_of(system: System) -> Site:
@@ -122,7 +142,7 @@ def _labels(name: str, value: Any) -> Mapping[str, str]:
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise SpecInvalid.of(name, "is not a list", 'write ["my-registry"]')
+        raise SpecInvalid.of(name, "is not a list of names", 'write them as ["one", "another"]')
     return tuple(_object_name(name, each) for each in value)
 
 
@@ -143,7 +163,22 @@ def _networks(name: str, value: Any) -> tuple[str, ...]:
 
 
 _object_name = _text(rf"{_LABEL}", "use at most 63 lower-case letters, digits and -")
+_domain = _text(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*", "write a domain in lower case, like pods.example.org")
 _label_key = _text(_KEY.pattern, "write it as kubectl shows it, like nvidia.com/gpu")
+
+
+def _ingress(name: str, value: Any) -> Ingress:
+    fix = 'write {"domain": "pods.example.org", "className": "nginx", "tlsSecret": "pods-tls"}; only domain must be'
+    if not isinstance(value, Mapping) or "domain" not in value or value.keys() - _OF_INGRESS:
+        raise SpecInvalid.of(name, "is not what Berth knows of an Ingress", fix)
+    class_name, secret = (
+        None if value.get(key) is None else _object_name(f"{name}.{key}", value[key])
+        for key in ("className", "tlsSecret")
+    )
+    return Ingress(domain=_domain(f"{name}.domain", value["domain"]), class_name=class_name, tls_secret=secret)
+
+
+_OF_INGRESS = {"domain", "className", "tlsSecret"}
 
 _KEYS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = MappingProxyType(
     {
@@ -160,6 +195,10 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = MappingProxyType(
         "caCert": ("ca", _text(r"\s*-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=-]+", "paste the PEM text")),
         "networkPolicy": ("guards", _flag),
         "denyEgress": ("denied", _networks),
+        "admitNetworks": ("admitted", _networks),
+        "admitNamespaces": ("admitted_namespaces", _names),
+        "nodePorts": ("node_ports", _flag),
+        "ingress": ("ingress", _ingress),
         "keepFinishedS": ("keep_s", _whole(60, 365 * DAY_S)),
     }
 )

@@ -131,6 +131,11 @@ class PodNet:
         """Whether it has a name outside."""
         return self.protocol is not NetProtocol.LOCAL_ONLY
 
+    @property
+    def is_plain_web(self) -> bool:
+        """Whether any proxy may carry it: it speaks HTTP, and nothing has to be known of its clients, nor added."""
+        return self.protocol is NetProtocol.HTTP and not (self.needs_login or self.ip_allow or self.cors)
+
 
 class VolumeKind(StrEnum):
     """What is mounted into a pod."""

@@ -55,6 +55,18 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A port of a pod that has a name outside.
+
+    web_name: what its host names begin with, where it speaks HTTP and lets in whoever comes; empty: Berth looks at who
+    comes, or at how.
+    """
+
+    port: int
+    web_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ArraySpec:
     """A job array: one submission, many tasks. ``limit`` tasks at most run at once (None: no limit)."""
 
@@ -139,6 +151,8 @@ class RunSpec:
     """What an instance of a pod asks in place of ``resources``; other places give it whole cores."""
     ports: tuple[int, ...] = ()
     """What it listens to: not empty, it is an instance of a pod. Nobody but Berth may reach them from outside it."""
+    ways: tuple[Way, ...] = ()
+    """Those of its ports to which Berth lets clients from outside, where a place has ways of its own for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from scheduler.model.ids import Marker
 from scheduler.model.macros import JobIdentity, working_dir_of
-from scheduler.model.pods import SERVICE_USER, Pod, PodCredentials, PodMount, VolumeKind
-from scheduler.model.runs import JobType, Mount, Resources, RunSpec, Runtime, Share, StagedFile, StagePlan
+from scheduler.model.pod_names import label_of
+from scheduler.model.pods import SERVICE_USER, Pod, PodCredentials, PodMount, PodNet, VolumeKind
+from scheduler.model.runs import JobType, Mount, Resources, RunSpec, Runtime, Share, StagedFile, StagePlan, Way
 from scheduler.model.systems import LogicalQueue, System
 from scheduler.reconcile.runspec import absolute
 
@@ -79,7 +80,12 @@ def pod_run(
         stderr=STDERR,
         plain_http_registry=_registry(definition.image) in system.berth_notes.get("plainHttpRegistries", ()),
         ports=definition.ports,
+        ways=tuple(_way(pod, net) for net in definition.nets if net.is_outside),
     )
+
+
+def _way(pod: Pod, net: PodNet) -> Way:
+    return Way(net.port, label_of(pod.id, net.name) if net.is_plain_web else "")
 
 
 def pod_dir(pod: Pod, system: System, login_user: str) -> str:

@@ -21,7 +21,7 @@ from testbed.cache import CACHE, begin, debian_mirror, only_builder, progress
 from testbed.host import TestbedError, install_tools, launch, run, say
 
 SUITE = "bookworm"
-PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 PACKAGES = (
     "etcd-server",
     "containerd",

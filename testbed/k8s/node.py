@@ -13,7 +13,17 @@ from testbed.host import Finished, TestbedError, run, say, wait_until
 from testbed.k8s import images
 from testbed.k8s.control_plane import ControlPlane
 from testbed.k8s.namespace import cgroup_of
-from testbed.k8s.node_parts import NODE, PAUSE, SOCKET, entering, node_files, node_programs, registry_of
+from testbed.k8s.node_parts import (
+    NODE,
+    PAUSE,
+    PROXY,
+    PROXY_HEALTH,
+    SOCKET,
+    entering,
+    node_files,
+    node_programs,
+    registry_of,
+)
 from testbed.k8s.program import Program, end_all, require_alive
 
 _START_S = 180
@@ -61,8 +71,9 @@ class Node:
             self._end_all()
 
     def status(self) -> dict[str, bool]:
-        """Part -> whether it runs."""
-        return {part: program.pid is not None for part, program in self._programs.items()}
+        """Part -> whether it runs. That of Services is only told where it does."""
+        runs = {part: program.pid is not None for part, program in self._programs.items()}
+        return {part: one for part, one in runs.items() if one or part != PROXY}
 
     # Faults
 
@@ -170,6 +181,9 @@ class Node:
                 return _answers(f"http://{self.registry}/v2/")
             case "containerd":
                 return self.ctr("version", check=False).returncode == 0
+            case "kube-proxy":
+                asked = [str(self._busybox), "wget", "-q", "-O", "/dev/null", PROXY_HEALTH]
+                return run([*entering(self._program("machine")), *asked], check=False).returncode == 0
             case _:
                 # Ready alone may be old: the API server asks the kubelet itself.
                 return self.plane.is_ready(NODE) and self.plane.answers(f"/api/v1/nodes/{NODE}/proxy/healthz")

@@ -15,6 +15,12 @@ NODE = "real-1"
 PAUSE = "testbed/pause:1"
 """The image that holds a pod's namespaces."""
 
+PROXY = "kube-proxy"
+"""Brings what is sent to Services to their pods; only started by whoever asks for it."""
+
+PROXY_HEALTH = "http://127.0.0.1:10256/healthz"
+"""As the node itself reaches it."""
+
 SOCKET = "/run/containerd/containerd.sock"
 _PODS = "10.78.0.0/24"
 _FIRST_WITHOUT_RUNTIME_CHOICE = (1, 24)
@@ -46,6 +52,7 @@ def node_programs(plane: ControlPlane) -> dict[str, Program]:
         "registry": inside("registry", "docker-registry", "serve", disk / "registry.yml"),
         "containerd": inside("containerd", "containerd", "--config", disk / "containerd.toml"),
         "kubelet": inside("kubelet", "kubelet", *_kubelet_options(plane, disk)),
+        PROXY: inside(PROXY, PROXY, *_proxy_options(plane)),
     }
 
 
@@ -75,6 +82,16 @@ def _kubelet_options(plane: ControlPlane, disk: Path) -> list[str | Path]:
         options += ["--container-runtime=remote", "--container-runtime-endpoint", f"unix://{SOCKET}"]
         options += ["--pod-infra-container-image", f"{registry_of(plane)}/{PAUSE}"]
     return options
+
+
+def _proxy_options(plane: ControlPlane) -> list[str | Path]:
+    """Limits of connection tracking belong to the host, and stay as they are."""
+    return [
+        *("--kubeconfig", plane.kubeconfig(), "--hostname-override", NODE, "--cluster-cidr", _PODS),
+        *("--proxy-mode", "iptables", "--iptables-min-sync-period", "100ms", "--metrics-bind-address", "127.0.0.1:0"),
+        *("--conntrack-max-per-core", "0", "--conntrack-min", "0"),
+        *("--conntrack-tcp-timeout-established", "0s", "--conntrack-tcp-timeout-close-wait", "0s"),
+    ]
 
 
 def _kubelet_config(plane: ControlPlane, disk: Path) -> dict[str, object]:

@@ -210,6 +210,15 @@ def test_notes_say_where_jobs_run_and_nothing_is_needed():
         ({"caCert": "/etc/ssl/cert.pem"}, "notes.berth.k8s.caCert"),
         ({"helperImage": "-x"}, "notes.berth.k8s.helperImage"),
         ({"imagePullSecrets": "one"}, "notes.berth.k8s.imagePullSecrets"),
+        ({"nodePorts": "yes"}, "notes.berth.k8s.nodePorts"),
+        ({"ingress": "pods.example.org"}, "notes.berth.k8s.ingress"),
+        ({"ingress": {"className": "nginx"}}, "notes.berth.k8s.ingress"),
+        ({"ingress": {"domain": "pods.example.org", "annotations": {}}}, "notes.berth.k8s.ingress"),
+        ({"ingress": {"domain": "Pods Example"}}, "notes.berth.k8s.ingress.domain"),
+        ({"ingress": {"domain": "a." * 120 + "org"}}, "notes.berth.k8s.ingress.domain"),
+        ({"ingress": {"domain": "pods.example.org", "tlsSecret": "../x"}}, "notes.berth.k8s.ingress.tlsSecret"),
+        ({"admitNetworks": ["everyone"]}, "notes.berth.k8s.admitNetworks"),
+        ({"admitNamespaces": "ingress-nginx"}, "notes.berth.k8s.admitNamespaces"),
     ],
 )
 def test_notes_that_cannot_be_meant_are_refused_by_the_name_of_the_field(notes, field):

@@ -1,0 +1,167 @@
+"""Ways to a pod's ports that do not lead through the API server: a Service on node ports, and an Ingress of the site's.
+
+They are made where the system's notes ask for them, by whoever first wants to reach the pod, and belong to its Job.
+Nothing depends on them: what is not reached by a node port is reached through the API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
+
+from backends.k8s.api import INGRESSES, SERVICES, Api, Object, Refused
+from backends.k8s.objects import MANAGED, MARKER, WAYS
+from backends.k8s.site import Ingress, Site
+from backends.streams import SocketChannel
+from scheduler.model.errors import NothingLearnt
+from scheduler.model.ids import Marker, RemoteId
+
+DIAL_S = 2.0
+"""How long a node may take to accept a connection."""
+
+AVOID_S = 60.0
+"""For so long a node is not tried again that did not answer, nor the cluster asked again that refused."""
+
+KNOWN = 10_000
+"""Pods of which the node ports are remembered; they are asked for again after that."""
+
+Outside = Mapping[int, Sequence[str]]
+"""The ports of a pod that clients from outside may reach, with the host names that anyone may ask them by."""
+
+Networks = Sequence[IPv4Network | IPv6Network]
+Dial = Callable[[str, int], Awaitable[SocketChannel]]
+
+log = logging.getLogger(__name__)
+
+
+async def dial(address: str, port: int) -> SocketChannel:
+    return SocketChannel(*await asyncio.open_connection(address, port))
+
+
+class Ways:
+    """Of one namespace whose notes ask for them."""
+
+    def __init__(
+        self,
+        api: Api,
+        site: Site,
+        allowed: Networks = (),
+        *,
+        dial: Dial = dial,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """allowed: where nodes may be that Berth connects to."""
+        self._api, self._site, self._allowed, self._dial, self._monotonic = api, site, allowed, dial, monotonic
+        self._ports: dict[RemoteId, Mapping[int, int]] = {}
+        self._avoided: dict[str, float] = {}
+
+    async def connect(self, remote_id: RemoteId, marker: Marker, port: int, pod: Object) -> SocketChannel | None:
+        """To a port of a pod that runs, by its own node; None where no way leads there, or nobody listens."""
+        if port not in (outside := ways_of(pod)):
+            return None
+        if (ports := self._ports.get(remote_id)) is None:
+            ports = await self._made(remote_id, marker, outside)
+        node = str(pod["status"].get("hostIP", ""))
+        if port not in ports or self._is_avoided(node) or not self._may_reach(node):
+            return None
+        try:
+            async with asyncio.timeout(DIAL_S):
+                return await self._dial(node, ports[port])
+        except TimeoutError:
+            self._avoid(node)
+        except OSError:
+            self._ports.pop(remote_id, None)  # nobody listens, or its Service is gone
+        return None
+
+    async def forget(self, marker: Marker) -> None:
+        """Give back the node ports of a run that has ended; its Job may stay for a day."""
+        kinds = (SERVICES, *([INGRESSES] if self._site.ingress is not None else []))
+        try:
+            await asyncio.gather(*(self._api.delete(kind, marker) for kind in kinds))
+        except NothingLearnt as error:
+            log.info("the Service of %s stays as long as its Job: %s", marker, error)
+
+    async def _made(self, remote_id: RemoteId, marker: Marker, outside: Outside) -> Mapping[int, int]:
+        """Port -> node port, once the objects are there; empty where the cluster refuses."""
+        if self._is_avoided(""):
+            return {}
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": marker, "uid": remote_id}
+        try:
+            there = await self._ensure(SERVICES, service(marker, owner, outside, self._site))
+            if self._site.ingress is not None and any(outside.values()):
+                await self._ensure(INGRESSES, ingress(marker, owner, outside, self._site.ingress))
+        except NothingLearnt as error:
+            log.warning("%s is reached through the API server alone: %s", marker, error)
+            self._avoid("")
+            return {}
+        if len(self._ports) >= KNOWN:
+            self._ports.clear()
+        ports = there["spec"]["ports"] if self._site.node_ports else ()
+        self._ports[remote_id] = {int(one["port"]): int(one["nodePort"]) for one in ports}
+        return self._ports[remote_id]
+
+    async def _ensure(self, kind: Any, wanted: Object) -> Object:
+        try:
+            return await self._api.create(kind, wanted)
+        except Refused as refused:
+            if not refused.exists:
+                raise
+        there = await self._api.get(kind, wanted["metadata"]["name"])
+        if there is None or there["metadata"].get("ownerReferences") != wanted["metadata"]["ownerReferences"]:
+            raise Refused(409, "AlreadyExists", f"{wanted['metadata']['name']} is there that is not this pod's")
+        return there
+
+    def _may_reach(self, node: str) -> bool:
+        try:
+            address = ip_address(node)
+        except ValueError:
+            return False
+        return any(address in network for network in self._allowed if network.version == address.version)
+
+    def _avoid(self, node: str) -> None:
+        self._avoided[node] = self._monotonic() + AVOID_S
+
+    def _is_avoided(self, node: str) -> bool:
+        return self._monotonic() < self._avoided.get(node, 0.0)
+
+
+def ways_of(pod: Object) -> Mapping[int, Sequence[str]]:
+    """As they were noted when the pod was made."""
+    told = json.loads(pod["metadata"].get("annotations", {}).get(WAYS, "{}"))
+    return {int(port): names for port, names in told.items()}
+
+
+def service(marker: Marker, owner: Object, outside: Outside, site: Site) -> Object:
+    """Local traffic alone: Berth asks a pod's own node, and policies see where a connection comes from."""
+    spec: Object = {
+        "type": "NodePort" if site.node_ports else "ClusterIP",
+        "selector": {MARKER: marker},
+        "ports": [{"name": f"port-{port}", "port": port, "targetPort": port} for port in outside],
+    }
+    if site.node_ports:
+        spec["externalTrafficPolicy"] = "Local"
+    return {"apiVersion": "v1", "kind": "Service", "metadata": _about(marker, owner), "spec": spec}
+
+
+def ingress(marker: Marker, owner: Object, outside: Outside, asked: Ingress) -> Object:
+    """Names below the site's own domain, for ports that let in whoever comes."""
+    hosts = {f"{name}.{asked.domain}": port for port, names in outside.items() for name in names}
+    rules = []
+    for host, port in hosts.items():
+        backend = {"service": {"name": marker, "port": {"number": port}}}
+        rules.append({"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}})
+    spec: Object = {"rules": rules}
+    if asked.class_name is not None:
+        spec["ingressClassName"] = asked.class_name
+    if asked.tls_secret is not None:
+        spec["tls"] = [{"hosts": list(hosts), "secretName": asked.tls_secret}]
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": _about(marker, owner), "spec": spec}
+
+
+def _about(marker: Marker, owner: Object) -> Object:
+    return {"name": marker, "labels": {**MANAGED, MARKER: marker}, "ownerReferences": [owner]}

@@ -1,0 +1,233 @@
+"""Kubernetes with a real node and its kube-proxy: pods are reached by node ports, and by the API server where not."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from backends.k8s.api import Api
+from backends.k8s.backend import KubernetesBackend
+from backends.k8s.pods import ForwardedPort, KubernetesPodHost
+from backends.k8s.site import Access, site_of
+from backends.k8s.ways import Ways
+from backends.streams import SocketChannel
+from scheduler.model.errors import NothingLearnt, PortClosed, SubmitError
+from scheduler.model.ids import Marker, RemoteId, marker_for, new_job_uuid
+from scheduler.model.runs import Way
+from testbed.host import wait_until
+from testbed.k8s.client import client
+from testbed.k8s.control_plane import ControlPlane
+from testbed.k8s.namespace import name_of
+from testbed.k8s.node import Node
+from testbed.k8s.node_parts import PROXY
+from tests.contract.subjects import eventually
+from tests.contract.test_pod_host import line, rest
+from tests.testbed.k8s_subject import Link, kubernetes, let_all_go
+from tests.testbed.kubernetes import own_namespace
+from tests.testbed.test_k8s_pods import PORTS, Place
+
+pytestmark = pytest.mark.testbed
+
+NODES = (ip_network("10.77.1.0/24"),)
+NOTES = {"nodePorts": True, "ingress": {"domain": "pods.kube.example.org", "className": "proxy"}}
+_NEW_NETWORK = 0x40000000  # CLONE_NEWNET
+
+
+def socket_inside(namespace: str) -> socket.socket:
+    """A socket of another network namespace: it stays in the one in which it was made."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        with Path("/run/netns", namespace).open() as there:
+            if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), _NEW_NETWORK):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        made.append(socket.socket())
+
+    thread = threading.Thread(target=make)  # its own: a namespace is a thread's
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def plane(real_node_cluster: ControlPlane) -> Iterator[ControlPlane]:
+    node = Node(real_node_cluster)
+    node.start(PROXY)
+    yield real_node_cluster
+    node.stop(PROXY)
+
+
+@pytest.fixture
+def admin(plane: ControlPlane) -> Iterator[httpx.Client]:
+    with client(plane) as api:
+        yield api
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane, admin: httpx.Client) -> Iterator[str]:
+    with own_namespace(plane, admin) as name:
+        yield name
+
+
+@pytest_asyncio.fixture
+async def place(plane: ControlPlane, admin: httpx.Client, namespace: str) -> AsyncIterator[Place]:
+    async with opened(plane, namespace, NOTES) as place:
+        yield place
+    let_all_go(admin, namespace)
+
+
+@asynccontextmanager
+async def opened(plane: ControlPlane, namespace: str, notes: dict[str, Any]) -> AsyncIterator[Place]:
+    system = kubernetes(plane, namespace)
+    told = system.berth_notes
+    system = replace(system, notes={"berth": {**told, "k8s": {**told["k8s"], **notes}}})
+    access = Access(plane.url, plane.token(), plane.ca.read_text())
+    api = Api(access, namespace)
+
+    async def dial(address: str, port: int) -> SocketChannel:
+        from_inside = socket_inside(name_of(plane.spec.name))
+        from_inside.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(from_inside, (address, port))
+        except BaseException:
+            from_inside.close()
+            raise
+        return SocketChannel(*await asyncio.open_connection(sock=from_inside))
+
+    ways = Ways(api, site_of(system), NODES, dial=dial)
+    backend = KubernetesBackend(system, api, ways=ways)
+    host = KubernetesPodHost(Api(access, namespace), access, ways=ways)
+    try:
+        link = Link(plane.spec.ports["kube-apiserver"])
+        yield Place(plane, namespace, f"{Node(plane).registry}/demo/busybox:1", backend, host, link, 0)
+    finally:
+        await backend.aclose()
+        await host.aclose()
+
+
+@pytest.fixture
+def marker() -> Marker:
+    return marker_for(new_job_uuid(), 1)
+
+
+async def started(place: Place, marker: Marker) -> RemoteId:
+    """A pod whose first port has a name outside, once both answer."""
+    intent = place.pod(marker)
+    intent = replace(intent, run=replace(intent.run, ways=(Way(PORTS[0], "docpod"),)))
+    remote_id = (await place.backend.submit([intent]))[marker]
+    assert not isinstance(remote_id, SubmitError), remote_id
+
+    async def answers() -> bool:
+        try:
+            for port in PORTS:
+                await (await place.host.connect(remote_id, marker, port)).aclose()
+        except (PortClosed, NothingLearnt):
+            return False
+        return True
+
+    await eventually(answers, f"{marker} answers", timeout_s=60)
+    return remote_id
+
+
+async def test_a_pod_is_reached_by_its_node_and_each_way_ends_alone(place, marker):
+    remote_id = await started(place, marker)
+
+    async def by_its_node() -> bool:
+        channel = await place.host.connect(remote_id, marker, PORTS[0])
+        await channel.aclose()
+        return isinstance(channel, SocketChannel)
+
+    await eventually(by_its_node, "the node knows the port", timeout_s=20)
+    channel = await place.host.connect(remote_id, marker, PORTS[0])
+    assert await line(channel) == b"pod %s port 7001\n" % marker[-6:].encode()
+    await channel.write(b"last words")
+    await channel.end()
+    assert await rest(channel) == b"last wordsEND"
+    await channel.aclose()
+
+
+async def test_a_port_without_a_name_outside_is_on_no_node(place, marker, admin):
+    remote_id = await started(place, marker)
+    channel = await place.host.connect(remote_id, marker, PORTS[1])
+    assert isinstance(channel, ForwardedPort)
+    await channel.aclose()
+    made = admin.get(f"/api/v1/namespaces/{place.namespace}/services/{marker}").json()
+    assert [port["port"] for port in made["spec"]["ports"]] == [PORTS[0]]
+
+
+async def test_without_what_brings_them_there_pods_are_reached_through_the_api_server(place, marker):
+    remote_id = await started(place, marker)
+    Node(place.plane).stop(PROXY)
+    try:
+        other = marker_for(new_job_uuid(), 1)
+        remote_id = await started(place, other)
+        channel = await place.host.connect(remote_id, other, PORTS[0])
+        assert isinstance(channel, ForwardedPort)
+        assert await line(channel) == b"pod %s port 7001\n" % other[-6:].encode()
+        await channel.aclose()
+    finally:
+        Node(place.plane).start(PROXY)
+
+
+async def test_what_nobody_listens_to_is_closed_by_its_node_port_too(place, marker):
+    intent = place.pod(marker)
+    intent = replace(intent, run=replace(intent.run, ways=(Way(7999),)))
+    remote_id = (await place.backend.submit([intent]))[marker]
+
+    async def runs() -> bool:
+        seen = await place.host.look({remote_id: marker})
+        return remote_id in seen and seen[remote_id].phase == "Running"
+
+    await eventually(runs, f"{marker} runs", timeout_s=60)
+    with pytest.raises(PortClosed):
+        await place.host.connect(remote_id, marker, 7999)
+
+
+async def test_names_at_the_clusters_own_proxy_come_and_go_with_the_pod(place, marker, admin):
+    remote_id = await started(place, marker)
+    paths = [
+        f"/apis/networking.k8s.io/v1/namespaces/{place.namespace}/ingresses/{marker}",
+        f"/api/v1/namespaces/{place.namespace}/services/{marker}",
+    ]
+    made = admin.get(paths[0]).raise_for_status().json()["spec"]
+    assert made["ingressClassName"] == "proxy"
+    assert [rule["host"] for rule in made["rules"]] == ["docpod.pods.kube.example.org"]
+    backend = made["rules"][0]["http"]["paths"][0]["backend"]
+    assert backend == {"service": {"name": marker, "port": {"number": PORTS[0]}}}
+    await place.backend.cancel(remote_id, marker)
+    wait_until(lambda: all(admin.get(path).status_code == 404 for path in paths), "both are gone", 20)
+
+
+async def test_a_pod_that_ends_by_itself_gives_its_node_port_back(place, marker, admin):
+    intent = place.run(marker, "sh", "-c", "nc -ll -p 7001 -e /bin/true & sleep 6", ports=(7001,), ways=(Way(7001),))
+    remote_id = (await place.backend.submit([intent]))[marker]
+
+    async def answers() -> bool:
+        try:
+            await (await place.host.connect(remote_id, marker, 7001)).aclose()
+        except (PortClosed, NothingLearnt):
+            return False
+        return True
+
+    await eventually(answers, "it answers", timeout_s=60)
+    path = f"/api/v1/namespaces/{place.namespace}/services/{marker}"
+    assert admin.get(path).is_success
+
+    async def has_gone() -> bool:
+        await place.backend.observe({remote_id: marker})
+        return admin.get(path).status_code == httpx.codes.NOT_FOUND
+
+    await eventually(has_gone, "its Service goes", timeout_s=60)
