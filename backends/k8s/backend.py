@@ -168,8 +168,7 @@ class KubernetesBackend:
         try:
             if "deletionTimestamp" in job["metadata"]:
                 await self._let_go([pod for pod in pods if pod.get("status", {}).get("phase") in COUNTED])
-            if self._ways is not None:
-                await self._ways.forget(marker)
+            await self._give_back(marker, job)
             await self._note_told(job)
         except NothingLearnt as error:
             log.warning("the end of %s is not told yet: %s", marker, error)
@@ -472,6 +471,14 @@ class KubernetesBackend:
             await self._api.merge(JOBS, marker, changes)
         except Refused as refused:
             raise BackendUnavailable(str(refused)) from None
+
+    async def _give_back(self, marker: Marker, job: Object) -> None:
+        """What a run that has ended needs no more; its Job may stay for a day."""
+        if TOLD in job["metadata"].get("annotations", {}):
+            return
+        await self._in_turn(self._forget_environment(marker))
+        if self._ways is not None:
+            await self._in_turn(self._ways.forget(marker))
 
     async def _note_told(self, job: Object) -> None:
         if TOLD in job["metadata"].get("annotations", {}):

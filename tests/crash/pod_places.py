@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-from backends.k8s.objects import is_void
+from backends.k8s.objects import TOLD, is_void
+from backends.k8s.volume import FILES
 from testbed import Cluster
 from testbed.host_image import local_system
 from testbed.k8s.client import client
@@ -241,16 +242,25 @@ _KINDS = {
 
 
 def _objects(admin: httpx.Client, namespace: str) -> Sequence[str]:
-    """What is in the namespace beside what belongs to it: the token of its account, and the claim of the test.
+    """What is in the namespace beside what belongs to it, and what stays for a while as the guide says.
 
-    A void Job is no orphan: it starts nothing, and keeps a name from being taken by a request that comes late.
+    A void Job starts nothing, and keeps a name from being taken by a request that comes late. A Job whose end was told
+    stays with its pods, of which nothing runs; so does the pod for files, until nobody used it for three minutes.
     """
+    there = {kind: _listed(admin, namespace, group, kind) for group, kinds in _KINDS.items() for kind in kinds}
+    told = {job["metadata"]["uid"] for job in there["jobs"] if TOLD in job["metadata"].get("annotations", {})}
+
+    def stays(one: Mapping[str, Any]) -> bool:
+        about = one["metadata"]
+        over = one.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        of_told = any(owner["uid"] in told for owner in about.get("ownerReferences", ()))
+        return about["uid"] in told or is_void(one) or (of_told and over) or FILES in about.get("labels", {})
+
     return [
         f"{kind} {one['metadata']['name']}"
-        for group, kinds in _KINDS.items()
-        for kind in kinds
-        for one in _listed(admin, namespace, group, kind)
-        if not is_void(one) and not _belongs_to_the_namespace(one)
+        for kind, found in there.items()
+        for one in found
+        if not stays(one) and not _belongs_to_the_namespace(one)
     ]
 
 
