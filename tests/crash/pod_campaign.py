@@ -40,7 +40,7 @@ START_S = 120.0
 class Campaign:
     """``lives`` at one place, some of them at once; the first strikes fall while they are made.
 
-    rest_s: between two strikes of one hand, at least and at most. The rest: as in ``Client``.
+    rest_s: between two strikes at Berth, and two at its proxy, at least and at most. The rest: as in ``Client``.
     """
 
     stage: PodStage
@@ -59,10 +59,11 @@ class Campaign:
         began = time.monotonic()
         calm, over = threading.Event(), threading.Event()
         own: Mapping[str, Strike] = {BERTH: self._kill_berth, PROXY: self._kill_proxy}
-        hands = [*({name: strike} for name, strike in own.items()), self.place.strikes]
+        hands = [*(({name: strike}, self.rest_s) for name, strike in own.items())]
+        hands.append((self.place.strikes, self.place.rest_s))
         with ThreadPoolExecutor(self.at_once) as clients, ThreadPoolExecutor(len(hands)) as fists:
             lives = [clients.submit(self._life, number, over) for number in range(self.lives)]
-            disorder = [fists.submit(self._strike, calm, number, hand) for number, hand in enumerate(hands)]
+            disorder = [fists.submit(self._strike, calm, number, *hand) for number, hand in enumerate(hands)]
             try:
                 self._await_almost_all(lives, disorder)
                 calm.set()
@@ -118,12 +119,14 @@ class Campaign:
 
     # -- the disorder ------------------------------------------------------------------------------------------------
 
-    def _strike(self, calm: threading.Event, number: int, hand: Mapping[str, Strike]) -> None:
+    def _strike(
+        self, calm: threading.Event, number: int, hand: Mapping[str, Strike], rest_s: tuple[float, float]
+    ) -> None:
         """One hand strikes in every way that it can, one after the other in an order of chance."""
         chance = random.Random(f"{self.seed}/hand/{number}")
         while True:
             for name in chance.sample(sorted(hand), len(hand)):
-                if calm.wait(chance.uniform(*self.rest_s)):
+                if calm.wait(chance.uniform(*rest_s)):
                     return
                 self.strikes[name] += hand[name](chance)
 

@@ -37,6 +37,7 @@ Strike = Callable[[random.Random], bool]
 class Place:
     """A system that keeps pods. strikes: each leaves the place whole. left: what is there of pods, in words.
 
+    rest_s: between two strikes, at least and at most, so that what keeps the place finds time for its own work.
     state: how the place is at the moment, in words. An outage is over, for ``left`` and after a strike, when what was
     struck answers again.
     """
@@ -47,6 +48,7 @@ class Place:
     strikes: Mapping[str, Strike]
     left: Callable[[], Sequence[str]]
     settings: Mapping[str, str] = field(default_factory=dict)
+    rest_s: tuple[float, float] = (5.0, 15.0)
     state: Callable[[], str] = str
 
 
@@ -223,7 +225,8 @@ def a_kubernetes(plane: ControlPlane, home: Path, mark: str) -> Iterator[Place]:
             },
             left,
             {"plain_http_registries": node.registry},
-            lambda: _seen(admin, place.namespace),
+            rest_s=(20.0, 40.0),  # its controllers wait longer after each failure
+            state=lambda: _seen(admin, place.namespace),
         )
 
 

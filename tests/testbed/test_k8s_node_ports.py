@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import os
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_network
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from backends.k8s.api import Api
-from backends.k8s.backend import KubernetesBackend
-from backends.k8s.pods import ForwardedPort, KubernetesPodHost
-from backends.k8s.site import Access, site_of
-from backends.k8s.ways import Ways
+from backends.k8s.pods import ForwardedPort
 from backends.streams import SocketChannel
 from scheduler.model.errors import NothingLearnt, PortClosed, SubmitError
 from scheduler.model.ids import Marker, RemoteId, marker_for, new_job_uuid
@@ -30,36 +17,18 @@ from scheduler.model.runs import Way
 from testbed.host import wait_until
 from testbed.k8s.client import client
 from testbed.k8s.control_plane import ControlPlane
-from testbed.k8s.namespace import name_of
 from testbed.k8s.node import Node
 from testbed.k8s.node_parts import PROXY
 from tests.contract.subjects import eventually
 from tests.contract.test_pod_host import line, rest
-from tests.testbed.k8s_subject import Link, kubernetes, let_all_go
+from tests.testbed.k8s_node_ports import opened
+from tests.testbed.k8s_subject import Link, let_all_go
 from tests.testbed.kubernetes import own_namespace
 from tests.testbed.test_k8s_pods import PORTS, Place
 
 pytestmark = pytest.mark.testbed
 
-NODES = (ip_network("10.77.1.0/24"),)
 NOTES = {"nodePorts": True, "ingress": {"domain": "pods.kube.example.org", "className": "proxy"}}
-_NEW_NETWORK = 0x40000000  # CLONE_NEWNET
-
-
-def socket_inside(namespace: str) -> socket.socket:
-    """A socket of another network namespace: it stays in the one in which it was made."""
-    made: list[socket.socket] = []
-
-    def make() -> None:
-        with Path("/run/netns", namespace).open() as there:
-            if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), _NEW_NETWORK):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        made.append(socket.socket())
-
-    thread = threading.Thread(target=make)  # its own: a namespace is a thread's
-    thread.start()
-    thread.join()
-    return made[0]
 
 
 @pytest.fixture(scope="module")
@@ -84,38 +53,10 @@ def namespace(plane: ControlPlane, admin: httpx.Client) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def place(plane: ControlPlane, admin: httpx.Client, namespace: str) -> AsyncIterator[Place]:
-    async with opened(plane, namespace, NOTES) as place:
-        yield place
-    let_all_go(admin, namespace)
-
-
-@asynccontextmanager
-async def opened(plane: ControlPlane, namespace: str, notes: dict[str, Any]) -> AsyncIterator[Place]:
-    system = kubernetes(plane, namespace)
-    told = system.berth_notes
-    system = replace(system, notes={"berth": {**told, "k8s": {**told["k8s"], **notes}}})
-    access = Access(plane.url, plane.token(), plane.ca.read_text())
-    api = Api(access, namespace)
-
-    async def dial(address: str, port: int) -> SocketChannel:
-        from_inside = socket_inside(name_of(plane.spec.name))
-        from_inside.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(from_inside, (address, port))
-        except BaseException:
-            from_inside.close()
-            raise
-        return SocketChannel(*await asyncio.open_connection(sock=from_inside))
-
-    ways = Ways(api, site_of(system), NODES, dial=dial)
-    backend = KubernetesBackend(system, api, ways=ways)
-    host = KubernetesPodHost(Api(access, namespace), access, ways=ways)
-    try:
-        link = Link(plane.spec.ports["kube-apiserver"])
+    link = Link(plane.spec.ports["kube-apiserver"])
+    async with opened(plane, namespace, NOTES) as (backend, host):
         yield Place(plane, namespace, f"{Node(plane).registry}/demo/busybox:1", backend, host, link, 0)
-    finally:
-        await backend.aclose()
-        await host.aclose()
+    let_all_go(admin, namespace)
 
 
 @pytest.fixture
