@@ -163,7 +163,7 @@ class KubernetesBackend:
         seen = observation(job, pods)
         if seen.state is not RemoteState.ENDED:
             return seen
-        if TOLD not in job["metadata"].get("annotations", {}) and not await self._logs.keep(pods):
+        if not _was_told(job) and not await self._logs.keep(pods):
             return None
         try:
             if "deletionTimestamp" in job["metadata"]:
@@ -294,7 +294,7 @@ class KubernetesBackend:
         jobs = [
             job
             for job in listed.items
-            if not (objects.is_void(job) or _has_ended(job))
+            if not (objects.is_void(job) or _has_ended(job) or _was_told(job))
             and (not arrays.is_head(job) or arrays.may_run(job, tasks[str(_uid(job))]))
         ]
         await self._sweep(frozenset(str(_uid(job)) for job in jobs), listed.items)
@@ -474,14 +474,14 @@ class KubernetesBackend:
 
     async def _give_back(self, marker: Marker, job: Object) -> None:
         """What a run that has ended needs no more; its Job may stay for a day."""
-        if TOLD in job["metadata"].get("annotations", {}):
+        if _was_told(job):
             return
         await self._in_turn(self._forget_environment(marker))
         if self._ways is not None:
             await self._in_turn(self._ways.forget(marker))
 
     async def _note_told(self, job: Object) -> None:
-        if TOLD in job["metadata"].get("annotations", {}):
+        if _was_told(job):
             return
         noted = {"metadata": {"annotations": {TOLD: self._clock().isoformat()}}}
         await self._in_turn(self._api.merge(JOBS, job["metadata"]["name"], noted))
@@ -560,6 +560,11 @@ def _has_node(pod: Object) -> bool:
 def _has_ended(job: Object) -> bool:
     conditions = job.get("status", {}).get("conditions") or ()
     return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
+
+
+def _was_told(job: Object) -> bool:
+    """Whether its end is proven and told: a Job that was deleted early gets no condition that says so."""
+    return TOLD in job["metadata"].get("annotations", {})
 
 
 def _makes_no_pods(job: Object) -> bool:

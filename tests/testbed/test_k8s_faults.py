@@ -297,8 +297,34 @@ async def test_what_ended_long_ago_is_cleared_away_and_what_somebody_asks_for_st
     await subject.backend.observe({remote_id: marker for remote_id, marker in ids.items() if marker == asked})
     jobs = await subject.api.list(JOBS, MANAGED)
     assert [job["metadata"]["name"] for job in jobs.items] == [asked]
-    secrets = made(subject.admin.get(f"/api/v1/namespaces/{namespace}/secrets", params={"labelSelector": _labels()}))
-    assert [secret["metadata"]["name"] for secret in secrets["items"]] == [asked]
+
+
+async def test_variables_of_a_run_go_with_its_end(subject, namespace, marker):
+    await submitted(subject, marker, env={"SECRET": "x"})
+    secrets, ours = f"/api/v1/namespaces/{namespace}/secrets", {"labelSelector": _labels()}
+    assert len(made(subject.admin.get(secrets, params=ours))["items"]) == 1
+    await subject.running(marker)
+    await subject.finish(marker)
+    remote_id = await subject.backend.find(marker, INTENDED_AT)
+
+    async def is_told() -> bool:
+        found = await subject.backend.observe({remote_id: marker})
+        return found[remote_id].state is RemoteState.ENDED
+
+    await eventually(is_told, "its end is told")
+    assert made(subject.admin.get(secrets, params=ours))["items"] == []
+
+
+async def test_a_job_that_was_deleted_before_it_had_a_condition_is_not_listed_as_running(subject, marker):
+    remote_id = await submitted(subject, marker)
+    await subject.backend.cancel(remote_id, marker)
+
+    async def is_told() -> bool:
+        found = await subject.backend.observe({remote_id: marker})
+        return found[remote_id].state is RemoteState.ENDED
+
+    await eventually(is_told, "its end is told")
+    assert await subject.backend.unended() == {}
 
 
 async def test_a_name_that_was_given_up_stays_so_for_long(subject, marker):
