@@ -102,7 +102,8 @@ class Ways:
         if len(self._ports) >= KNOWN:
             self._ports.clear()
         ports = there["spec"]["ports"] if self._site.node_ports else ()
-        self._ports[remote_id] = {int(one["port"]): int(one["nodePort"]) for one in ports}
+        # One that was made before the notes asked for node ports has none.
+        self._ports[remote_id] = {int(one["port"]): int(one["nodePort"]) for one in ports if "nodePort" in one}
         return self._ports[remote_id]
 
     async def _ensure(self, kind: Any, wanted: Object) -> Object:

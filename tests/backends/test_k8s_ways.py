@@ -45,8 +45,9 @@ class Server:
         key = kind, manifest["metadata"]["name"]
         if key in self.kept:
             raise Refused(409, "AlreadyExists", "it is there")
-        for number, port in enumerate(manifest["spec"].get("ports", ())):
-            port["nodePort"] = 30_000 + number
+        if manifest["spec"].get("type") == "NodePort":
+            for number, port in enumerate(manifest["spec"]["ports"]):
+                port["nodePort"] = 30_000 + number
         self.kept[key] = manifest
         return manifest
 
@@ -134,6 +135,13 @@ async def test_another_process_takes_the_service_that_is_there(ways, server, dia
     await ways.connect(POD_1, MARKER_1, 80, pod())
     assert await Ways(server, SITE, NODES, dial=dialled).connect(POD_1, MARKER_1, 80, pod()) == "a channel"
     assert len(server.kept) == 1
+
+
+async def test_a_service_from_before_node_ports_were_asked_for_is_no_way(ways, server, dialled):
+    asked = Ingress(domain="pods.example.org")
+    await Ways(server, Site(ingress=asked), NODES, dial=dialled).connect(POD_1, MARKER_1, 80, pod())
+    assert await ways.connect(POD_1, MARKER_1, 80, pod()) is None
+    assert dialled.calls == []
 
 
 async def test_a_service_of_another_is_not_taken_for_the_pods(ways, server, dialled):

@@ -18,6 +18,7 @@ from typing import Any
 from backends.k8s.api import Api
 from backends.k8s.backend import KubernetesBackend
 from backends.k8s.pods import KubernetesPodHost
+from backends.k8s.sight import Sight
 from backends.k8s.site import Access, site_of
 from backends.k8s.ways import Ways
 from backends.streams import SocketChannel
@@ -68,9 +69,11 @@ async def opened(
     access = Access(plane.url, plane.token(), plane.ca.read_text())
     api = Api(access, namespace)
 
-    ways = Ways(api, site_of(system), NODES, dial=partial(dial_inside, plane))
-    backend = KubernetesBackend(system, api, ways=ways)
-    host = KubernetesPodHost(Api(access, namespace), access, ways=ways)
+    site = site_of(system)
+    ways = Ways(api, site, NODES, dial=partial(dial_inside, plane)) if site.has_ways else None
+    sight = Sight(Api(access, namespace))
+    backend = KubernetesBackend(system, api, sight=sight, ways=ways)
+    host = KubernetesPodHost(Api(access, namespace), access, sight=sight, ways=ways)
     try:
         yield backend, host
     finally:
