@@ -26,6 +26,9 @@ PORTS = "portforward.k8s.io"
 QUIET_S = 0.25
 """A port that nobody listens to is refused on the node at once; silence for so long after it means that one does."""
 
+SLOW = 5.0
+"""A node that is slow to say that it has heard is as slow to refuse: its silence must last longer, as often as this."""
+
 PROVEN_S = 4.0
 """How long a port that proved open is taken for open without another wait, while no connection says otherwise.
 
@@ -183,11 +186,13 @@ class ForwardedPort:
         connection, and then says nothing for a moment; or that bytes come.
         """
         try:
+            asked_s = time.monotonic()
             await self._session.ping()
+            quiet_s = max(QUIET_S, SLOW * (time.monotonic() - asked_s))
             heard = asyncio.create_task(self._data.wait())
-            await asyncio.wait({heard, self._listening}, timeout=QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({heard, self._listening}, timeout=quiet_s, return_when=asyncio.FIRST_COMPLETED)
             if heard.done():
-                await asyncio.wait({self._listening}, timeout=QUIET_S / 5)  # a refusal also ends the data
+                await asyncio.wait({self._listening}, timeout=quiet_s / 5)  # a refusal also ends the data
             heard.cancel()
         except ConnectionError as error:
             raise BackendUnavailable(str(error)) from None

@@ -158,6 +158,25 @@ async def forwarded(session: Session, told: list[bool]) -> ForwardedPort:
     return ForwardedPort(session, await session.stream({"streamtype": "data"}), errors, "pod port 80", told.append)
 
 
+async def test_a_slow_node_is_given_longer_to_refuse(monkeypatch):
+    async def talk(node: Node) -> None:
+        errors = await node.accept()
+        await node.accept()
+        await asyncio.sleep(0.2)
+        await node.answer_ping()
+        await asyncio.sleep(0.5)  # longer than the silence that counts where nothing is slow
+        node.writer.write(data(errors, b"connection refused", FIN))
+        await asyncio.sleep(1)
+
+    told: list[bool] = []
+    async with talking(talk, monkeypatch) as session:
+        port = await forwarded(session, told)
+        with pytest.raises(PortClosed, match="refused"):
+            await port.prove()
+        await port.aclose()
+    assert told == [False]
+
+
 async def test_a_port_that_the_node_says_nothing_against_is_open(monkeypatch):
     async def talk(node: Node) -> None:
         await node.accept()
@@ -206,8 +225,8 @@ async def test_each_look_at_a_pod_is_a_proof_and_not_the_memory_of_the_one_befor
 
         async def aclose(self) -> None: ...
 
-    async def running(remote_id: str, marker: str) -> str:
-        return "pod-1"
+    async def running(remote_id: str, marker: str) -> dict:
+        return {"metadata": {"name": "pod-1"}}
 
     async def session(*_: object) -> AsyncMock:
         return AsyncMock()
