@@ -315,7 +315,7 @@ class KubernetesBackend:
             if arrays.is_head(job):
                 return await self._arrays.cancel(job)
             if self._ways is not None:
-                await self._ways.forget(marker)
+                await self._ways.forget(marker, job)
             begun = not await self._stopped(marker, remote_id)
             await self._api.delete(JOBS, marker, foreground=True)
         except Refused as refused:
@@ -478,7 +478,7 @@ class KubernetesBackend:
             return
         await self._in_turn(self._forget_environment(marker))
         if self._ways is not None:
-            await self._in_turn(self._ways.forget(marker))
+            await self._in_turn(self._ways.forget(marker, job))
 
     async def _note_told(self, job: Object) -> None:
         if _was_told(job):

@@ -23,7 +23,6 @@ METADATA = ("169.254.169.254/32", "fd00:ec2::254/128")
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
-
 NAME_OF_NAMESPACE = "kubernetes.io/metadata.name"
 """A label that every namespace has from Kubernetes 1.21 on."""
 

@@ -30,6 +30,9 @@ AVOID_S = 60.0
 KNOWN = 10_000
 """Pods of which the node ports are remembered; they are asked for again after that."""
 
+NODE_PORTS = range(30_000, 32_768)
+"""Where clusters put node ports unless they are told otherwise; Berth connects to no other port of a node."""
+
 Outside = Mapping[int, Sequence[str]]
 """The ports of a pod that clients from outside may reach, with the host names that anyone may ask them by."""
 
@@ -78,8 +81,10 @@ class Ways:
             self._ports.pop(remote_id, None)  # nobody listens, or its Service is gone
         return None
 
-    async def forget(self, marker: Marker) -> None:
+    async def forget(self, marker: Marker, job: Object) -> None:
         """Give back the node ports of a run that has ended; its Job may stay for a day."""
+        if not ways_of(job["spec"]["template"]):
+            return
         kinds = (SERVICES, *([INGRESSES] if self._site.ingress is not None else []))
         try:
             await asyncio.gather(*(self._api.delete(kind, marker) for kind in kinds))
@@ -101,9 +106,7 @@ class Ways:
             return {}
         if len(self._ports) >= KNOWN:
             self._ports.clear()
-        ports = there["spec"]["ports"] if self._site.node_ports else ()
-        # One that was made before the notes asked for node ports has none.
-        self._ports[remote_id] = {int(one["port"]): int(one["nodePort"]) for one in ports if "nodePort" in one}
+        self._ports[remote_id] = node_ports_of(there) if self._site.node_ports else {}
         return self._ports[remote_id]
 
     async def _ensure(self, kind: Any, wanted: Object) -> Object:
@@ -131,10 +134,19 @@ class Ways:
         return self._monotonic() < self._avoided.get(node, 0.0)
 
 
-def ways_of(pod: Object) -> Mapping[int, Sequence[str]]:
-    """As they were noted when the pod was made."""
-    told = json.loads(pod["metadata"].get("annotations", {}).get(WAYS, "{}"))
-    return {int(port): names for port, names in told.items()}
+def ways_of(pod: Object) -> Outside:
+    """As they were noted when the pod was made; none where that cannot be read."""
+    try:
+        told = json.loads(pod["metadata"].get("annotations", {}).get(WAYS, "{}"))
+        return {int(port): [str(name) for name in names] for port, names in told.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def node_ports_of(service: Object) -> Mapping[int, int]:
+    """Port -> node port. One that was made before the notes asked for node ports has none."""
+    found = {one.get("port"): one.get("nodePort") for one in service["spec"].get("ports", ())}
+    return {port: number for port, number in found.items() if number in NODE_PORTS}
 
 
 def service(marker: Marker, owner: Object, outside: Outside, site: Site) -> Object:

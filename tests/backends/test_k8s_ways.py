@@ -165,8 +165,26 @@ async def test_node_ports_are_given_back_at_the_end(server, dialled):
     ways = Ways(server, replace(SITE, ingress=Ingress(domain="pods.example.org")), NODES, dial=dialled)
     await ways.connect(POD_1, MARKER_1, 80, pod())
     assert {kind for kind, _ in server.kept} == {SERVICES, INGRESSES}
-    await ways.forget(MARKER_1)
+    await ways.forget(MARKER_1, {"spec": {"template": {"metadata": {}}}})
+    assert len(server.kept) == 2, "a Job without ports has nothing to give back"
+    await ways.forget(MARKER_1, {"spec": {"template": pod()}})
     assert server.kept == {}
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"x": []}', '{"80": 7}', "null"])
+async def test_what_cannot_be_read_is_no_way(ways, server, told):
+    assert await ways.connect(POD_1, MARKER_1, 80, pod(told)) is None
+    assert server.kept == {}
+
+
+@pytest.mark.parametrize("number", [22, 10250, 29_999, 32_768, "30000", None])
+async def test_berth_connects_to_node_ports_alone(ways, server, dialled, number):
+    await ways.connect(POD_1, MARKER_1, 80, pod())
+    dialled.calls.clear()
+    for port in server.kept[SERVICES, MARKER_1]["spec"]["ports"]:
+        port["nodePort"] = number
+    assert await Ways(server, SITE, NODES, dial=dialled).connect(POD_1, MARKER_1, 80, pod()) is None
+    assert dialled.calls == []
 
 
 async def test_all_that_is_made_belongs_to_the_job_and_serves_the_pod_alone(ways, server):
