@@ -33,6 +33,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "gateway": Part(("--seconds", "1", "--rounds", "1"), "requests to a pod through the gateway beside its server"),
         "pods": Part(("--pods", "100"), "what many pods cost a process that keeps them"),
         "pod_start": Part(("--runs", "1"), "from the request for a pod to AVAILABLE, at each kind of place"),
+        "k8s_ways": Part(("--runs", "1"), "ways to a pod on Kubernetes beside its bare address"),
         "handover": Part(("--changes", "1"), "requests to a pod whose instances are handed over before walltimes end"),
         "dispatch": Part(("--jobs", "100", "--rounds", "1"), "submissions into Slurm beside a loop of sbatch"),
         "first_line": Part(("--runs", "5"), "from the submission to the first line beside ssh host sbatch"),

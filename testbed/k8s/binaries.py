@@ -56,6 +56,10 @@ class Binaries:
                 return folder / program
         raise TestbedError(f"no {program} in {', '.join(map(str, self.folders))}")
 
+    def has(self, program: str) -> bool:
+        """Whether it is in one of the folders."""
+        return any((folder / program).is_file() for folder in self.folders)
+
     @property
     def version(self) -> tuple[int, int]:
         """Kubernetes' version as its API server tells it, like (1, 20)."""

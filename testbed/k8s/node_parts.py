@@ -47,13 +47,15 @@ def node_programs(plane: ControlPlane) -> dict[str, Program]:
         argv = (*entering(machine), str(plane.binaries.path(program)), *map(str, words))
         return Program(part, argv, run, variables)
 
-    return {
+    parts = {
         "machine": machine,
         "registry": inside("registry", "docker-registry", "serve", disk / "registry.yml"),
         "containerd": inside("containerd", "containerd", "--config", disk / "containerd.toml"),
         "kubelet": inside("kubelet", "kubelet", *_kubelet_options(plane, disk)),
-        PROXY: inside(PROXY, PROXY, *_proxy_options(plane)),
     }
+    if plane.binaries.has(PROXY):
+        parts[PROXY] = inside(PROXY, PROXY, *_proxy_options(plane))
+    return parts
 
 
 def entering(machine: Program) -> tuple[str, ...]:
