@@ -22,7 +22,7 @@ from scheduler.knowledge import Knowledge
 from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
-from scheduler.model.systems import Credential, System
+from scheduler.model.systems import Credential, System, Verified
 from scheduler.security.throttle import LoginThrottle
 from scheduler.store.definitions import Definitions
 from scheduler.store.facts import PlacementFacts
@@ -48,8 +48,8 @@ class Connections(Protocol):
         """What stands beside the backend for pods; BackendUnavailable where the system keeps none."""
         ...
 
-    async def verify(self, system: System, credential: Credential) -> str | None:
-        """Log in for real; the host key seen (to be pinned), None where there is none.
+    async def verify(self, system: System, credential: Credential) -> Verified:
+        """Log in for real.
 
         CredentialRefused or BackendUnavailable in the system's words.
         """

@@ -50,7 +50,7 @@ from scheduler.model.ids import LoginKey
 from scheduler.model.images import PushedKind
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
-from scheduler.model.systems import BackendKind, Credential, System
+from scheduler.model.systems import BackendKind, Credential, System, Verified
 from scheduler.ports import Images, Ports
 from scheduler.security.secrets import SecretBox, SecretsUnreadable, box_at, parse_key, rotate
 from scheduler.settings import Network, Settings, SettingsInvalid
@@ -159,14 +159,13 @@ class SystemConnections:
             opened.pod_host = _pod_host(opened, self._node_port_networks)
         return opened.pod_host
 
-    async def verify(self, system: System, credential: Credential) -> str | None:
+    async def verify(self, system: System, credential: Credential) -> Verified:
         await self._check_address(system.host)
         if system.backend is BackendKind.K8S:
             with _kubernetes_extra():
                 from backends.k8s import login
-            await login.verify(system, credential)
-            return None
-        return await verify(system, credential)
+            return Verified(warnings=await login.verify(system, credential))
+        return Verified(await verify(system, credential))
 
     async def probe(self, ask: ProbeAsk) -> ProbeReport:
         await self._check_address(ask.host)

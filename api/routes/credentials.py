@@ -12,7 +12,7 @@ from api.schemas.base import Id, UserName
 from api.schemas.systems import CredentialBody, CredentialView
 from api.strict import StrictRoute
 from scheduler.services import credentials
-from scheduler.services.credentials import GivenCredential
+from scheduler.services.credentials import GivenCredential, Kept
 
 router = APIRouter(
     prefix="/v3/systems/credential/{systemId}/user/{userName}", tags=["systems"], route_class=StrictRoute
@@ -45,24 +45,24 @@ async def create_credential(
         password=given.password,
         access_token=given.accessToken,
     )
-    credential = await credentials.create(
+    kept = await credentials.create(
         ports, caller, systemId, userName, asked, check=not skipCredentialCheck, repeatable=repeatable
     )
     message = f"credential of '{userName}' for '{systemId}' stored"
     if asked.is_empty:
         message = (
-            f"key pair made; append publicKey to ~{credential.login_user}/.ssh/authorized_keys on the system, "
+            f"key pair made; append publicKey to ~{kept.credential.login_user}/.ssh/authorized_keys on the system, "
             f"then POST /v3/systems/credential/{systemId}/user/{userName}/check"
         )
-    return answer(CredentialView.of(credential).model_dump() | {"message": message}, message, status_code=201)
+    return answer(_told(kept, message), message, status_code=201)
 
 
 @router.post("/check", operation_id="checkUserCredential", response_model=Envelope[dict[str, Any]])
 async def check_credential(ports: ThePorts, caller: Caller, systemId: Id, userName: UserName) -> Response:
     """Log in for real with what is kept; an error carries ssh's own words."""
-    credential = await credentials.check(ports, caller, systemId, userName)
-    message = f"'{credential.login_user}' can log in to '{systemId}'"
-    return answer(CredentialView.of(credential).model_dump() | {"message": message}, message)
+    kept = await credentials.check(ports, caller, systemId, userName)
+    message = f"'{kept.credential.login_user}' can log in to '{systemId}'"
+    return answer(_told(kept, message), message)
 
 
 @router.delete("", operation_id="removeUserCredential", response_model=Envelope[dict[str, Any]])
@@ -70,3 +70,7 @@ async def remove_credential(ports: ThePorts, caller: Caller, systemId: Id, userN
     """Forget what is kept."""
     await credentials.remove(ports, caller, systemId, userName)
     return answer({"changes": 1}, f"credential of '{userName}' for '{systemId}' removed")
+
+
+def _told(kept: Kept, message: str) -> dict[str, Any]:
+    return CredentialView.of(kept.credential).model_dump() | {"message": message, "warnings": list(kept.warnings)}

@@ -39,8 +39,11 @@ NEEDED_FOR_INGRESS = tuple(Right("networking.k8s.io", "ingresses", verb) for ver
 """What ``nodePorts`` and ``ingress`` stand on."""
 
 
-async def verify(system: System, credential: Credential) -> None:
-    """Ask the API server, as this login, what it may do. CredentialRefused names what is missing."""
+async def verify(system: System, credential: Credential) -> tuple[str, ...]:
+    """Ask the API server, as this login, what it may do; what it may not, but can do without, in words.
+
+    CredentialRefused names what is missing.
+    """
     site = site_of(system)
     try:
         api = Api(access_of(system, credential), site.namespace)
@@ -48,14 +51,16 @@ async def verify(system: System, credential: Credential) -> None:
         raise CredentialRefused(str(error)) from None
     try:
         rights = [right for rights, are_needed in _by_need(site) if are_needed for right in rights]
-        allowed = await asyncio.gather(*(_allows(api, right) for right in rights))
+        wished = {right: words for rights, words, are_wished in _wishes(site, system) if are_wished for right in rights}
+        allowed = await asyncio.gather(*(_allows(api, right) for right in (*rights, *wished)))
     except (NotAuthorised, Refused) as error:
         raise CredentialRefused(str(error)) from None
     finally:
         await api.aclose()
-    missing = [str(right) for right, may in zip(rights, allowed, strict=True) if not may]
-    if missing:
+    refused = [right for right, may in zip((*rights, *wished), allowed, strict=True) if not may]
+    if missing := [str(right) for right in refused if right in rights]:
         raise CredentialRefused(f"in namespace {site.namespace} this login may not: {', '.join(missing)}")
+    return tuple(f"it may not {right}: {wished[right]}" for right in refused)
 
 
 def _by_need(site: Site) -> Iterable[tuple[Iterable[Right], bool]]:
@@ -64,6 +69,17 @@ def _by_need(site: Site) -> Iterable[tuple[Iterable[Right], bool]]:
         (NEEDED_FOR_FILES, site.volume is not None),
         (NEEDED_FOR_WAYS, site.has_ways),
         (NEEDED_FOR_INGRESS, site.ingress is not None),
+    )
+
+
+def _wishes(site: Site, system: System) -> Iterable[tuple[Iterable[Right], str, bool]]:
+    """What one can do without, and what is missed then."""
+    policies = (Right("networking.k8s.io", "networkpolicies", verb) for verb in ("create", "patch"))
+    return (
+        (policies, "others in the cluster reach the pods of runs, and these reach everything", site.guards),
+        ((Right("", "events", "list"),), "why the cluster makes no pod is not told", True),
+        ((Right("", "pods/portforward", "create"),), "ports of pods are not reached", system.keeps_pods),
+        ((Right("", "pods/exec", "create"),), "no command runs in a pod", system.keeps_pods and site.volume is None),
     )
 
 

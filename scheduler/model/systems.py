@@ -82,6 +82,17 @@ class JobEnvVariable:
     input_mode: str = "INCLUDE_BY_DEFAULT"
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A login that was tried and works. host_key: to be pinned; None where there is none.
+
+    warnings: what the login may not do that nothing stops at, but that its users will miss; in words.
+    """
+
+    host_key: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capability:
     """A named fact about a system, for constraints."""

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from scheduler.model.errors import NotFound, SpecInvalid
 from scheduler.model.ids import LoginKey
-from scheduler.model.systems import AuthnMethod, BackendKind, Credential, System
+from scheduler.model.systems import AuthnMethod, BackendKind, Credential, System, Verified
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, demand
@@ -20,6 +20,14 @@ from scheduler.services.idempotency import Names, Repeatable, earlier, once
 from scheduler.services.systems import readable
 from scheduler.store.requests import AuditStore
 from scheduler.store.systems import CredentialStore, SystemStore
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A credential as it is kept. warnings: as in ``Verified``; none where it was not tried."""
+
+    credential: Credential
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,32 +58,32 @@ async def create(
     *,
     check: bool,
     repeatable: Repeatable | None,
-) -> Credential:
+) -> Kept:
     """Keep a credential for a user, replacing the earlier one. CredentialRefused in the system's own words.
 
     A key pair made here cannot be tried yet: its public half must be installed first.
     """
     known = await earlier(ports, caller, repeatable)
     if known is not None:
-        return await get(ports, caller, system_id, user)
+        return Kept(await get(ports, caller, system_id, user))
     system = await _system(ports, caller, system_id, user)
     credential = await credential_of(given, system, user, check=check)
     credential = replace(credential, created_at=ports.clock())
-    host_key = None
+    verified = Verified()
     if check and not given.is_empty and system.backend is not BackendKind.LOCAL:
-        host_key = await ports.connections.verify(system, credential)
+        verified = await ports.connections.verify(system, credential)
         credential = replace(credential, verified_at=ports.clock())
 
     async def keep(db: Any) -> Names:
         await CredentialStore(db).put(credential)
-        await _pin(db, system, host_key)
+        await _pin(db, system, verified.host_key)
         detail = {"user": user, "login": credential.login_user, "method": credential.method}
         await AuditStore(db).add(caller.tenant, caller.username, "credential.create", system_id, detail, ports.clock())
         return {"systemId": system_id, "user": user}
 
     await once(ports, caller, repeatable, keep)
     await ports.connections.forget(LoginKey(caller.tenant, system_id, user))
-    return credential
+    return Kept(credential, verified.warnings)
 
 
 async def get(ports: Ports, caller: Principal, system_id: str, user: str) -> Credential:
@@ -85,18 +93,18 @@ async def get(ports: Ports, caller: Principal, system_id: str, user: str) -> Cre
         return await CredentialStore(db).get(caller.tenant, system_id, user)
 
 
-async def check(ports: Ports, caller: Principal, system_id: str, user: str) -> Credential:
+async def check(ports: Ports, caller: Principal, system_id: str, user: str) -> Kept:
     """Log in for real with what is kept; CredentialRefused or BackendUnavailable in the system's own words."""
     system = await _system(ports, caller, system_id, user)
     async with ports.reading() as db:
         credential = await CredentialStore(db).get(caller.tenant, system_id, user)
-    host_key = await ports.connections.verify(system, credential)
+    verified = await ports.connections.verify(system, credential)
     credential = replace(credential, verified_at=ports.clock())
     async with ports.transaction() as db:
         await CredentialStore(db).put(credential)
-        await _pin(db, system, host_key)
+        await _pin(db, system, verified.host_key)
     await ports.connections.forget(LoginKey(caller.tenant, system_id, user))
-    return credential
+    return Kept(credential, verified.warnings)
 
 
 async def remove(ports: Ports, caller: Principal, system_id: str, user: str) -> None:

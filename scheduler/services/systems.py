@@ -50,8 +50,8 @@ async def create(
     now = ports.clock()
     system = replace(system, created_at=now, updated_at=now)
     if credential is not None and check_credential:
-        host_key = await ports.connections.verify(system, credential)
-        system, credential = replace(system, host_key=host_key), replace(credential, verified_at=now)
+        verified = await ports.connections.verify(system, credential)
+        system, credential = replace(system, host_key=verified.host_key), replace(credential, verified_at=now)
 
     async def add(db: Any) -> Names:
         await SystemStore(db).add(system)

@@ -70,3 +70,11 @@ async def test_a_token_is_no_login_of_other_systems(world: World):
     made = await world.call("POST", "/v3/systems/credential/plain/user/ada", {"accessToken": "t"})
     assert made.status_code == 400
     assert "accessToken" in made.json()["message"]
+
+
+async def test_what_a_login_can_do_without_is_told_when_it_is_stored_and_when_it_is_tried(world: World):
+    await world.post("/v3/systems", KUBE)
+    world.connections.warnings = ("it may not list events: why the cluster makes no pod is not told",)
+    made = await world.post(CREDENTIAL, {"accessToken": "t"})
+    tried = await world.post(f"{CREDENTIAL}/check", {})
+    assert made["warnings"] == tried["warnings"] == list(world.connections.warnings)

@@ -260,10 +260,13 @@ class FakeBerth:
             self.credentials.pop(key, None)
             return success({})
         if request.url.path.endswith("/check"):
-            return success({}) if key in self.credentials else failure(404, f"{key[1]} has no credential for {key[0]}")
+            told = {"warnings": ["it may not list events"]}
+            return (
+                success(told) if key in self.credentials else failure(404, f"{key[1]} has no credential for {key[0]}")
+            )
         body = await request.json()
         self.credentials[key] = body
-        if not body.get("privateKey") and not body.get("password"):
+        if not body.keys() & {"privateKey", "password", "accessToken"}:
             return success({"publicKey": "ssh-ed25519 AAAA berth", "message": "add it to ~/.ssh/authorized_keys"}, 201)
         return success({}, 201)
 

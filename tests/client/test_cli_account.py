@@ -163,8 +163,13 @@ def test_credentials_are_stored_checked_made_and_removed(berth: Berth, fake: Fak
     assert berth("systems", "credential", "cluster", "--check").exit_code == 3
     assert berth("systems", "credential", "cluster", "--login", "al", "--identity", "key").exit_code == 0
     assert fake.credentials["cluster", "alice"]["loginUser"] == "al"
-    assert berth("systems", "credential", "cluster", "--check").exit_code == 0
+    tried = berth("systems", "credential", "cluster", "--check")
+    assert tried.exit_code == 0
+    assert "berth: it may not list events" in tried.stderr
     assert berth("systems", "credential", "cluster", "--remove").exit_code == 0
+    assert berth("systems", "credential", "kube", "--token-stdin", input="eyJ.token\n").exit_code == 0
+    assert fake.credentials["kube", "alice"] == {"loginUser": "alice", "accessToken": "eyJ.token"}
+    assert berth("systems", "credential", "kube", "--token-stdin", "--check").exit_code == 2
     made = berth("systems", "credential", "cluster", "--generate")
     assert made.stdout == "ssh-ed25519 AAAA berth\n"
     assert "authorized_keys" in made.stderr

@@ -10,7 +10,7 @@ from scheduler.model.errors import CredentialRefused, NotAuthorised
 from scheduler.model.ids import LoginKey
 from scheduler.model.probes import ProbeAsk, ProbeReport
 from scheduler.model.runs import JobType
-from scheduler.model.systems import Credential, System
+from scheduler.model.systems import Credential, System, Verified
 from tests.fakes.system import FakeSystem
 
 
@@ -21,6 +21,8 @@ class FakeConnections:
     systems: Mapping[str, FakeSystem]
     refused: set[str] = field(default_factory=set)
     forgotten: list[LoginKey] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    """Of every credential that is tried."""
 
     async def backend(self, login: LoginKey, job_type: JobType) -> Backend:
         return self._system(login).backend()
@@ -34,10 +36,10 @@ class FakeConnections:
     async def pod_host(self, login: LoginKey) -> PodHost:
         return self._system(login).pod_host()
 
-    async def verify(self, system: System, credential: Credential) -> str:
+    async def verify(self, system: System, credential: Credential) -> Verified:
         if credential.user in self.refused:
             raise CredentialRefused("Permission denied (publickey).")
-        return "ssh-ed25519 AAAAfake"
+        return Verified("ssh-ed25519 AAAAfake", self.warnings)
 
     async def probe(self, ask: ProbeAsk) -> ProbeReport:
         return ProbeReport(

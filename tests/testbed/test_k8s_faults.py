@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -192,13 +194,7 @@ async def test_the_role_that_is_documented_is_all_that_a_login_needs(control_pla
     system = kubernetes(control_plane, namespace)
     with pytest.raises(CredentialRefused, match=r"create jobs\.batch, get jobs\.batch"):
         await verify(system, credential)
-    documents = [one for one in yaml.safe_load_all(documented()) if one["kind"] in ("Role", "RoleBinding")]
-    for one in documents:
-        one["metadata"]["namespace"] = namespace
-        if one["kind"] == "RoleBinding":
-            one["subjects"] = [{"kind": "User", "name": "alice"}]
-        kind = f"{one['kind'].lower()}s"
-        made(admin.post(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{kind}", json=one))
+    granted(admin, namespace)
 
     async def is_allowed() -> bool:
         try:
@@ -221,6 +217,41 @@ async def test_the_role_that_is_documented_is_all_that_a_login_needs(control_pla
             return (await seen(subject, remote_id, marker)).ending is Ending.CANCELLED
 
         await eventually(has_ended, "the job has ended")
+
+
+async def test_what_a_login_can_do_without_is_told_by_what_is_missed(control_plane, namespace, admin):
+    credential = Credential(
+        tenant="t", system_id="kube", user="a", login_user="a", password=control_plane.token("alice")
+    )
+    system = kubernetes(control_plane, namespace)
+    system = replace(system, notes={"berth": {**system.berth_notes, "pods": True}})
+    role = granted(admin, namespace)
+
+    async def nothing_is_missed() -> bool:
+        try:
+            return await verify(system, credential) == ()
+        except CredentialRefused:
+            return False
+
+    await eventually(nothing_is_missed, "the role is in force")
+    dear = {"networkpolicies", "events", "pods/exec"}
+    rules = [rule for rule in role["rules"] if not dear & set(rule["resources"])]
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{role['metadata']['name']}"
+    made(admin.put(path, json={**role, "rules": rules}))
+    missed: list[str] = []
+
+    async def all_is_told() -> bool:
+        missed[:] = (words.split(":")[0] for words in await verify(system, credential))
+        return len(missed) == 5
+
+    await eventually(all_is_told, "the role is smaller")
+    assert missed == [
+        "it may not create networkpolicies.networking.k8s.io",
+        "it may not patch networkpolicies.networking.k8s.io",
+        "it may not list events",
+        "it may not create pods/portforward",
+        "it may not create pods/exec",
+    ]
 
 
 async def test_pods_are_reached_from_their_namespace_alone_and_reach_no_metadata(subject, namespace, marker, admin):
@@ -252,6 +283,18 @@ async def test_a_role_without_rights_to_policies_keeps_no_run_from_starting(cont
 def policies(admin, namespace: str) -> list[dict]:
     path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
     return list(made(admin.get(path))["items"])
+
+
+def granted(admin: httpx.Client, namespace: str) -> Any:
+    """Give alice the documented role in a namespace; the role."""
+    documents = [one for one in yaml.safe_load_all(documented()) if one["kind"] in ("Role", "RoleBinding")]
+    for one in documents:
+        one["metadata"]["namespace"] = namespace
+        if one["kind"] == "RoleBinding":
+            one["subjects"] = [{"kind": "User", "name": "alice"}]
+        kind = f"{one['kind'].lower()}s"
+        made(admin.post(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{kind}", json=one))
+    return next(one for one in documents if one["kind"] == "Role")
 
 
 def documented() -> str:

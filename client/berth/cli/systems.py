@@ -428,37 +428,57 @@ def credential(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Store a password from standard input.")
     ] = False,
+    token_stdin: Annotated[
+        bool, typer.Option("--token-stdin", help="Store a bearer token of a Kubernetes from standard input.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Log in with the stored credential now.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Forget the credential and the pinned host key.")] = False,
     owner: Annotated[str | None, typer.Option("--for", help="Another Berth user, for administrators.")] = None,
 ) -> None:
     """Store, check or remove your credential for a system.
 
-    A key or password is stored only after a login with it has worked; ssh's own words say why it did not.
+    A key, password or token is stored only after a login with it has worked; the system's own words say why it did not.
 
     \b
     Examples:
       berth systems credential cluster --login alice --identity ~/.ssh/berth_key
       berth systems credential cluster --login alice --generate
+      kubectl -n lab create token berth | berth systems credential kube --token-stdin
       berth systems credential cluster --check
       berth systems credential cluster --remove
     """
-    if sum((bool(identity), generate, password_stdin, check, remove)) != 1:
-        raise UsageError("say what to do", "one of --identity FILE, --generate, --password-stdin, --check, --remove")
+    if sum((bool(identity), generate, password_stdin, token_stdin, check, remove)) != 1:
+        ways = "--identity FILE, --generate, --password-stdin, --token-stdin, --check, --remove"
+        raise UsageError("say what to do", f"one of {ways}")
     with connect() as client:
         who = owner or client.username
         if check:
-            client.systems.check_credential(system, who)
+            answer = client.systems.check_credential(system, who)
             say(f"berth: the credential of {who} for {system} works")
+            _warn(answer)
         elif remove:
             client.systems.remove_credential(system, who)
             say(f"berth: the credential of {who} for {system} is removed")
         elif generate:
             _generate(client, system, who, user)
         else:
-            given = _credential(user or who, identity, password_stdin, f"Password on {system}")
-            client.systems.put_credential(system, who, given)
+            given = (
+                _token(user or who)
+                if token_stdin
+                else _credential(user or who, identity, password_stdin, f"Password on {system}")
+            )
+            answer = client.systems.put_credential(system, who, given)
             say(f"berth: the credential of {who} for {system} works and is stored")
+            _warn(answer)
+
+
+def _warn(answer: Mapping[str, Any]) -> None:
+    for warning in answer.get("warnings") or ():
+        say(f"berth: {warning}")
+
+
+def _token(user: str) -> dict[str, str]:
+    return {"loginUser": user, "accessToken": read_password(from_stdin=True, prompt="", variable=PASSWORD_VARIABLE)}
 
 
 def _generate(client: Client, system: str, who: str, login_user: str | None) -> None:
