@@ -313,11 +313,12 @@ class KubernetesBackend:
             await self._logs.keep(await self._pods_of(marker, remote_id))  # its nodes forget them with the pods
         try:
             if arrays.is_head(job):
-                return await self._arrays.cancel(job)
-            if self._ways is not None:
-                await self._ways.forget(marker, job)
-            begun = not await self._stopped(marker, remote_id)
-            await self._api.delete(JOBS, marker, foreground=True)
+                begun = await self._arrays.cancel(job)
+            else:
+                begun = not await self._stopped(marker, remote_id)
+                await self._api.delete(JOBS, marker, foreground=True)
+            if not begun:
+                await self._be_done_with(job)
         except Refused as refused:
             raise BackendUnavailable(str(refused)) from None
         return begun
@@ -334,7 +335,16 @@ class KubernetesBackend:
             await self._merge(marker, {"spec": {"parallelism": parallelism}})
             return False
         await self._api.delete(JOBS, marker, foreground=True)
+        await self._be_done_with(job)
         return True
+
+    async def _be_done_with(self, job: Object) -> None:
+        """A run of which is proven that it never begins is not looked at again: what is kept of it goes now."""
+        marker = Marker(job["metadata"]["name"])
+        for pod in await self._pods_of(marker, _uid(job)):
+            await self._release(PODS, pod)
+        await self._give_back(marker, job)
+        await self._note_told(job)
 
     async def _stopped(self, marker: Marker, remote_id: RemoteId) -> bool:
         """Let a Job make no more pods. True is proof that none of those it made ever had a node, or will have.

@@ -358,6 +358,29 @@ async def test_variables_of_a_run_go_with_its_end(subject, namespace, marker):
     assert made(subject.admin.get(secrets, params=ours))["items"] == []
 
 
+@pytest.mark.parametrize("way", ["cancel", "withdraw"])
+async def test_nothing_is_kept_of_a_run_that_never_began_and_is_not_looked_at_again(subject, namespace, marker, way):
+    remote_id = await submitted(subject, marker, env={"SECRET": "x"}, resources=Resources(cores_per_node=10_000))
+
+    async def has_a_pod() -> bool:
+        return bool((await subject.api.list(PODS, MANAGED)).items)
+
+    await eventually(has_a_pod, "its pod waits")
+    assert await getattr(subject.backend, way)(remote_id, marker) is (way == "withdraw")
+    assert await subject.backend.unended() == {}
+
+    async def has_gone() -> bool:
+        return not await has_a_pod()
+
+    await eventually(has_gone, "its pod is gone")
+    secrets = made(subject.admin.get(f"/api/v1/namespaces/{namespace}/secrets", params={"labelSelector": _labels()}))
+    assert secrets["items"] == []
+    assert await getattr(subject.backend, way)(remote_id, marker) is (way == "withdraw"), (
+        "who asks again hears the same"
+    )
+    assert await subject.backend.find(marker, INTENDED_AT) == remote_id, "its name stays taken"
+
+
 async def test_a_job_that_was_deleted_before_it_had_a_condition_is_not_listed_as_running(subject, marker):
     remote_id = await submitted(subject, marker)
     await subject.backend.cancel(remote_id, marker)
