@@ -236,6 +236,19 @@ def error_of(code: int, reason: str, message: str) -> Exception:
     return Refused(code, reason, message)
 
 
+async def ensured(api: Api, kind: Any, manifest: Object) -> Object:
+    """Create an object, or take the one of this name that is there."""
+    try:
+        return await api.create(kind, manifest)
+    except Refused as refused:
+        if not refused.exists:
+            raise
+    there = await api.get(kind, manifest["metadata"]["name"])
+    if there is None:
+        raise BackendUnavailable(f"{manifest['kind']} {manifest['metadata']['name']} comes and goes")
+    return there
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """No exception of a library leaves: each becomes what the caller may do next."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from backends.base import LOG_CHUNK_BYTES, Capabilities
 from backends.k8s import arrays, objects
-from backends.k8s.api import EVENTS, JOBS, NODES, PODS, SECRETS, Api, Object, Refused
+from backends.k8s.api import EVENTS, JOBS, NODES, PODS, SECRETS, Api, Object, Refused, ensured
 from backends.k8s.capacity import snapshot_of
 from backends.k8s.logs import KeptLogs, log_paths
 from backends.k8s.objects import KEPT, MAIN, MANAGED, MARKER, TOLD
@@ -233,7 +233,7 @@ class KubernetesBackend:
             return SubmitUncertain(str(error))
         try:
             if environment is not None:
-                await self._ensure(SECRETS, environment)
+                await ensured(self._api, SECRETS, environment)
             made = await self._api.create(JOBS, job)
         except Refused as refused:
             return await self._refused(marker, refused)
@@ -277,7 +277,7 @@ class KubernetesBackend:
         try:
             there = await self._api.get(JOBS, checked_marker(marker))
             if there is None:
-                there = await self._ensure(JOBS, objects.void_job(marker))
+                there = await ensured(self._api, JOBS, objects.void_job(marker))
         except Refused as refused:
             raise BackendUnavailable(f"the name {marker} cannot be given up: {refused}") from None
         if objects.is_void(there):
@@ -434,18 +434,6 @@ class KubernetesBackend:
         ]
         if lost:
             raise SpecInvalid.of(name, f"the cluster does not keep {', '.join(lost)} of a Job", "use another system")
-
-    async def _ensure(self, kind: Any, manifest: Object) -> Object:
-        """Create an object, or take the one of this name that is there."""
-        try:
-            return await self._api.create(kind, manifest)
-        except Refused as refused:
-            if not refused.exists:
-                raise
-        there = await self._api.get(kind, manifest["metadata"]["name"])
-        if there is None:
-            raise BackendUnavailable(f"{manifest['kind']} {manifest['metadata']['name']} comes and goes")
-        return there
 
     async def _ours(self, remote_id: RemoteId, marker: Marker) -> Object | None:
         """The Job with this id and name; None where the id is another's or unknown."""

@@ -81,7 +81,7 @@ class KubernetesPodHost:
             raise PortClosed(f"{marker} does not run")
         if self._ways is not None and (straight := await self._ways.connect(remote_id, marker, port, pod)) is not None:
             return straight
-        channel = await self._forward(remote_id, marker, name_of(pod), port)
+        channel = await self._forward(remote_id, marker, _name_of(pod), port)
         if self._monotonic() - self._proven.get((remote_id, port), -PROVEN_S) < PROVEN_S:
             return channel
         try:
@@ -102,7 +102,7 @@ class KubernetesPodHost:
         if pod is None:
             raise BackendUnavailable(f"{marker} does not run")
         try:
-            session = await open_session(self._access, self._api.namespace, name_of(pod), argv)
+            session = await open_session(self._access, self._api.namespace, _name_of(pod), argv)
             return await executed(session, partial(give_at_once, stdin), timeout_s)
         except Refused as refused:
             raise BackendUnavailable(f"the API server refuses: {refused}") from None
@@ -250,7 +250,7 @@ def seen_of(pod: Object | None) -> PodSeen:
     )
 
 
-def name_of(pod: Object) -> str:
+def _name_of(pod: Object) -> str:
     return str(pod["metadata"]["name"])
 
 

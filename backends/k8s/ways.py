@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
-from backends.k8s.api import INGRESSES, SERVICES, Api, Object, Refused
+from backends.k8s.api import INGRESSES, SERVICES, Api, Object, Refused, ensured
 from backends.k8s.objects import MANAGED, MARKER, WAYS
 from backends.k8s.site import Ingress, Site
 from backends.streams import SocketChannel
@@ -110,13 +110,8 @@ class Ways:
         return self._ports[remote_id]
 
     async def _ensure(self, kind: Any, wanted: Object) -> Object:
-        try:
-            return await self._api.create(kind, wanted)
-        except Refused as refused:
-            if not refused.exists:
-                raise
-        there = await self._api.get(kind, wanted["metadata"]["name"])
-        if there is None or there["metadata"].get("ownerReferences") != wanted["metadata"]["ownerReferences"]:
+        there = await ensured(self._api, kind, wanted)
+        if there["metadata"].get("ownerReferences") != wanted["metadata"]["ownerReferences"]:
             raise Refused(409, "AlreadyExists", f"{wanted['metadata']['name']} is there that is not this pod's")
         return there
 

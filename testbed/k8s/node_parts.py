@@ -90,14 +90,8 @@ def _proxy_options(plane: ControlPlane) -> list[str | Path]:
     """Limits of connection tracking belong to the host, and stay as they are."""
     return [
         *("--kubeconfig", plane.kubeconfig(), "--hostname-override", NODE, "--cluster-cidr", _PODS),
-        *(
-            "--proxy-mode",
-            "iptables",
-            "--iptables-min-sync-period",
-            "100ms",
-            "--metrics-bind-address",
-            "127.0.0.1:10249",
-        ),
+        *("--proxy-mode", "iptables", "--iptables-min-sync-period", "100ms"),
+        *("--metrics-bind-address", "127.0.0.1:10249"),
         *("--conntrack-max-per-core", "0", "--conntrack-min", "0"),
         *("--conntrack-tcp-timeout-established", "0s", "--conntrack-tcp-timeout-close-wait", "0s"),
     ]

@@ -162,7 +162,7 @@ async def test_a_slow_node_is_given_longer_to_refuse(monkeypatch):
     async def talk(node: Node) -> None:
         errors = await node.accept()
         await node.accept()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.4)
         await node.answer_ping()
         await asyncio.sleep(0.5)  # longer than the silence that counts where nothing is slow
         node.writer.write(data(errors, b"connection refused", FIN))

@@ -21,7 +21,7 @@ FULL = {"lives": int(os.environ.get("LIVES", "8")), "seed": SEED + 1, "patience_
 """34 lives take about 20 minutes."""
 
 AWAY = {"lives": 5, "at_once": 5, "seed": SEED + 2, "changes_of_mind": 1, "patience_s": 600.0}
-"""About four minutes at each place; many more are led by hand (``lead_pods``)."""
+"""About two minutes at each place; many more are led by hand (``lead_pods``)."""
 
 
 @pytest.fixture
@@ -50,4 +50,4 @@ def test_pods_of_a_cluster_leave_nothing_and_do_not_lie(home: Path, name: str):
         verdict = led(place, home, home.name, **AWAY)
     assert faults(verdict) == []
     assert min(verdict.strikes[kind] for kind in (BERTH, PROXY)) >= 1
-    assert sum(verdict.strikes[kind] for kind in place.strikes) >= 2
+    assert sum(verdict.strikes[kind] for kind in place.strikes) >= 1

@@ -110,14 +110,12 @@ async def test_a_port_without_a_name_outside_is_on_no_node(place, marker, admin)
 
 
 async def test_without_what_brings_them_there_pods_are_reached_through_the_api_server(place, marker):
-    remote_id = await started(place, marker)
     Node(place.plane).stop(PROXY)
     try:
-        other = marker_for(new_job_uuid(), 1)
-        remote_id = await started(place, other)
-        channel = await place.host.connect(remote_id, other, PORTS[0])
+        remote_id = await started(place, marker)
+        channel = await place.host.connect(remote_id, marker, PORTS[0])
         assert isinstance(channel, ForwardedPort)
-        assert await line(channel) == b"pod %s port 7001\n" % other[-6:].encode()
+        assert await line(channel) == b"pod %s port 7001\n" % marker[-6:].encode()
         await channel.aclose()
     finally:
         Node(place.plane).start(PROXY)
