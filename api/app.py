@@ -30,6 +30,7 @@ from api.routes import (
     pods,
     pushes,
     registries,
+    scheduler_profiles,
     systems,
     tenants,
 )
@@ -58,6 +59,7 @@ ROUTES = (
     oauth_clients,
     tenants,
     credentials,
+    scheduler_profiles,
     systems,
     apps,
     files,

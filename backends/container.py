@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backends import image_actions
-from backends.launchers import apptainer, bubblewrap, podman
+from backends.launchers import apptainer, bubblewrap, modules, podman
 from backends.launchers.words import RUN, Claim, prefix_of, quote, quoted
 from backends.pods import launch as pod_launch
 from scheduler.model.errors import SpecInvalid
@@ -103,7 +103,7 @@ def launch_files(
         exit_code_name=EXIT_CODE_NAME,
         env_name=ENV_NAME,
         gate=_GATE.format(seconds=run.gate_s, go=GO_NAME, closed=GATE_CLOSED_EXIT_CODE) if run.gate_s else "",
-        body=body,
+        body=modules.lines(run.scheduler_profile) + body,
     )
     return LaunchFiles(script=script, env=job_env(env))
 

@@ -42,6 +42,7 @@ COMMON_PACKAGES = (
     "procps",
     "curl",
     "busybox-static",  # the content of the demo image
+    "lmod",  # sites give their users programs, Apptainer often among them, as modules
 )
 
 

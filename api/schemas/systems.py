@@ -70,6 +70,9 @@ PAST_JOBS_EXAMPLE = {
     "11|ann|debug|16|90|1772362800|1772362860|1772366400|COMPLETED\n",
 }
 
+RESERVED = frozenset({"schedulerProfile"})
+"""Ids that no system may have: another route answers where it would be read."""
+
 MAX_QUEUE_MINUTES = UNLIMITED // 60
 
 
@@ -233,7 +236,7 @@ class SystemBody(Body):
     batchScheduler: Literal["SLURM"] | None = None
     batchLogicalQueues: Annotated[list[QueueBody], Field(max_length=500)] | None = None
     batchDefaultLogicalQueue: Word | None = None
-    batchSchedulerProfile: Literal[""] | None = None
+    batchSchedulerProfile: Id | Literal[""] | None = None
     jobCapabilities: Annotated[list[CapabilityBody], Field(max_length=500)] | None = None
     tags: Tags | None = None
     notes: Notes | None = None
@@ -277,6 +280,7 @@ class SystemBody(Body):
             batch_scheduler=self.batchScheduler,
             queues=tuple(queue.to_queue() for queue in self.batchLogicalQueues or ()),
             default_queue=self.batchDefaultLogicalQueue,
+            scheduler_profile_name=self.batchSchedulerProfile or None,
             capabilities=tuple(
                 Capability(
                     category=c.category, name=c.name, datatype=c.datatype, value=c.value or "", precedence=c.precedence
@@ -409,7 +413,7 @@ class SystemView(View):
     batchScheduler: str | None
     batchLogicalQueues: list[QueueView]
     batchDefaultLogicalQueue: str | None
-    batchSchedulerProfile: str | None = None
+    batchSchedulerProfile: str | None
     jobCapabilities: list[dict[str, Any]]
     tags: list[str]
     notes: dict[str, Any]
@@ -454,6 +458,7 @@ class SystemView(View):
             batchScheduler=system.batch_scheduler,
             batchLogicalQueues=[QueueView.of(queue) for queue in system.queues],
             batchDefaultLogicalQueue=system.default_queue,
+            batchSchedulerProfile=system.scheduler_profile_name,
             jobCapabilities=[
                 {
                     "category": c.category,
@@ -537,6 +542,8 @@ PATCHABLE: frozenset[str] = frozenset(
 
 def _contradictions(body: SystemBody) -> Iterator[str]:
     """Each thing in a system that does not go together, with the fix."""
+    if body.id in RESERVED:
+        yield f"id: '{body.id}' is a path of its own below /v3/systems; choose another id"
     if body.canExec and not body.jobRuntimes:
         yield "jobRuntimes: is needed when canExec is true; name DOCKER or SINGULARITY"
     if body.canExec and not body.jobWorkingDir:

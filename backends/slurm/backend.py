@@ -78,6 +78,7 @@ class SlurmBackend:
         self._markers_dir = marker_root(system, login_user)
         self._bucket = bucket or TokenBucket(system.berth_notes.get("submitRatePerS"))
         self._pods_share_network = system.pods_share_network
+        self._hidden = system.scheduler_profile.hidden_options if system.scheduler_profile else ()
         self._clock = clock
         self._version: tuple[str, tuple[int, int]] | None = None
         self._rights = offers.Rights()
@@ -125,7 +126,7 @@ class SlurmBackend:
     async def _starts(self, probes: Sequence[StartProbe]) -> tuple[tuple[StartProbe, datetime], ...]:
         if not probes:
             return ()
-        commands = [sbatch.test_only_argv(probe.partition, probe.resources) for probe in probes]
+        commands = [sbatch.test_only_argv(probe.partition, probe.resources, self._hidden) for probe in probes]
         said, _ = await ask_commands(self._connection, commands, each_s=10, both=True)
         starts = ((probe, cluster.parse_test_only(one.text)) for probe, one in zip(probes, said, strict=True))
         return tuple((probe, at) for probe, at in starts if at is not None)

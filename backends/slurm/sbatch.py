@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.ids import Marker
 from scheduler.model.runs import Resources, RunSpec
+from scheduler.model.scheduler_profiles import HiddenOption
 from scheduler.model.units import format_walltime
 
 _WORD = re.compile(r"[\w.,:=+*&|()\[\]@%/~^!-]*")
@@ -50,8 +51,8 @@ def sbatch_argv(run: RunSpec, marker: Marker) -> list[str]:
     """
     log = _log_path(run, run.stdout), _log_path(run, run.stderr)
     argv = ["sbatch", "--parsable", f"--job-name={marker}", "--export=ALL", "--propagate=NONE"]
-    argv += [f"--partition={run.partition}"] if run.partition else []
-    argv += [*_size(run.resources, run.is_mpi), _time(run.resources)]
+    hidden = run.scheduler_profile.hidden_options if run.scheduler_profile else ()
+    argv += [*_partition(run.partition, hidden), *_size(run.resources, hidden, run.is_mpi), _time(run.resources)]
     argv += [f"--chdir={run.exec_dir}", f"--output={log[0]}", f"--error={log[1]}", "--open-mode=append"]
     argv += [f"--array={_array(run)}"] if run.array else []
     said = {option.name for option in run.scheduler_options}
@@ -59,9 +60,9 @@ def sbatch_argv(run: RunSpec, marker: Marker) -> list[str]:
     return argv + [_option(option.name, option.value) for option in run.scheduler_options]
 
 
-def test_only_argv(partition: str, resources: Resources) -> list[str]:
-    """Ask when a job of this shape would start."""
-    shape = [f"--partition={partition}", *_size(resources, is_mpi=False), _time(resources)]
+def test_only_argv(partition: str, resources: Resources, hidden: Collection[HiddenOption]) -> list[str]:
+    """Ask when a job of this shape would start; what the site refuses to be told is left out."""
+    shape = [*_partition(partition, hidden), *_size(resources, hidden), _time(resources)]
     return ["sbatch", "--test-only", *shape, "--output=/dev/null", "--wrap=true"]
 
 
@@ -70,10 +71,14 @@ def log_path(run: RunSpec, name: str, task: int | None = None) -> str:
     return posixpath.join(run.output_dir, name) + ("" if task is None else f".{task}")
 
 
-def _size(resources: Resources, is_mpi: bool) -> list[str]:
+def _partition(partition: str | None, hidden: Collection[HiddenOption]) -> list[str]:
+    return [f"--partition={partition}"] if partition and HiddenOption.PARTITION not in hidden else []
+
+
+def _size(resources: Resources, hidden: Collection[HiddenOption], is_mpi: bool = False) -> list[str]:
     tasks, cores = (resources.cores_per_node, 1) if is_mpi else (1, resources.cores_per_node)
     argv = [f"--nodes={resources.nodes}", f"--ntasks-per-node={tasks}", f"--cpus-per-task={cores}"]
-    argv.append(f"--mem={resources.memory_mib}M")
+    argv += [] if HiddenOption.MEM in hidden else [f"--mem={resources.memory_mib}M"]
     if resources.gpus_per_node:
         model = f"{resources.gpu_model}:" if resources.gpu_model else ""
         argv.append(f"--gres={_option('--gres', f'gpu:{model}{resources.gpus_per_node}').partition('=')[2]}")

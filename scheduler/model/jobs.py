@@ -13,6 +13,7 @@ from scheduler.model.ids import Marker, RemoteId
 from scheduler.model.images import PinnedImage
 from scheduler.model.plan import Decision
 from scheduler.model.runs import ArraySpec, JobType, Observation, Resources, RunSpec, Runtime, SchedulerOption
+from scheduler.model.scheduler_profiles import SchedulerProfile
 from scheduler.model.states import AttemptState, Condition, Event, JobState
 
 
@@ -73,6 +74,8 @@ class JobSpec:
     args: tuple[str, ...] = ()
     container_args: tuple[str, ...] = ()
     scheduler_options: tuple[SchedulerOption, ...] = ()
+    scheduler_profile: SchedulerProfile | None = None
+    """What the options name in place of the system's own."""
     env: Mapping[str, str] = field(default_factory=dict)
     file_inputs: tuple[FileInput, ...] = ()
     stdout: str = "tapisjob.out"

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from scheduler.model.actions import Action
 from scheduler.model.ids import Marker
+from scheduler.model.scheduler_profiles import SchedulerProfile
 from scheduler.model.states import Condition
 
 
@@ -127,6 +128,7 @@ class RunSpec:
     resources: Resources = field(default_factory=Resources)
     partition: str | None = None
     scheduler_options: tuple[SchedulerOption, ...] = ()
+    scheduler_profile: SchedulerProfile | None = None
     array: ArraySpec | None = None
     exec_dir: str
     input_dir: str

@@ -10,6 +10,7 @@ from typing import Any
 
 from scheduler.model.ids import LoginKey
 from scheduler.model.runs import JobType, Runtime
+from scheduler.model.scheduler_profiles import SchedulerProfile
 
 UNLIMITED = 2_147_483_647
 """How the wire writes "no limit"."""
@@ -136,6 +137,9 @@ class System:
     batch_scheduler: str | None = None
     queues: tuple[LogicalQueue, ...] = ()
     default_queue: str | None = None
+    scheduler_profile_name: str | None = None
+    scheduler_profile: SchedulerProfile | None = None
+    """What the named profile said when this was last written."""
     capabilities: tuple[Capability, ...] = ()
     tags: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)

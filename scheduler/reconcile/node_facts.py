@@ -280,6 +280,7 @@ def probe_run(side: Side, policy: ImagePolicy, nodes: NodeClass, target: Target)
             gpus_per_node=1 if nodes.kind is not None and nodes.kind.gpus else 0,
         ),
         partition=nodes.partition,
+        scheduler_profile=system.scheduler_profile,
         cmd_prefix="env",  # the first of the nodes tells enough, where a queue insists on several
         exec_dir=folder,
         input_dir=folder,

@@ -73,6 +73,7 @@ def pod_run(
         resources=pod_resources(pod, walltime_s),
         share=pod_share(pod),
         partition=queue.partition if queue else None,
+        scheduler_profile=system.scheduler_profile,
         exec_dir=folder,
         input_dir=folder,
         output_dir=folder,

@@ -53,6 +53,7 @@ def run_spec(job: Job, place: Place, system: System, login_user: str, chosen: Es
         resources=spec.resources,
         partition=place.partition,
         scheduler_options=spec.scheduler_options,
+        scheduler_profile=spec.scheduler_profile or system.scheduler_profile,
         array=spec.array,
         exec_dir=absolute(system, place.exec_dir),
         input_dir=input_dir,

@@ -24,6 +24,7 @@ from scheduler.services import apps, placement
 from scheduler.services.idempotency import Repeatable, SameMeanwhile, earlier, remembering
 from scheduler.services.placement import Facts
 from scheduler.services.resolve import anonymous_app, resolve
+from scheduler.services.scheduler_profiles import taken_by_job
 from scheduler.services.systems import Listed
 from scheduler.store.apps import AppStore
 from scheduler.store.definitions import Current, Definition
@@ -245,6 +246,7 @@ class _Desk:
             uuid=new_job_uuid(), tenant=owner.tenant, owner=owner.username, created_at=self._ports.clock()
         )
         spec = resolve(request, await self._app(request, owner), identity)
+        spec = await taken_by_job(self._db, owner.tenant, spec)
         parse_constraints(spec.constraints)
         if spec.after:
             await self._check_after(spec, owner)

@@ -15,6 +15,9 @@ _EXPRESSION = r"[\w.,:=/@%+*&|!()\[\]-]{1,255}"
 _NONE = r""
 _OPTIONAL = rf"|{_WORD}"
 
+PROFILE = "--tapis-profile"
+"""Names a scheduler profile in place of the system's own; the batch scheduler itself never sees it."""
+
 ALLOWED: Mapping[str, str] = {
     "--account": _WORD,
     "--acctg-freq": _WORD,
@@ -61,6 +64,7 @@ ALLOWED: Mapping[str, str] = {
     "--sockets-per-node": r"\d{1,4}",
     "--spread-job": _NONE,
     "--switches": _WORD,
+    PROFILE: r"[A-Za-z0-9][A-Za-z0-9._~-]{0,79}",
     "--thread-spec": r"\d{1,4}",
     "--threads-per-core": r"\d{1,4}",
     "--time-min": _WORD,
@@ -172,8 +176,6 @@ def _option(where: str, text: str) -> SchedulerOption:
         raise SpecInvalid.of(where, f"'{text[:80]}' is not an option", "write '--name=value', '--name' or '-x value'")
     name = SHORT.get(match["name"], match["name"])
     value = match["value"]
-    if name == "--tapis-profile":
-        raise SpecInvalid.of(where, "scheduler profiles are not supported", "write the options themselves")
     if name in SAY_INSTEAD:
         raise SpecInvalid.of(where, f"{match['name']} is set by Berth", f"use {SAY_INSTEAD[name]}")
     if name not in ALLOWED:

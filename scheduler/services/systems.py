@@ -17,6 +17,7 @@ from scheduler.model.users import Permission, Principal
 from scheduler.ports import Ports
 from scheduler.security.authorize import Action, demand, may
 from scheduler.services.idempotency import Names, Repeatable, earlier, once
+from scheduler.services.scheduler_profiles import taken_by_system
 from scheduler.store.requests import AuditStore
 from scheduler.store.systems import CredentialStore, SystemStore
 
@@ -54,7 +55,7 @@ async def create(
         system, credential = replace(system, host_key=verified.host_key), replace(credential, verified_at=now)
 
     async def add(db: Any) -> Names:
-        await SystemStore(db).add(system)
+        await SystemStore(db).add(await taken_by_system(db, system))
         if credential is not None:
             await CredentialStore(db).put(credential)
         await AuditStore(db).add(caller.tenant, caller.username, "system.create", system.id, {}, now)
@@ -145,7 +146,7 @@ async def change(
             _check(ports, newer)
         if (newer.host, newer.port) != (system.host, system.port):
             newer = replace(newer, host_key=None)
-        newer = await SystemStore(db).replace(newer)
+        newer = await SystemStore(db).replace(await taken_by_system(db, newer, system))
         await AuditStore(db).add(caller.tenant, caller.username, f"system.{what}", system_id, {}, now)
     await ports.connections.forget(newer.login_of(caller.username))
     return newer

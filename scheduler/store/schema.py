@@ -28,6 +28,7 @@ from scheduler.model.plan import Decision
 from scheduler.model.pod_catalog import FilesStatus, PodKind
 from scheduler.model.pods import Desired, InstanceState, PodDefinition, PodStatus
 from scheduler.model.runs import Ending, JobType, Observation, RunSpec
+from scheduler.model.scheduler_profiles import SchedulerProfile
 from scheduler.model.snapshots import SystemSnapshot
 from scheduler.model.states import AttemptState, Condition, JobState
 from scheduler.model.strays import Standing
@@ -178,6 +179,15 @@ systems = Table(
     _at("updated_at"),
     Column("version", Integer, nullable=False),
     Column("definition", Record(System), nullable=False),
+)
+
+scheduler_profiles = Table(
+    "scheduler_profiles",
+    metadata,
+    Column("tenant", Words, ForeignKey("tenants.id"), primary_key=True),
+    _words("name", primary_key=True),
+    _words("owner"),
+    Column("definition", Record(SchedulerProfile), nullable=False),
 )
 
 grants = Table(

@@ -17,6 +17,7 @@ from backends.launchers.words import Claim
 from images import fragment
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.runs import Mount, Resources, RunSpec, Runtime
+from scheduler.model.scheduler_profiles import ModuleLoad, SchedulerProfile
 
 GOLDEN = Path(__file__).parent.parent / "data" / "container"
 
@@ -190,6 +191,55 @@ def test_the_tapis_directories_are_mounted_and_hostile_paths_stay_one_mount(host
         "/data:/data",
     ]
     assert argv[argv.index("--mount") + 1] == 'type=bind,"src=/a,b:c""d",dst=/x y,ro'
+
+
+MODULE = """#!/bin/sh
+echo "$@" >> "$SHOWN/loaded"
+echo "noise of modules"
+[ "$2" != missing ]
+"""
+
+
+def with_modules(run: RunSpec, *loads: ModuleLoad) -> RunSpec:
+    return replace(run, scheduler_profile=SchedulerProfile(tenant="t", name="site", owner="o", module_loads=loads))
+
+
+def test_modules_are_loaded_one_by_one_in_order_before_the_runtime_is_looked_for(host):
+    host.install("apptainer")
+    host.install("module", "ml", text=MODULE)
+    run = with_modules(host.run, ModuleLoad("module purge"), ModuleLoad("ml", ("gcc", "tacc/apptainer")))
+    done = host.start(run)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert (host.root / "loaded").read_text().splitlines() == ["purge", "gcc", "tacc/apptainer"]
+
+
+def test_a_module_that_cannot_be_loaded_ends_the_run_before_its_code(host):
+    host.install("apptainer")
+    host.install("module", text=MODULE)
+    done = host.start(with_modules(host.run, ModuleLoad("module load", ("missing", "gcc"))))
+    assert done.returncode == NOT_STARTED_EXIT_CODE
+    assert b"'module load missing' failed, which the scheduler profile 'site' asks for" in done.stderr
+    assert (host.root / "loaded").read_text() == "load missing\n"
+    assert not (host.root / "argv").exists()
+
+
+def test_a_host_without_modules_says_so_and_runs_nothing(host):
+    host.install("apptainer")
+    done = host.start(with_modules(host.run, ModuleLoad("module load", ("no-such",))))
+    assert done.returncode == NOT_STARTED_EXIT_CODE
+    assert b"'module load no-such' failed" in done.stderr
+
+
+@PROPERTY
+@given(command=hostile, module=hostile)
+def test_not_even_a_hostile_profile_runs_more_than_its_own_command(tmp_path_factory, command, module):
+    host = Host(tmp_path_factory.mktemp("host"))
+    host.install("apptainer")
+    host.install("module", text=MODULE)
+    host.start(with_modules(host.run, ModuleLoad(f"module {command}", (module,))))
+    said = (host.root / "loaded").read_text()
+    assert said == " ".join([*command.split(), module]) + "\n"
+    assert not list(host.root.rglob("owned"))
 
 
 def test_a_container_argument_is_an_option_and_its_value(host):

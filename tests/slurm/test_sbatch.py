@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from backends.slurm import sbatch
 from backends.slurm.sbatch import OPTIONS, log_path, refusal_of, sbatch_argv
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.ids import Marker
 from scheduler.model.runs import ArraySpec, Resources, RunSpec, SchedulerOption
+from scheduler.model.scheduler_profiles import HiddenOption, SchedulerProfile
 from tests.slurm.recorded import DATA, VERSIONS
 
 MARKER = Marker("berth-0b8f3a52-7f0e-4a57-9d0c-5f1d2f3a4b5c-007-1")
@@ -46,6 +48,14 @@ def test_a_plain_run_is_asked_for_in_these_words():
 
 def words(**changes):
     return sbatch_argv(replace(RUN, **changes), MARKER)
+
+
+@pytest.mark.parametrize(("hidden", "word"), [(HiddenOption.MEM, "--mem="), (HiddenOption.PARTITION, "--partition=")])
+def test_what_a_site_refuses_to_be_told_is_left_out_and_nothing_else(hidden, word):
+    profile = SchedulerProfile(tenant="t", name="site", owner="o", hidden_options=(hidden,))
+    assert [each for each in words() if not each.startswith(word)] == words(scheduler_profile=profile)
+    asked = sbatch.test_only_argv("cpu", Resources(), ())
+    assert [each for each in asked if not each.startswith(word)] == sbatch.test_only_argv("cpu", Resources(), [hidden])
 
 
 def test_an_mpi_run_has_one_task_per_core():

@@ -150,7 +150,7 @@ def test_a_snapshot_is_made_of_what_every_version_shows(version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_start_of_a_probe_is_read_from_every_version(version):
-    assert asked(version, "starts") == shlex.join(sbatch.test_only_argv("cpu", Resources()))
+    assert asked(version, "starts") == shlex.join(sbatch.test_only_argv("cpu", Resources(), ()))
     assert cluster.parse_test_only(recorded(version, "starts")).year == 2026
 
 

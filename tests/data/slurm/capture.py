@@ -30,7 +30,7 @@ def main(config: str, folder: Path, ids: list[str]) -> None:
         "sacct": text.sacct_argv(row, ids),
         "sinfo": cluster.SINFO_ARGV,
         "visible": cluster.SQUEUE_ARGV,
-        "starts": sbatch.test_only_argv("cpu", Resources()),
+        "starts": sbatch.test_only_argv("cpu", Resources(), ()),
         **OFFERS,
         **{part: probe.COMMANDS[part] for part in PARTS},
     }

@@ -8,6 +8,7 @@ import pytest
 
 from scheduler.model.errors import BackendUnavailable, NothingLearnt, SubmitError, SubmitRejected, SubmitUncertain
 from scheduler.model.runs import ArraySpec, Ending, RemoteState, Resources, Runtime, SchedulerOption
+from scheduler.model.scheduler_profiles import HiddenOption, ModuleLoad, SchedulerProfile
 from scheduler.model.snapshots import StartProbe
 from tests.contract.subjects import eventually
 from tests.slurm.live.conftest import Login
@@ -72,6 +73,53 @@ async def test_accounts_qos_and_constraints_are_heard(login):
                           scheduler_options=tuple(SchedulerOption(*wish) for wish in wishes))  # fmt: skip
     assert (await login.finish(intent)).ending is Ending.COMPLETED
     assert (await login.log(intent)).split()[:2] == ["teaching", "express"]
+
+
+SITE_MODULE = """
+mkdir -p /etc/lmod/modules/berth-site
+echo 'setenv("SITE_MODULE", "loaded " .. myModuleFullName())' > /etc/lmod/modules/berth-site/2.0.lua
+"""
+
+
+def profile(*modules: str, hidden: tuple[HiddenOption, ...] = ()) -> SchedulerProfile:
+    return SchedulerProfile(
+        tenant="t",
+        name="site",
+        owner="o",
+        module_loads=(ModuleLoad("module load", modules),) if modules else (),
+        hidden_options=hidden,
+    )
+
+
+async def test_modules_of_the_site_are_loaded_before_the_container_runs(login):
+    for node in ("n1", "n2", "n3", "n4"):
+        login.cluster.sh(node, SITE_MODULE)
+    intent = login.intent(
+        *("sh", "-c", "echo $SITE_MODULE"),
+        image=login.info["demo_image"]["from_nodes"],
+        runtime=Runtime.SINGULARITY,
+        use_entrypoint=False,
+        plain_http_registry=True,
+        scheduler_profile=profile("berth-site"),
+    )
+    assert (await login.finish(intent)).ending is Ending.COMPLETED, await login.log(intent, "tapisjob.err")
+    assert await login.log(intent) == "loaded berth-site/2.0\n"
+
+
+async def test_a_module_that_the_site_lacks_ends_the_job_and_says_which(login):
+    intent = login.intent("true", scheduler_profile=profile("no-such-module"))
+    seen = await login.finish(intent)
+    assert (seen.ending, seen.exit_code) == (Ending.FAILED, 127)
+    said = await login.log(intent, "tapisjob.err")
+    assert "'module load no-such-module' failed, which the scheduler profile 'site' asks for" in said
+
+
+async def test_a_site_is_not_told_what_it_refuses_to_be_told(login):
+    hidden = profile(hidden=(HiddenOption.MEM, HiddenOption.PARTITION))
+    intent = login.intent(
+        "true", partition="none-such", resources=Resources(memory_mib=10**9), scheduler_profile=hidden
+    )
+    assert (await login.finish(intent)).ending is Ending.COMPLETED
 
 
 async def test_the_logins_environment_and_limits_stay_at_home(login):
