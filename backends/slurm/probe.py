@@ -46,6 +46,10 @@ COMMANDS: Mapping[str, Sequence[str]] = {
         "for r in apptainer singularity podman docker; do"
         ' command -v $r >/dev/null && printf "%s " $r && $r --version 2>/dev/null | head -n 1; done; :'
     ),
+    "modules": (
+        *("bash", "-lc"),
+        "command -v module >/dev/null && module -t avail apptainer singularity 2>&1 | head -n 100; :",
+    ),
     "user_namespaces": ("unshare", "--user", "--map-root-user", "true"),
     "mpi": _shell(
         "for m in mpirun mpiexec srun; do command -v $m; done; command -v srun >/dev/null && srun --mpi=list 2>&1; :"
@@ -120,7 +124,7 @@ def describe(ask: ProbeAsk, said: Mapping[str, Said]) -> tuple[dict[str, Any], l
     found = _Found(said)
     has_slurm = said["slurm"].exit_status == 0
     login = ask.credential.login_user
-    runtimes = _runtimes(found)
+    runtimes = _runtimes(found) or _runtimes_to_load(found)
     directories = _directories(found, login)
     definition: dict[str, Any] = {
         "id": ask.system_id or _system_id(ask.host),
@@ -241,6 +245,23 @@ def _runtimes(found: _Found) -> list[tuple[str, str | None]]:
     return list(kinds.items())
 
 
+_RUNTIME_MODULE = re.compile(r"(?:[\w.+-]+/)*[\w.+-]*(?:apptainer|singularity)[\w.+-]*(?:/v?(\d[\w.+-]*))?")
+
+
+def _runtimes_to_load(found: _Found) -> list[tuple[str, str | None]]:
+    """Apptainer or Singularity where it is a module, with a warning that says how jobs get it."""
+    offered = [line.removesuffix("(default)").rstrip() for line in _lines(found.answer("modules"))]
+    named = [match for line in offered if (match := _RUNTIME_MODULE.fullmatch(line))]
+    if not named:
+        return []
+    newest = named[-1]
+    found.warnings.append(
+        f"the container runtime is a module here, '{newest[0]}': keep that as a scheduler profile "
+        f"(berth systems profiles create NAME --load {newest[0]}) and name it in batchSchedulerProfile"
+    )
+    return [("SINGULARITY", newest[1])]
+
+
 def _runtime_warnings(found: _Found, runtimes: Sequence[tuple[str, str | None]], has_slurm: bool) -> None:
     if not runtimes:
         found.warnings.append(
@@ -259,7 +280,8 @@ def _runtime_warnings(found: _Found, runtimes: Sequence[tuple[str, str | None]],
             "that the container runtime works there was not seen"
         )
     elif not re.search(r"^/", node.text, re.M):
-        found.warnings.append("neither apptainer nor singularity is in the PATH of a compute node")
+        if found.answer("runtimes").strip():
+            found.warnings.append("neither apptainer nor singularity is in the PATH of a compute node")
     elif "userns" not in node.text:
         found.warnings.append(
             "user namespaces are off on a compute node: containers run only if the runtime is set-uid"

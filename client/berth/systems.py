@@ -17,6 +17,9 @@ RECORD_S = 300.0
 """How long an answer may take for which the server reads a large file."""
 
 
+_PROFILES = "/v3/systems/schedulerProfile"
+
+
 class Systems:
     """Everything about systems; reach it as ``client.systems``. Definitions are as Tapis writes a System."""
 
@@ -98,6 +101,24 @@ class Systems:
     def strays(self, system_id: str) -> list[Raw]:
         """Runs there that no job and no pod waits for."""
         return list(self._session.get(f"/v3/systems/{segment(system_id)}/strays"))
+
+    # -- scheduler profiles --------------------------------------------------------------------------------------
+
+    def profiles(self) -> list[Raw]:
+        """What sites want of their jobs, by name: modules to load, options to leave out."""
+        return list(self._session.get(_PROFILES))
+
+    def profile(self, name: str) -> Raw:
+        """One of them."""
+        return dict(self._session.get(f"{_PROFILES}/{segment(name)}"))
+
+    def create_profile(self, definition: Raw) -> None:
+        """Keep a profile; it cannot be changed later."""
+        self._session.create(_PROFILES, definition)
+
+    def remove_profile(self, name: str) -> None:
+        """Forget one; systems and jobs that took it go on with what it said."""
+        self._session.call("DELETE", f"{_PROFILES}/{segment(name)}")
 
     # -- credentials ---------------------------------------------------------------------------------------------
 

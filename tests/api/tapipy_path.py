@@ -175,6 +175,18 @@ def again(client, job_uuid):
     step("matchConstraints answers systems", anywhere.execSystemId in [each.id for each in matching])
 
 
+def scheduler_profiles(client):
+    name = f"profile-{RUN}"
+    loads = [{"moduleLoadCommand": "module load", "modulesToLoad": ["apptainer"]}]
+    client.systems.createSchedulerProfile(name=name, moduleLoads=loads, hiddenOptions=["MEM"])
+    got = client.systems.getSchedulerProfile(name=name)
+    said = got.moduleLoads[0].moduleLoadCommand, got.moduleLoads[0].modulesToLoad, got.hiddenOptions
+    step("getSchedulerProfile", said == ("module load", ["apptainer"], ["MEM"]), said)
+    listed = [each.name for each in client.systems.getSchedulerProfiles()]
+    step("getSchedulerProfiles", name in listed, listed)
+    step("deleteSchedulerProfile", client.systems.deleteSchedulerProfile(name=name).changes == 1)
+
+
 def clean_up(client, system_id):
     step("deleteApp", client.apps.deleteApp(appId=f"path-{RUN}").changes == 1)
     if not SYSTEM_ID:
@@ -194,6 +206,7 @@ def main():
     job_uuid = run(client)
     outputs(client, job_uuid)
     again(client, job_uuid)
+    scheduler_profiles(client)
     clean_up(client, system_id)
 
 

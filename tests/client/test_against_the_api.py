@@ -407,6 +407,20 @@ async def test_facts_of_nodes_are_shown_and_looked_for_again(berth: Shell, world
     assert {"normal"} <= {each["nodeClass"] for each in document["items"]}
 
 
+async def test_a_scheduler_profile_is_made_used_and_forgotten(berth: Shell) -> None:
+    profiles = "systems", "profiles"
+    assert "says nothing" in (await berth(*profiles, "create", "empty")).err
+    await berth.ok(*profiles, "create", "site", "--load", "gcc", "--load", "apptainer/1.4", "--hide", "mem")
+    assert re.search(r"site +ada +module load gcc apptainer/1.4 +MEM", await berth.ok(*profiles, "ls"))
+    await berth.ok(*profiles, "use", "alder", "site")
+    assert re.search(r"profile +site", await berth.ok("systems", "show", "alder"))
+    assert json.loads(await berth.ok(*profiles, "show", "site", "-o", "json"))["item"]["hiddenOptions"] == ["MEM"]
+    await berth.ok(*profiles, "use", "alder", "--none")
+    assert "profile" not in await berth.ok("systems", "show", "alder")
+    await berth.ok(*profiles, "rm", "site")
+    assert (await berth(*profiles, "show", "site")).err.startswith("berth: scheduler profile 'site' was not found")
+
+
 async def test_runs_that_nobody_waits_for_are_shown(berth: Shell, world: World) -> None:
     assert (await berth("systems", "strays", "alder")).err.strip() == "nothing runs there that nobody waits for"
     marker, login = marker_for(new_job_uuid(), 1), LoginKey("dev", "alder", "ada")

@@ -67,6 +67,29 @@ def test_what_could_not_be_seen_is_a_warning(changes, warning):
     assert [one for one in warnings if warning in one]
 
 
+@pytest.mark.parametrize(
+    ("offered", "module", "version"),
+    [
+        ("/etc/modules:\napptainer/1.3.1\napptainer/1.4.1\n", "apptainer/1.4.1", "1.4.1"),
+        ("/opt/apps/modulefiles:\ntacc-apptainer/\ntacc-apptainer/1.3.3 (default)\n", "tacc-apptainer/1.3.3", "1.3.3"),
+        ("/sw/modules:\ntools/Singularity\nsingularity/v3.8(default)\n", "singularity/v3.8", "3.8"),
+        ("singularity-ce\n", "singularity-ce", None),
+    ],
+)
+def test_a_runtime_that_is_a_module_is_one_that_jobs_can_load(offered, module, version):
+    nowhere = {"runtimes": Said(0, ""), "compute_node": Said(0, "userns\n")}
+    definition, warnings = describe(ASK, said("trixie-24.11.5", modules=Said(0, offered), **nowhere))
+    assert definition["jobRuntimes"] == [{"runtimeType": "SINGULARITY", "version": version}]
+    assert definition["canRunBatch"]
+    assert [f"--load {module})" in one for one in warnings] == [True]
+
+
+@pytest.mark.parametrize("offered", ["", "No module(s) or extension(s) found!\n", "/opt/apptainer:\ngcc/13\n"])
+def test_modules_of_other_things_are_no_runtime(offered):
+    definition, _ = describe(ASK, said("trixie-24.11.5", modules=Said(0, offered), runtimes=Said(0, "")))
+    assert not definition["canExec"]
+
+
 @pytest_asyncio.fixture
 async def server(tmp_path):
     async with ssh_server(tmp_path) as server:

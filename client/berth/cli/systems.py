@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.cli import scheduler_profiles
 from berth.cli.connect import connect
 from berth.cli.inputs import password as read_password
 from berth.cli.inputs import private_key, read_definition, read_text
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from berth.records import ProbeReport
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(scheduler_profiles.app, name="profiles")
 SystemArgument = Annotated[str, typer.Argument(metavar="SYSTEM", help="The system's id.")]
 PASSWORD_VARIABLE = "BERTH_SYSTEM_PASSWORD"  # noqa: S105 - a variable's name
 UNLIMITED = 2_147_483_647
@@ -515,6 +517,7 @@ def _rows(raw: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     yield "runtimes", ", ".join(str(runtime.get("runtimeType")) for runtime in raw.get("jobRuntimes") or ())
     yield "directory", f"{raw.get('rootDir') or ''} {raw.get('jobWorkingDir') or ''}".strip()
     yield "default queue", raw.get("batchDefaultLogicalQueue")
+    yield "profile", raw.get("batchSchedulerProfile")
 
 
 def _limit(value: Any, shown: Any = str) -> str:

@@ -56,6 +56,8 @@ async def test_a_probe_describes_the_cluster(other_login):
     credential = Credential(tenant="t", system_id="s", user="alice", login_user="alice", private_key=other_login.key)
     report = await probe(ProbeAsk(host=ssh["host"], port=ssh["port"], credential=credential, system_id="tb"))
     assert report.host_key == ssh["host_key"]
+    offers_runtime = bool(report.definition["jobRuntimes"])
+    assert offers_runtime is (other_login.info["suite"] != "bookworm")
     facts = report.definition["notes"]["berth"]["facts"]
     assert facts["slurmVersion"] == other_login.info["slurm_version"]
     assert facts["accounts"] == ["lab", "teaching"]
