@@ -51,13 +51,21 @@ async def test_a_container_runs_where_there_is_a_runtime(other_login):
     assert await other_login.log(intent) == "inside\n"
 
 
+APPTAINER_MODULES = """
+mkdir -p /etc/lmod/modules/apptainer
+touch /etc/lmod/modules/apptainer/1.3.lua /etc/lmod/modules/apptainer/1.4.1.lua
+"""
+
+
 async def test_a_probe_describes_the_cluster(other_login):
     ssh = other_login.info["ssh"]
     credential = Credential(tenant="t", system_id="s", user="alice", login_user="alice", private_key=other_login.key)
+    other_login.cluster.sh("login", APPTAINER_MODULES)
     report = await probe(ProbeAsk(host=ssh["host"], port=ssh["port"], credential=credential, system_id="tb"))
     assert report.host_key == ssh["host_key"]
-    offers_runtime = bool(report.definition["jobRuntimes"])
-    assert offers_runtime is (other_login.info["suite"] != "bookworm")
+    is_module = other_login.info["suite"] == "bookworm"  # where it is installed nobody looks for modules
+    assert (report.definition["jobRuntimes"][0]["version"] == "1.4.1") is is_module
+    assert any("--load apptainer/1.4.1)" in one for one in report.warnings) is is_module
     facts = report.definition["notes"]["berth"]["facts"]
     assert facts["slurmVersion"] == other_login.info["slurm_version"]
     assert facts["accounts"] == ["lab", "teaching"]
