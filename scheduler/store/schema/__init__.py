@@ -1,0 +1,86 @@
+"""The tables. What is searched or guarded is a column; what is only carried is one JSON record."""
+
+from scheduler.store.schema.of_images import image_copies, image_records, pushed_images
+from scheduler.store.schema.of_jobs import attempts, finished_runs, history, jobs, seen_jobs, snapshots
+from scheduler.store.schema.of_people import (
+    audit,
+    idempotency_keys,
+    oauth_clients,
+    refresh_tokens,
+    signing_keys,
+    sites,
+    tenant_hosts,
+    tenants,
+    users,
+)
+from scheduler.store.schema.of_pods import (
+    pod_actions,
+    pod_credentials,
+    pod_instances,
+    pod_logs,
+    pod_places,
+    pods,
+    strays,
+)
+from scheduler.store.schema.of_systems import (
+    apps,
+    credentials,
+    grants,
+    helper_jobs,
+    node_facts,
+    registry_logins,
+    scheduler_profiles,
+    systems,
+)
+from scheduler.store.schema.of_what_pods_need import (
+    pod_grants,
+    pod_images,
+    pod_snapshots,
+    pod_template_tags,
+    pod_templates,
+    pod_volumes,
+)
+from scheduler.store.schema.pieces import metadata
+
+__all__ = [
+    "apps",
+    "attempts",
+    "audit",
+    "credentials",
+    "finished_runs",
+    "grants",
+    "helper_jobs",
+    "history",
+    "idempotency_keys",
+    "image_copies",
+    "image_records",
+    "jobs",
+    "metadata",
+    "node_facts",
+    "oauth_clients",
+    "pod_actions",
+    "pod_credentials",
+    "pod_grants",
+    "pod_images",
+    "pod_instances",
+    "pod_logs",
+    "pod_places",
+    "pod_snapshots",
+    "pod_template_tags",
+    "pod_templates",
+    "pod_volumes",
+    "pods",
+    "pushed_images",
+    "refresh_tokens",
+    "registry_logins",
+    "scheduler_profiles",
+    "seen_jobs",
+    "signing_keys",
+    "sites",
+    "snapshots",
+    "strays",
+    "systems",
+    "tenant_hosts",
+    "tenants",
+    "users",
+]
