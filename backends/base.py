@@ -77,14 +77,16 @@ class Backend(Protocol):
     async def cancel(self, remote_id: RemoteId, marker: Marker) -> bool:
         """Ask for the end of a remote job; already gone is success. An id under another name is never touched.
 
-        From then on a job that had not begun begins nothing. Answers whether it may have begun; False is proof.
+        From then on a job that had not begun begins nothing. Answers whether it may have begun; False is proof, after
+        which nobody asks for this job again: what the system keeps of it goes without that.
         """
         ...
 
     async def withdraw(self, remote_id: RemoteId, marker: Marker) -> bool:
         """Take back a job that has not begun; one that has, or may have, is left alone. Not for job arrays.
 
-        True is proof, and stays so: nothing of the user's ran under this marker or ever will.
+        True is proof, and stays so: nothing of the user's ran under this marker or ever will. As after ``cancel``,
+        nobody asks for it again.
         """
         ...
 
