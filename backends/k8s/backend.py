@@ -372,7 +372,7 @@ class KubernetesBackend:
         """From the log of the container, which holds both of its streams; once that is over, from the volume."""
         pod = await self._pod_with_log(remote_id, path)
         if pod is None or pod_is_over(pod):
-            kept = await self._logs.read(path, offset_bytes)
+            kept = await self._logs.read(path, offset_bytes, pod)
             if kept is not None:
                 return kept
         if pod is None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from backends.base import LOG_CHUNK_BYTES, Storage
+from backends.below import Below
 from backends.k8s import objects
 from backends.k8s.api import Api, Object
 from backends.k8s.objects import MAIN
@@ -56,21 +57,21 @@ class KeptLogs:
         for path, pod in newest.items():
             uid = pod["metadata"]["uid"]
             if uid not in self._copying:
-                copy = self._copy(self._files, pod["metadata"]["name"], path)
+                copy = self._copy(self._files, pod, path)
                 self._copying[uid] = asyncio.create_task(copy)
         if newest:
             await asyncio.wait([self._copying[pod["metadata"]["uid"]] for pod in newest.values()], timeout=WAIT_S)
         done = [self._is_done(pod) for pod in newest.values()]
         return all(done)
 
-    async def read(self, path: str, offset_bytes: int) -> LogChunk | None:
-        """From a file of the volume; None where there is none."""
+    async def read(self, path: str, offset_bytes: int, pod: Object | None) -> LogChunk | None:
+        """From a file of the volume; None where there is none. pod: which wrote it; None: it is gone."""
         if self._files is None:
             return None
         data = b""
         try:
-            inside = objects.below(self._root_dir, path)
-            async for piece in self._files.read(inside, offset_bytes, LOG_CHUNK_BYTES):
+            files, inside = _kept_in(self._files, pod, objects.below(self._root_dir, path))
+            async for piece in files.read(inside, offset_bytes, LOG_CHUNK_BYTES):
                 data += piece
         except (FileMissing, FileRefused, SpecInvalid):
             return None
@@ -81,13 +82,13 @@ class KeptLogs:
             task.cancel()
         await asyncio.gather(*self._copying.values(), return_exceptions=True)
 
-    async def _copy(self, files: Storage, pod: str, path: str) -> None:
+    async def _copy(self, volume: Storage, pod: Object, path: str) -> None:
         """What a node has no more of never replaces what was kept of it before."""
         try:
-            inside = objects.below(self._root_dir, path)
+            files, inside = _kept_in(volume, pod, objects.below(self._root_dir, path))
         except SpecInvalid as error:
             raise FileRefused(str(error)) from None
-        pieces = self._api.whole_log(pod, MAIN)
+        pieces = self._api.whole_log(pod["metadata"]["name"], MAIN)
         first = await anext(pieces, b"")
         if not first:
             with contextlib.suppress(FileMissing):
@@ -117,6 +118,17 @@ class KeptLogs:
                 return False
         self._failing_since.pop(uid, None)
         return True
+
+
+def _kept_in(volume: Storage, pod: Object | None, path: str) -> tuple[Storage, str]:
+    """The directory of a run that holds this path of the volume, and the path there.
+
+    What a run can write to it can fill with links, so none is followed there; what leads there it cannot change.
+    """
+    mounts = pod["spec"]["containers"][0].get("volumeMounts", ()) if pod is not None else ()
+    folders = [str(each.get("subPath", "")) for each in mounts]
+    own = min((each for each in folders if each and path.startswith(f"{each}/")), key=len, default="")
+    return Below(volume, own), path.removeprefix(own).lstrip("/")
 
 
 def _created(pod: Object) -> str:

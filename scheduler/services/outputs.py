@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import posixpath
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from backends.base import LOG_CHUNK_BYTES, Storage
@@ -15,7 +15,7 @@ from scheduler.model.jobs import ArchiveMode, Attempt, Job
 from scheduler.model.macros import PathRefused, relative_path
 from scheduler.model.runs import FileInfo, FileKind, LogChunk
 from scheduler.model.states import BEFORE_SUBMISSION, TERMINAL, JobState
-from scheduler.model.systems import System
+from scheduler.model.systems import BackendKind, System
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.services.jobs import get, readable
@@ -136,12 +136,18 @@ def _log_name(job: Job, stream: str, task: int | None) -> str:
 async def _growing_log(
     ports: Ports, job: Job, attempt: Attempt | None, name: str, offset_bytes: int
 ) -> LogChunk | None:
-    """From where the newest attempt writes it; None while no attempt runs."""
+    """From where the newest attempt writes it; None while no attempt runs.
+
+    A backend reads what it finds under a path; where users share an account that must not be a link out of the job's
+    directory, and so the file is read as one of its outputs. Kubernetes tells what the container wrote.
+    """
     if attempt is None or attempt.remote_id is None or job.state in BEFORE_SUBMISSION:
         return None
-    run = attempt.run
-    login = (await _system(ports, job, attempt.system_id)).login_of(job.owner)
-    backend = await ports.connections.backend(login, run.job_type)
+    run, system = attempt.run, await _system(ports, job, attempt.system_id)
+    if system.is_shared_account and system.backend is not BackendKind.K8S:
+        base, within = (posixpath.relpath(path, system.root_dir) for path in (run.output_dir, run.exec_dir))
+        return await _log_in(ports, job, Where(system.id, base, within), name, offset_bytes)
+    backend = await ports.connections.backend(system.login_of(job.owner), run.job_type)
     path = posixpath.join(run.output_dir, name)
     return await backend.read_log(attempt.remote_id, path, offset_bytes)
 
@@ -149,15 +155,23 @@ async def _growing_log(
 async def _kept_log(ports: Ports, job: Job, attempt: Attempt | None, name: str, offset_bytes: int) -> LogChunk | None:
     """From the archive, else from where it was written; None when the job never wrote it."""
     for where in _places(job) if attempt else ():
-        data = b""
-        try:
-            async with _opened(ports, job, where, name) as (storage, path):
-                if offset_bytes < (await storage.stat(path)).size_bytes:
-                    data = b"".join([piece async for piece in storage.read(path, offset_bytes, LOG_CHUNK_BYTES)])
-        except (FileMissing, NotFound):
-            continue
-        return LogChunk(data, offset_bytes, offset_bytes + len(data))
+        with suppress(NotFound):
+            chunk = await _log_in(ports, job, where, name, offset_bytes)
+            if chunk is not None:
+                return chunk
     return None
+
+
+async def _log_in(ports: Ports, job: Job, where: Where, name: str, offset_bytes: int) -> LogChunk | None:
+    """A piece of a log below a directory of outputs; None where there is none."""
+    data = b""
+    try:
+        async with _opened(ports, job, where, name) as (storage, path):
+            if offset_bytes < (await storage.stat(path)).size_bytes:
+                data = b"".join([piece async for piece in storage.read(path, offset_bytes, LOG_CHUNK_BYTES)])
+    except FileMissing:
+        return None
+    return LogChunk(data, offset_bytes, offset_bytes + len(data))
 
 
 def _text(data: bytes, *, final: bool) -> tuple[str, int]:

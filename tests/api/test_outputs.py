@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.model.ids import marker_for
-from scheduler.store.systems import SystemStore
+from scheduler.store.systems import CredentialStore, SystemStore
 from tests.api.world import World
 
 
@@ -60,6 +60,25 @@ async def test_where_users_share_an_account_no_link_shows_what_another_user_wrot
     packed = (await world.call("GET", f"/v3/jobs/{uuid}/output/download")).content
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert all(b"of another" not in archive.read(name) for name in archive.namelist())
+
+
+async def test_where_users_share_an_account_the_log_of_a_running_job_is_no_link_either(world: World):
+    async with world.database.transaction() as db:
+        system = await SystemStore(db).get("dev", "alder")
+        await SystemStore(db).replace(replace(system, effective_user_id="shared"))
+        holder = await CredentialStore(db).get("dev", "alder", "ada")
+        await CredentialStore(db).put(replace(holder, user="shared"))
+    uuid = (await world.submit())["uuid"]
+    job = await world.start(uuid, b"mine\n")
+    assert (await world.get(f"/v3/jobs/{uuid}/logs"))["data"] == "mine\n"
+    assert (await world.get(f"/v3/jobs/{uuid}/logs?stream=stderr"))["data"] == ""
+    files = world.connections.systems["alder"].files
+    files.put("/work/jobs/another/secret", b"of another")
+    log = f"/{job.place.output_dir.strip('/')}/{job.spec.stdout}"
+    files.nodes.pop(log)
+    files.link(log, "/work/jobs/another/secret")
+    refused = await world.call("GET", f"/v3/jobs/{uuid}/logs")
+    assert 400 <= refused.status_code < 500, refused.text
 
 
 async def test_a_file_comes_as_it_is(world: World):

@@ -249,6 +249,19 @@ async def test_what_a_run_wrote_outlives_its_pod_and_is_read_by_offset(subject, 
     assert (await subject.backend.read_log(remote_id, path, 2)).data == b"gun\n"
 
 
+async def test_a_log_of_another_run_is_neither_read_nor_replaced_by_way_of_a_link(subject, marker):
+    (subject.place.folder / "another").mkdir()
+    (subject.place.folder / "another/tapisjob.out").write_text("of another\n")
+    intent = subject.run(marker, "echo mine; rm -r /TapisExec/output && ln -s ../../another /TapisExec/output")
+    path = f"{intent.run.output_dir}/{intent.run.stdout}"
+    assert intent.run.output_dir == f"{intent.run.exec_dir}/output"
+    remote_id = await subject.started(intent)
+    await subject.ended(intent, remote_id)
+    assert (subject.place.folder / f"jobs/{marker}/output").is_symlink()
+    assert b"of another" not in (await subject.backend.read_log(remote_id, path, 0)).data
+    assert (subject.place.folder / "another/tapisjob.out").read_text() == "of another\n"
+
+
 async def test_staging_puts_directories_and_files_in_place_and_may_be_repeated(subject, marker):
     base = f"/work/jobs/{marker}"
     plan = StagePlan(marker=marker, directories=(f"{base}/deep/er",), files=(StagedFile(f"{base}/note", b"a\0b\n"),))
