@@ -49,14 +49,19 @@ async def allowed_address(host: str, private_allow: Sequence[Network]) -> str:
     FileRefused when any of its addresses is not allowed, BackendUnavailable when it has none.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = await addresses_of(host)
     except (socket.gaierror, UnicodeError) as error:
         raise BackendUnavailable(f"{host}: {error}") from None
-    addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     for address in addresses:
         if not may_reach(address, private_allow):
             raise FileRefused(f"{host}: {address} is not a public address; see BERTH_INPUT_PRIVATE_ALLOW")
     return str(addresses[0])
+
+
+async def addresses_of(host: str) -> Sequence[IPv4Address | IPv6Address]:
+    """At least one. socket.gaierror or UnicodeError where there is none."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
 
 
 def may_reach(address: IPv4Address | IPv6Address, private_allow: Sequence[Network]) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ from images.personal import Personal
 from images.pushed import Pushed, Pushes
 from images.streams import Limits
 from images.workshop import Workshop
-from scheduler.addresses import GuardedTransport
+from scheduler.addresses import GuardedTransport, addresses_of
 from scheduler.knowledge import Knowledge
 from scheduler.model.errors import BackendUnavailable, CredentialRefused, NotAuthorised, NotFound
 from scheduler.model.ids import LoginKey
@@ -264,10 +263,10 @@ class SystemConnections:
         if all(network.prefixlen == 0 for network in self._allowed):
             return
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            addresses = set(await addresses_of(host))
         except (socket.gaierror, UnicodeError) as error:
             raise CredentialRefused(f"{host}: {error}") from None
-        for address in {ip_address(str(entry[4][0]).partition("%")[0]) for entry in found}:
+        for address in addresses:
             if not any(address in network for network in self._allowed if network.version == address.version):
                 raise CredentialRefused(f"{host} ({address}) is outside the addresses that BERTH_PROBE_ALLOW names")
 

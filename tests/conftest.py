@@ -1,11 +1,13 @@
 """Fixtures that suites share, and how property tests run: a slow machine is no finding."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
 
 import pytest
 import structlog
+import uvloop
 from hypothesis import settings
 
 from testbed.k8s.pytest_plugin import control_plane, real_node_cluster, rough_control_plane
@@ -25,6 +27,15 @@ plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlo
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 LONG_S = 2400
+
+
+FORWARDED = {"test_pod_host.py", "test_forward.py"}
+"""Suites with connections through an SSH server in the test process: on uvloop asyncssh's drops what comes first."""
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Tests run on the event loop of production: others forgive what it does not."""
+    return {"asyncio": asyncio.new_event_loop} if item.path.name in FORWARDED else {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,13 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Names and their addresses; what is connected to answers with the request that it got."""
     names: dict[str, str] = {}
 
-    async def look_up(loop: object, host: str, *rest: object, **more: object) -> list[object]:
-        return [(0, 0, 0, "", (names[host], 0))]
+    async def look_up(host: str) -> list[object]:
+        return [ip_address(names[host])]
 
     async def connected(transport: object, request: httpx.Request) -> httpx.Response:
         return reply(200, {"to": str(request.url), "as": request.headers["host"]})
 
-    monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", look_up)
+    monkeypatch.setattr("scheduler.addresses.addresses_of", look_up)
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", connected)
     return names.__setitem__
 
