@@ -31,6 +31,9 @@ PACKAGES = (
     "busybox-static",  # the content of images
 )
 COMPILER = ("golang-1.19-go", "golang-1.19-src")
+NEWER_LIBRARIES = {"golang-github-modern-go-reflect2-dev": "github.com/modern-go/reflect2"}
+"""Package -> library of the source tree that it takes the place of: with this compiler the API server's own crashes on
+every custom object."""
 _NAME = "kubernetes"
 _WHAT = "Kubernetes' programs"
 _SOURCE = Path(__file__).parents[2]
@@ -104,7 +107,7 @@ def _packages() -> Path:
 
 
 def _programs() -> Path:
-    return CACHE / f"{_NAME}-{_recipe_hash((*PROGRAMS, *COMPILER))}"
+    return CACHE / f"{_NAME}-{_recipe_hash((*PROGRAMS, *COMPILER, *NEWER_LIBRARIES))}"
 
 
 def _recipe_hash(recipe: tuple[str, ...]) -> str:
@@ -146,6 +149,7 @@ def _build(target: Path) -> None:
         tarball = apt.download_source("kubernetes")
         progress(_NAME, f"  2 of 4: unpacking {tarball.name}")
         tree = _unpack_source(tarball, building)
+        _renew_libraries(apt, building, tree)
         environment = _go_environment(building, tree)
         progress(_NAME, "  3 of 4: generating code (about a minute)")
         _make(["generated_files"], tree, environment)
@@ -169,6 +173,15 @@ def _unpack_source(tarball: Path, building: Path) -> Path:
     inside.mkdir(parents=True)
     (inside / "kubernetes").symlink_to(tree)
     return tree
+
+
+def _renew_libraries(apt: _Apt, building: Path, tree: Path) -> None:
+    for package in apt.download(tuple(NEWER_LIBRARIES)):
+        run(["dpkg-deb", "--extract", package, building / "libraries"], timeout_s=300)
+    for library in NEWER_LIBRARIES.values():
+        old, new = tree / "vendor" / library, building / "libraries/usr/share/gocode/src" / library
+        shutil.rmtree(old)
+        shutil.copytree(new, old, ignore=shutil.ignore_patterns("*_test.go"))
 
 
 def _go_environment(building: Path, tree: Path) -> dict[str, str]:
