@@ -33,6 +33,7 @@ PAGE = 500
 JOBS = create_namespaced_resource("batch", "v1", "Job", "jobs")
 PODS = create_namespaced_resource("", "v1", "Pod", "pods")
 SERVICES = create_namespaced_resource("", "v1", "Service", "services")
+ROUTES = create_namespaced_resource("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 INGRESSES = create_namespaced_resource("networking.k8s.io", "v1", "Ingress", "ingresses")
 SECRETS = create_namespaced_resource("", "v1", "Secret", "secrets")
 EVENTS = create_namespaced_resource("", "v1", "Event", "events")

@@ -36,7 +36,10 @@ NEEDED_FOR_FILES = (Right("", "pods", "create"), Right("", "pods/exec", "create"
 
 NEEDED_FOR_WAYS = tuple(Right("", "services", verb) for verb in ("create", "get", "delete"))
 NEEDED_FOR_INGRESS = tuple(Right("networking.k8s.io", "ingresses", verb) for verb in ("create", "get", "delete"))
-"""What ``nodePorts`` and ``ingress`` stand on."""
+NEEDED_FOR_GATEWAY = tuple(
+    Right("gateway.networking.k8s.io", "httproutes", verb) for verb in ("create", "get", "delete")
+)
+"""What ``nodePorts``, ``ingress`` and ``gateway`` stand on."""
 
 
 async def verify(system: System, credential: Credential) -> tuple[str, ...]:
@@ -69,6 +72,7 @@ def _by_need(site: Site) -> Iterable[tuple[Iterable[Right], bool]]:
         (NEEDED_FOR_FILES, site.volume is not None),
         (NEEDED_FOR_WAYS, site.has_ways),
         (NEEDED_FOR_INGRESS, site.ingress is not None),
+        (NEEDED_FOR_GATEWAY, site.gateway is not None),
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from scheduler.model.errors import NotAuthorised, Problem, SpecInvalid
 from scheduler.model.systems import Credential, System
@@ -16,6 +16,8 @@ FIELD = "notes.berth.k8s"
 NAMESPACE = "default"
 DAY_S = 86_400
 HELPER_IMAGE = "docker.io/library/busybox:1"
+
+Front = TypeVar("Front")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,16 @@ class Ingress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """Names of pods at a Gateway. namespace: None: where pods are. listener: None: all that take them."""
+
+    domain: str
+    name: str
+    namespace: str | None = None
+    listener: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """How Berth uses one Kubernetes. ``volume``: the claim on which job directories live; None: they go with the pod.
 
@@ -44,7 +56,7 @@ class Site:
     reached; it has a shell and the tools of busybox. queue: the Kueue LocalQueue that lets jobs start. keep_s: how
     long what has ended stays. guards: whether Berth makes a NetworkPolicy. denied: networks that no run may reach.
     admitted, admitted_namespaces: from where ports of pods are reached, beside this namespace. node_ports: whether
-    Berth reaches them by the nodes. ingress: None: pods have no name at the cluster's own proxy.
+    Berth reaches them by the nodes. ingress, gateway: None: pods have no name at that proxy of the cluster's own.
     """
 
     namespace: str = NAMESPACE
@@ -65,11 +77,12 @@ class Site:
     admitted_namespaces: tuple[str, ...] = ()
     node_ports: bool = False
     ingress: Ingress | None = None
+    gateway: Gateway | None = None
 
     @property
     def has_ways(self) -> bool:
         """Whether pods get a Service."""
-        return self.node_ports or self.ingress is not None
+        return self.node_ports or self.ingress is not None or self.gateway is not None
 
 
 def site_of(system: System) -> Site:
@@ -167,18 +180,32 @@ _domain = _text(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*", "write a domain in low
 _label_key = _text(_KEY.pattern, "write it as kubectl shows it, like nvidia.com/gpu")
 
 
-def _ingress(name: str, value: Any) -> Ingress:
-    fix = 'write {"domain": "pods.example.org", "className": "nginx", "tlsSecret": "pods-tls"}; only domain must be'
-    if not isinstance(value, Mapping) or "domain" not in value or value.keys() - _OF_INGRESS:
-        raise SpecInvalid.of(name, "is not what Berth knows of an Ingress", fix)
-    class_name, secret = (
-        None if value.get(key) is None else _object_name(f"{name}.{key}", value[key])
-        for key in ("className", "tlsSecret")
-    )
-    return Ingress(domain=_domain(f"{name}.domain", value["domain"]), class_name=class_name, tls_secret=secret)
+def _front(kind: type[Front], fields: Mapping[str, str], needed: Set[str], fix: str) -> Callable[[str, Any], Front]:
+    """Reads a proxy of the cluster's. fields: key -> field; all but the domain name objects of the cluster."""
+
+    def read(name: str, value: Any) -> Front:
+        if not isinstance(value, Mapping) or value.keys() - fields or needed - value.keys():
+            raise SpecInvalid.of(name, f"is not what Berth knows of {kind.__name__}", fix)
+        given = {key: each for key, each in value.items() if each is not None or key in needed}
+        readers = {key: _domain if key == "domain" else _object_name for key in given}
+        return kind(**{fields[key]: readers[key](f"{name}.{key}", each) for key, each in given.items()})
+
+    return read
 
 
-_OF_INGRESS = {"domain", "className", "tlsSecret"}
+_ingress = _front(
+    Ingress,
+    {"domain": "domain", "className": "class_name", "tlsSecret": "tls_secret"},
+    {"domain"},
+    'write {"domain": "pods.example.org", "className": "nginx", "tlsSecret": "pods-tls"}; only domain must be',
+)
+_gateway = _front(
+    Gateway,
+    {"domain": "domain", "name": "name", "namespace": "namespace", "listener": "listener"},
+    {"domain", "name"},
+    'write {"domain": "pods.example.org", "name": "shared", "namespace": "infra", "listener": "https"}; '
+    "only domain and name must be",
+)
 
 _KEYS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = MappingProxyType(
     {
@@ -199,6 +226,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = MappingProxyType(
         "admitNamespaces": ("admitted_namespaces", _names),
         "nodePorts": ("node_ports", _flag),
         "ingress": ("ingress", _ingress),
+        "gateway": ("gateway", _gateway),
         "keepFinishedS": ("keep_s", _whole(60, 365 * DAY_S)),
     }
 )

@@ -1,4 +1,4 @@
-"""Ways to a pod's ports that do not lead through the API server: a Service on node ports, and an Ingress of the site's.
+"""Ways to a pod's ports that do not lead through the API server: node ports, and names at the cluster's own proxy.
 
 They are made where the system's notes ask for them, by whoever first wants to reach the pod, and belong to its Job.
 Nothing depends on them: what is not reached by a node port is reached through the API server.
@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
-from backends.k8s.api import INGRESSES, SERVICES, Api, Object, Refused, ensured
-from backends.k8s.objects import MANAGED, MARKER, WAYS
-from backends.k8s.site import Ingress, Site
+from backends.k8s.api import SERVICES, Api, Object, Refused, ensured
+from backends.k8s.fronts import Outside, about, fronts
+from backends.k8s.objects import MARKER, WAYS
+from backends.k8s.site import Site
 from backends.streams import SocketChannel
 from scheduler.model.errors import NothingLearnt
 from scheduler.model.ids import Marker, RemoteId
@@ -32,9 +33,6 @@ KNOWN = 10_000
 
 NODE_PORTS = range(30_000, 32_768)
 """Where clusters put node ports unless they are told otherwise; Berth connects to no other port of a node."""
-
-Outside = Mapping[int, Sequence[str]]
-"""The ports of a pod that clients from outside may reach, with the host names that anyone may ask them by."""
 
 Networks = Sequence[IPv4Network | IPv6Network]
 Dial = Callable[[str, int], Awaitable[SocketChannel]]
@@ -83,11 +81,12 @@ class Ways:
 
     async def forget(self, marker: Marker, job: Object) -> None:
         """Give back the node ports of a run that has ended; its Job may stay for a day."""
-        if not ways_of(job["spec"]["template"]):
+        if not (outside := ways_of(job["spec"]["template"])):
             return
-        kinds = (SERVICES, *([INGRESSES] if self._site.ingress is not None else []))
+        made = [(SERVICES, marker)]
+        made += [(kind, one["metadata"]["name"]) for kind, one in fronts(marker, {}, outside, self._site)]
         try:
-            await asyncio.gather(*(self._api.delete(kind, marker) for kind in kinds))
+            await asyncio.gather(*(self._api.delete(kind, name) for kind, name in made))
         except NothingLearnt as error:
             log.info("the Service of %s stays as long as its Job: %s", marker, error)
 
@@ -98,8 +97,8 @@ class Ways:
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": marker, "uid": remote_id}
         try:
             there = await self._ensure(SERVICES, service(marker, owner, outside, self._site))
-            if self._site.ingress is not None and any(outside.values()):
-                await self._ensure(INGRESSES, ingress(marker, owner, outside, self._site.ingress))
+            for kind, wanted in fronts(marker, owner, outside, self._site):
+                await self._ensure(kind, wanted)
         except NothingLearnt as error:
             log.warning("%s is reached through the API server alone: %s", marker, error)
             self._avoid("")
@@ -153,23 +152,4 @@ def service(marker: Marker, owner: Object, outside: Outside, site: Site) -> Obje
     }
     if site.node_ports:
         spec["externalTrafficPolicy"] = "Local"
-    return {"apiVersion": "v1", "kind": "Service", "metadata": _about(marker, owner), "spec": spec}
-
-
-def ingress(marker: Marker, owner: Object, outside: Outside, asked: Ingress) -> Object:
-    """Names below the site's own domain, for ports that let in whoever comes."""
-    hosts = {f"{name}.{asked.domain}": port for port, names in outside.items() for name in names}
-    rules = []
-    for host, port in hosts.items():
-        backend = {"service": {"name": marker, "port": {"number": port}}}
-        rules.append({"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}})
-    spec: Object = {"rules": rules}
-    if asked.class_name is not None:
-        spec["ingressClassName"] = asked.class_name
-    if asked.tls_secret is not None:
-        spec["tls"] = [{"hosts": list(hosts), "secretName": asked.tls_secret}]
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": _about(marker, owner), "spec": spec}
-
-
-def _about(marker: Marker, owner: Object) -> Object:
-    return {"name": marker, "labels": {**MANAGED, MARKER: marker}, "ownerReferences": [owner]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": about(marker, marker, owner), "spec": spec}

@@ -218,6 +218,10 @@ def test_notes_say_where_jobs_run_and_nothing_is_needed():
         ({"ingress": {"domain": "a." * 120 + "org"}}, "notes.berth.k8s.ingress.domain"),
         ({"ingress": {"domain": "pods.example.org", "tlsSecret": "../x"}}, "notes.berth.k8s.ingress.tlsSecret"),
         ({"admitNetworks": ["everyone"]}, "notes.berth.k8s.admitNetworks"),
+        ({"gateway": {"domain": "pods.example.org"}}, "notes.berth.k8s.gateway"),
+        ({"gateway": {"domain": "pods.example.org", "name": None}}, "notes.berth.k8s.gateway.name"),
+        ({"gateway": {"domain": "pods.example.org", "name": "a/b"}}, "notes.berth.k8s.gateway.name"),
+        ({"gateway": {"domain": "pods.example.org", "name": "a", "hostnames": []}}, "notes.berth.k8s.gateway"),
         ({"admitNamespaces": "ingress-nginx"}, "notes.berth.k8s.admitNamespaces"),
     ],
 )

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from backends.k8s.api import INGRESSES, SERVICES, Object, Refused
+from backends.k8s.api import INGRESSES, ROUTES, SERVICES, Object, Refused
 from backends.k8s.objects import MARKER, WAYS, job
 from backends.k8s.policies import policy
-from backends.k8s.site import Ingress, Site, site_of
+from backends.k8s.site import Gateway, Ingress, Site, site_of
 from backends.k8s.ways import AVOID_S, Ways
 from scheduler.model.errors import BackendUnavailable
 from scheduler.model.ids import RemoteId, marker_for, new_job_uuid
@@ -23,6 +23,7 @@ MARKER_1 = marker_for(new_job_uuid(), 1)
 POD_1 = RemoteId("uid-1")
 NODES = (ip_network("10.0.0.0/24"),)
 SITE = Site(node_ports=True)
+GATEWAY = Gateway(domain="pods.example.org", name="shared", namespace="infra")
 
 
 def pod(ways: str = '{"80": ["web"], "5432": []}', node: str = "10.0.0.7") -> Object:
@@ -161,12 +162,13 @@ async def test_a_cluster_that_refuses_is_asked_again_after_a_while(ways, server,
     assert await ways.connect(POD_1, MARKER_1, 80, pod()) == "a channel"
 
 
-async def test_node_ports_are_given_back_at_the_end(server, dialled):
-    ways = Ways(server, replace(SITE, ingress=Ingress(domain="pods.example.org")), NODES, dial=dialled)
+async def test_node_ports_and_names_are_given_back_at_the_end(server, dialled):
+    fronts = {"ingress": Ingress(domain="pods.example.org"), "gateway": GATEWAY}
+    ways = Ways(server, replace(SITE, **fronts), NODES, dial=dialled)
     await ways.connect(POD_1, MARKER_1, 80, pod())
-    assert {kind for kind, _ in server.kept} == {SERVICES, INGRESSES}
+    assert {kind for kind, _ in server.kept} == {SERVICES, INGRESSES, ROUTES}
     await ways.forget(MARKER_1, {"spec": {"template": {"metadata": {}}}})
-    assert len(server.kept) == 2, "a Job without ports has nothing to give back"
+    assert len(server.kept) == 3, "a Job without ports has nothing to give back"
     await ways.forget(MARKER_1, {"spec": {"template": pod()}})
     assert server.kept == {}
 
@@ -209,8 +211,22 @@ async def test_an_ingress_names_what_lets_in_whoever_comes(server, dialled):
     assert made["tls"] == [{"hosts": ["web.pods.example.org"], "secretName": "pods-tls"}]
 
 
-async def test_a_pod_that_no_one_may_ask_without_berth_gets_no_ingress(server, dialled):
-    ways = Ways(server, Site(ingress=Ingress(domain="pods.example.org")), NODES, dial=dialled)
+async def test_each_port_has_a_route_from_the_gateway_with_its_names(server, dialled):
+    ways = Ways(server, Site(gateway=GATEWAY), NODES, dial=dialled)
+    assert await ways.connect(POD_1, MARKER_1, 80, pod('{"80": ["web", "docs"], "81": ["api"], "5432": []}')) is None
+    made = {name: kept for (kind, name), kept in server.kept.items() if kind is ROUTES}
+    assert {name: each["spec"]["hostnames"] for name, each in made.items()} == {
+        f"{MARKER_1}-80": ["web.pods.example.org", "docs.pods.example.org"],
+        f"{MARKER_1}-81": ["api.pods.example.org"],
+    }
+    first = made[f"{MARKER_1}-80"]
+    assert first["spec"]["parentRefs"] == [{"name": "shared", "namespace": "infra"}]
+    assert first["spec"]["rules"] == [{"backendRefs": [{"name": MARKER_1, "port": 80}]}]
+    assert first["metadata"]["ownerReferences"][0]["uid"] == POD_1
+
+
+async def test_a_pod_that_no_one_may_ask_without_berth_has_no_name_without_it(server, dialled):
+    ways = Ways(server, Site(ingress=Ingress(domain="pods.example.org"), gateway=GATEWAY), NODES, dial=dialled)
     await ways.connect(POD_1, MARKER_1, 80, pod('{"80": []}'))
     assert [kind for kind, _ in server.kept] == [SERVICES]
 
@@ -239,6 +255,7 @@ def site_with(notes: dict[str, Any]) -> Site:
 NOTES = {
     "nodePorts": True,
     "ingress": {"domain": "pods.example.org", "className": "nginx"},
+    "gateway": {"domain": "pods.example.org", "name": "shared", "namespace": "infra", "listener": None},
     "admitNetworks": ["192.0.2.7"],
     "admitNamespaces": ["ingress-nginx"],
 }
@@ -249,5 +266,6 @@ def test_the_notes_ask_for_ways():
     assert site.has_ways
     assert site.node_ports
     assert site.ingress == Ingress(domain="pods.example.org", class_name="nginx")
+    assert site.gateway == GATEWAY
     assert (site.admitted, site.admitted_namespaces) == (("192.0.2.7/32",), ("ingress-nginx",))
     assert not site_with({}).has_ways

@@ -21,6 +21,7 @@ from testbed.k8s.node import Node
 from testbed.k8s.node_parts import PROXY
 from tests.contract.subjects import eventually
 from tests.contract.test_pod_host import line, rest
+from tests.testbed.gateway_routes import known_to
 from tests.testbed.k8s_node_ports import opened
 from tests.testbed.k8s_subject import Link, let_all_go
 from tests.testbed.kubernetes import own_namespace
@@ -28,14 +29,19 @@ from tests.testbed.test_k8s_pods import PORTS, Place
 
 pytestmark = pytest.mark.testbed
 
-NOTES = {"nodePorts": True, "ingress": {"domain": "pods.kube.example.org", "className": "proxy"}}
+NOTES = {
+    "nodePorts": True,
+    "ingress": {"domain": "pods.kube.example.org", "className": "proxy"},
+    "gateway": {"domain": "pods.gate.example.org", "name": "shared", "namespace": "infra"},
+}
 
 
 @pytest.fixture(scope="module")
 def plane(real_node_cluster: ControlPlane) -> Iterator[ControlPlane]:
     node = Node(real_node_cluster)
     node.start(PROXY)
-    yield real_node_cluster
+    with client(real_node_cluster) as api, known_to(api):
+        yield real_node_cluster
     node.stop(PROXY)
 
 
@@ -139,6 +145,7 @@ async def test_names_at_the_clusters_own_proxy_come_and_go_with_the_pod(place, m
     remote_id = await started(place, marker)
     paths = [
         f"/apis/networking.k8s.io/v1/namespaces/{place.namespace}/ingresses/{marker}",
+        f"/apis/gateway.networking.k8s.io/v1/namespaces/{place.namespace}/httproutes/{marker}-{PORTS[0]}",
         f"/api/v1/namespaces/{place.namespace}/services/{marker}",
     ]
     made = admin.get(paths[0]).raise_for_status().json()["spec"]
@@ -146,8 +153,12 @@ async def test_names_at_the_clusters_own_proxy_come_and_go_with_the_pod(place, m
     assert [rule["host"] for rule in made["rules"]] == ["docpod.pods.kube.example.org"]
     backend = made["rules"][0]["http"]["paths"][0]["backend"]
     assert backend == {"service": {"name": marker, "port": {"number": PORTS[0]}}}
+    routed = admin.get(paths[1]).raise_for_status().json()["spec"]
+    assert routed["hostnames"] == ["docpod.pods.gate.example.org"]
+    assert routed["parentRefs"] == [{"name": "shared", "namespace": "infra"}]
+    assert routed["rules"] == [{"backendRefs": [{"name": marker, "port": PORTS[0]}]}]
     await place.backend.cancel(remote_id, marker)
-    wait_until(lambda: all(admin.get(path).status_code == 404 for path in paths), "both are gone", 20)
+    wait_until(lambda: all(admin.get(path).status_code == 404 for path in paths), "all are gone", 20)
 
 
 async def test_a_pod_that_ends_by_itself_gives_its_node_port_back(place, marker, admin):
