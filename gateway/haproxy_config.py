@@ -189,7 +189,7 @@ _WAY = f"""\
     http-request set-src ipv4(127.0.0.1)
     http-request set-src-port int(0)
     http-response del-header ^(keep-alive|trailer|proxy[-_](authenticate|authorization|connection))$ -m reg
-    server berth unix@../{WAYS} send-proxy-v2 proxy-v2-options authority,unique-id
+    server berth unix@../{WAYS} send-proxy-v2 proxy-v2-options authority,unique-id pool-low-conn {MOST_CONNECTIONS}
 """
 """To a pod. What is said of the client is the same for all, or no two clients could share a connection."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -127,6 +128,16 @@ async def test_a_haproxy_that_is_too_old_is_named(monkeypatch, tmp_path: Path):
         await find_program(required=True)
 
 
+async def works_10_ms(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A pod that takes its time for each request, on connections that stay."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(0.01)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await writer.drain()
+    writer.close()
+
+
 # -- with one that runs ------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +163,20 @@ if IS_HERE:
         for _ in range(5):
             assert b"200 OK" in await world.say(GET + END)
         assert world.place.connects == 1
+
+    async def test_connections_to_one_pod_do_not_crowd_out_those_to_another(world: World):
+        for pod_id in ("quiet", "busy"):
+            await world.pod(works_10_ms, pod_id, f"r-{pod_id}")
+
+        async def ask(pod_id: str, times: int) -> None:
+            async with world.client() as client:
+                for _ in range(times):
+                    assert (await client.get(world.url(pod_id=pod_id))).status_code == 200
+
+        await ask("quiet", 1)
+        world.place.connects = 0
+        await asyncio.gather(*(ask("busy", 25) for _ in range(4)))
+        assert world.place.connects <= 8, "four would do; one of each request was too many"
 
     async def test_an_open_connection_meets_what_a_pod_has_become(world: World):
         pod = await world.echo()
