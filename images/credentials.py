@@ -98,21 +98,25 @@ async def ask_helper(helper: str, server: str, timeout_s: float = HELPER_TIMEOUT
         )
     program = f"docker-credential-{helper}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BERTH_")}
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            "get",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise _failed(program, f"cannot be started ({error.strerror})") from None
+    # A file and no pipe: a helper that answers without reading breaks nothing then.
+    with os.fdopen(os.memfd_create("stdin"), "w+b") as asked:
+        asked.write(server.encode())
+        asked.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                "get",
+                stdin=asked,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _failed(program, f"cannot be started ({error.strerror})") from None
     try:
         async with asyncio.timeout(timeout_s):
-            answer = await _converse(process, server)
+            answer = await _answer(process)
     except TimeoutError:
         raise _failed(program, f"gave no answer in {timeout_s:g} s") from None
     finally:
@@ -128,15 +132,8 @@ async def ask_helper(helper: str, server: str, timeout_s: float = HELPER_TIMEOUT
     return _helper_login(answer, program)
 
 
-async def _converse(process: asyncio.subprocess.Process, server: str) -> bytes:
-    assert process.stdin is not None
+async def _answer(process: asyncio.subprocess.Process) -> bytes:
     assert process.stdout is not None
-    try:
-        process.stdin.write(server.encode())
-        await process.stdin.drain()
-        process.stdin.close()
-    except ConnectionError:
-        pass  # it did not want to know; its exit code says why
     answer = bytearray()
     while len(answer) <= MAX_ANSWER_BYTES and (piece := await process.stdout.read(MAX_ANSWER_BYTES)):
         answer += piece
