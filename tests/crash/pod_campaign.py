@@ -30,8 +30,9 @@ BERTH, PROXY = "berth SIGKILL", "proxy SIGKILL"
 ALMOST_ALL = 0.9
 """The disorder ends when so many lives are over; the last ones must come to their end by themselves."""
 
-CLEARED_S = 150.0
-"""How long after the last life a place may need until nothing is left there."""
+CLEARED_S = 240.0
+"""How long after the last life a place may need until nothing is left there. A controller that was killed may start
+what it was told to end; Berth lists that, tells it to end and sees it gone in three looks, a minute apart."""
 
 START_S = 120.0
 
