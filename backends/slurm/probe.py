@@ -254,7 +254,7 @@ def _runtimes_to_load(found: _Found) -> list[tuple[str, str | None]]:
     named = [match for line in offered if (match := _RUNTIME_MODULE.fullmatch(line))]
     if not named:
         return []
-    newest = named[-1]
+    newest = next((match for match in reversed(named) if "apptainer" in match[0]), named[-1])
     found.warnings.append(
         f"the container runtime is a module here, '{newest[0]}': keep that as a scheduler profile "
         f"(berth systems profiles create NAME --load {newest[0]}) and name it in batchSchedulerProfile"

@@ -74,6 +74,7 @@ def test_what_could_not_be_seen_is_a_warning(changes, warning):
         ("/opt/apps/modulefiles:\ntacc-apptainer/\ntacc-apptainer/1.3.3 (default)\n", "tacc-apptainer/1.3.3", "1.3.3"),
         ("/sw/modules:\ntools/Singularity\nsingularity/v3.8(default)\n", "singularity/v3.8", "3.8"),
         ("singularity-ce\n", "singularity-ce", None),
+        ("apptainer/1.3.1\napptainer/1.4.1\nsingularity/3.8\n", "apptainer/1.4.1", "1.4.1"),
     ],
 )
 def test_a_runtime_that_is_a_module_is_one_that_jobs_can_load(offered, module, version):

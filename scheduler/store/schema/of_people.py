@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    ForeignKey,
-    Index,
-    Integer,
-    Table,
-)
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table
 
 from scheduler.model.tenants import TenantStatus
 from scheduler.store.columns import Instant, Record, Words, choice

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    Table,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, Table, UniqueConstraint, text
 
 from scheduler.model.pods import Desired, InstanceState, PodDefinition, PodStatus
 from scheduler.model.runs import Ending, JobType, RunSpec
