@@ -14,7 +14,6 @@ from backends.streams import SocketChannel
 from scheduler.model.errors import NothingLearnt, PortClosed, SubmitError
 from scheduler.model.ids import Marker, RemoteId, marker_for, new_job_uuid
 from scheduler.model.runs import Way
-from testbed.host import wait_until
 from testbed.k8s.client import client
 from testbed.k8s.control_plane import ControlPlane
 from testbed.k8s.node import Node
@@ -89,6 +88,21 @@ async def started(place: Place, marker: Marker) -> RemoteId:
     return remote_id
 
 
+async def gone_with_the_end(
+    place: Place, remote_id: RemoteId, marker: Marker, admin: httpx.Client, *paths: str
+) -> None:
+    """The objects at these paths go once Berth has seen that the pod ended, whatever the cluster does by itself."""
+
+    def is_gone(path: str) -> bool:
+        return admin.get(path).status_code == httpx.codes.NOT_FOUND
+
+    async def gone() -> bool:
+        await place.backend.observe({remote_id: marker})
+        return all(map(is_gone, paths))
+
+    await eventually(gone, f"all of {marker} goes", timeout_s=60)
+
+
 async def test_a_pod_is_reached_by_its_node_and_each_way_ends_alone(place, marker):
     remote_id = await started(place, marker)
 
@@ -158,7 +172,7 @@ async def test_names_at_the_clusters_own_proxy_come_and_go_with_the_pod(place, m
     assert routed["parentRefs"] == [{"name": "shared", "namespace": "infra"}]
     assert routed["rules"] == [{"backendRefs": [{"name": marker, "port": PORTS[0]}]}]
     await place.backend.cancel(remote_id, marker)
-    wait_until(lambda: all(admin.get(path).status_code == 404 for path in paths), "all are gone", 20)
+    await gone_with_the_end(place, remote_id, marker, admin, *paths)
 
 
 async def test_a_pod_that_ends_by_itself_gives_its_node_port_back(place, marker, admin):
@@ -176,8 +190,4 @@ async def test_a_pod_that_ends_by_itself_gives_its_node_port_back(place, marker,
     path = f"/api/v1/namespaces/{place.namespace}/services/{marker}"
     assert admin.get(path).is_success
 
-    async def has_gone() -> bool:
-        await place.backend.observe({remote_id: marker})
-        return admin.get(path).status_code == httpx.codes.NOT_FOUND
-
-    await eventually(has_gone, "its Service goes", timeout_s=60)
+    await gone_with_the_end(place, remote_id, marker, admin, path)
