@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from html import escape
 from typing import Annotated
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from api import pages
 from api.context import Address, BaseUrl, TheEdge, TheTenant
 from api.strict import StrictRoute
 from scheduler.model.errors import Forbidden, LoginRefused, SpecInvalid, TooManyLogins
@@ -19,21 +19,6 @@ router = APIRouter(prefix="/v3/pods", tags=["pods"], route_class=StrictRoute, in
 Label = Annotated[str, Path(max_length=130)]
 RETURN_PATH = re.compile(r"/(?![/\\])[\x21-\x7e]{0,2000}")
 STATE = re.compile(r"[0-9a-f]{64}")
-MOST_FORM_BYTES = 16 * 1024
-ON_PAGES = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Log in to {pod}</title>
-<style>body{{font-family:sans-serif;max-width:22rem;margin:4rem auto}}input{{width:100%;margin:.3rem 0 1rem}}</style>
-<h1>{pod}</h1><p role="alert">{wrong}</p>
-<form method="post"><input type="hidden" name="next" value="{after}"><input type="hidden" name="state" value="{state}">
-<label>User name<input name="username" autocomplete="username" required autofocus></label>
-<label>Password<input name="password" type="password" autocomplete="current-password" required></label>
-<button>Log in</button></form></html>
-"""
 
 
 @router.get("/{pod_id_net}/auth", operation_id="pod_auth")
@@ -47,7 +32,7 @@ async def pod_auth(
     """The page; 404 for what has no login."""
     _demand_sound(after, state)
     await pod_login.guarded_net(edge.ports, tenant.id, pod_id_net)
-    return _page(pod_id_net, after, state)
+    return _page(pod_id_net, after, state).shown()
 
 
 @router.post("/{pod_id_net}/auth", operation_id="pod_auth_log_in")
@@ -55,20 +40,14 @@ async def pod_auth_log_in(
     request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl, address: Address, pod_id_net: Label
 ) -> Response:
     """Take user name and password, and send the browser on with a code; or show the page again."""
-    form = await _form(request)
+    form = await pages.form(request)
     after, state = form.get("next", "/"), form.get("state", "")
     _demand_sound(after, state)
     login = (form.get("username", ""), form.get("password", ""), address)
     try:
         code = await pod_login.code(edge.ports, edge.tokens, tenant.id, pod_id_net, login, state)
-    except LoginRefused as refused:
-        return _page(pod_id_net, after, state, str(refused), 400)
-    except TooManyLogins as refused:
-        page = _page(pod_id_net, after, state, str(refused), 429)
-        page.headers["Retry-After"] = str(refused.retry_after_s)
-        return page
-    except Forbidden as refused:
-        return _page(pod_id_net, after, state, str(refused), 403)
+    except (LoginRefused, TooManyLogins, Forbidden) as refused:
+        return _page(pod_id_net, after, state).again(refused)
     return _sent(f"{base_url}/v3/pods/{pod_id_net}/auth/callback", code=code, state=state, next=after)
 
 
@@ -98,20 +77,8 @@ def _demand_sound(after: str, state: str) -> None:
 
 
 def _sent(there: str, **query: str) -> Response:
-    return Response(status_code=303, headers={**ON_PAGES, "Location": f"{there}?{urlencode(query)}"})
+    return pages.sent(f"{there}?{urlencode(query)}")
 
 
-async def _form(request: Request) -> dict[str, str]:
-    body = await request.body()
-    try:
-        if len(body) > MOST_FORM_BYTES:
-            raise ValueError("too long")
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=10))
-    except ValueError as unreadable:
-        raise SpecInvalid.of("body", f"is not a form ({unreadable})", "send the page's form") from None
-
-
-def _page(label: str, after: str, state: str, wrong: str = "", status: int = 200) -> Response:
-    filled = {"pod": label, "after": after, "state": state, "wrong": wrong}
-    page = PAGE.format(**{name: escape(value) for name, value in filled.items()})
-    return Response(page, status, ON_PAGES, "text/html; charset=utf-8")
+def _page(label: str, after: str, state: str) -> pages.LoginPage:
+    return pages.LoginPage(f"Log in to {label}", {"next": after, "state": state})
