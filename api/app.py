@@ -12,6 +12,7 @@ from api.envelope import API_VERSION
 from api.middleware import BodyLimit, OneSpelling, TrackingId
 from api.routes import (
     apps,
+    authorize,
     copies,
     credentials,
     files,
@@ -57,6 +58,7 @@ ROUTES = (
     placement,
     oauth2,
     oauth_clients,
+    authorize,
     tenants,
     credentials,
     scheduler_profiles,

@@ -18,7 +18,8 @@ from scheduler.model.errors import SpecInvalid, Unauthenticated
 from scheduler.model.tenants import Tenant
 from scheduler.model.users import OAuthClient, User
 from scheduler.ports import Ports
-from scheduler.services import auth, oauth_clients
+from scheduler.services import auth, client_logins, oauth_clients
+from scheduler.services.client_logins import Wanted
 
 router = APIRouter(prefix="/v3/oauth2", tags=["authenticator"], route_class=StrictRoute)
 
@@ -42,15 +43,20 @@ TOKEN_BODY = {
 async def create_token(
     request: Request, edge: TheEdge, tenant: TheTenant, base_url: BaseUrl, address: Address
 ) -> Response:
-    """An access token and a refresh token, for a password or for a refresh token (which is good once).
+    """An access token and a refresh token: for a password, a refresh token or an authorization code, each good once.
 
     A client says who it is by HTTP Basic or by ``client_id`` and ``client_key``; what it gets, only it can refresh.
+    A code is also taken from one without a key, if it began with a ``code_challenge``; for an access token alone.
     """
     body = await _token_body(request)
     client = await _client(request, edge.ports, tenant, body)
     if body.grant_type == "password":
         login = body.username or "", body.password or "", address
         pair = await auth.log_in(edge.ports, edge.tokens, tenant.id, *login, base_url, client)
+    elif body.grant_type == "authorization_code":
+        code = body.code or "", body.redirect_uri or "", base_url
+        proof = client, body.client_id or "", body.code_verifier or ""
+        pair = await client_logins.trade(edge.ports, edge.tokens, tenant.id, *code, *proof)
     else:
         pair = await auth.refresh(edge.ports, edge.tokens, tenant.id, body.refresh_token or "", base_url, client)
     return answer(token_view(pair), "Token created successfully.", status_code=201)
@@ -138,7 +144,8 @@ async def set_password(ports: ThePorts, caller: Caller, username: str, body: Pas
 async def _client(request: Request, ports: Ports, tenant: Tenant, body: TokenBody) -> OAuthClient | None:
     """The client that asks, proven; None where none is named. Unauthenticated where what it says does not hold."""
     client_id, client_key = _basic(request) or (body.client_id, body.client_key)
-    if not client_id and not client_key:
+    keyless = body.grant_type == "authorization_code" and client_key is None
+    if (not client_id and not client_key) or keyless:
         return None
     return await oauth_clients.demand_client(ports, tenant.id, client_id or "", client_key or "")
 
@@ -174,8 +181,11 @@ async def _token_body(request: Request) -> TokenBody:
 def _metadata(base_url: str) -> dict[str, Any]:
     return {
         "issuer": f"{base_url}/v3/tokens",
+        "authorization_endpoint": f"{base_url}/v3/oauth2/authorize",
         "token_endpoint": f"{base_url}/v3/oauth2/tokens",
         "jwks_uri": f"{base_url}/v3/oauth2/jwks",
         "registration_endpoint": f"{base_url}/v3/oauth2/clients",
-        "grant_types_supported": ["password", "refresh_token"],
+        "grant_types_supported": ["password", "authorization_code", "implicit", "refresh_token"],
+        "response_types_supported": list(Wanted),
+        "code_challenge_methods_supported": ["S256"],
     }

@@ -24,24 +24,32 @@ def _long_enough(password: str) -> str:
 NewPassword = Annotated[Password, AfterValidator(_long_enough)]
 
 
-class TokenBody(Body):
-    """A grant: password, or refresh_token."""
+NEEDED = {
+    "password": ("username", "password"),
+    "authorization_code": ("code", "redirect_uri"),
+    "refresh_token": ("refresh_token",),
+}
+"""By grant, what must be said."""
 
-    grant_type: Literal["password", "refresh_token"]
+
+class TokenBody(Body):
+    """A grant: password, authorization_code or refresh_token."""
+
+    grant_type: Literal["password", "authorization_code", "refresh_token"]
     username: Annotated[str, Field(max_length=255)] | None = None
     password: Password | None = None
     refresh_token: Annotated[str, Field(max_length=16_384)] | None = None
     client_id: Line | None = None
     client_key: Line | None = None
     redirect_uri: Line | None = None
-    code: Line | None = None
+    code: Annotated[str, Field(max_length=16_384)] | None = None
+    code_verifier: Annotated[str, Field(pattern=r"^[A-Za-z0-9._~-]{43,128}$")] | None = None
     device_code: Line | None = None
     scope: Line | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> TokenBody:
-        needed = ("refresh_token",) if self.grant_type == "refresh_token" else ("username", "password")
-        missing = [name for name in needed if not getattr(self, name)]
+        missing = [name for name in NEEDED[self.grant_type] if not getattr(self, name)]
         if missing:
             raise ValueError(f"{', '.join(missing)}: needed for grant_type {self.grant_type}")
         return self
@@ -114,10 +122,10 @@ class PasswordBody(Body):
 
 def token_view(pair: TokenPair) -> dict[str, Any]:
     """A pair of tokens in Tapis's words."""
-    return {
-        "access_token": {"access_token": pair.access.token, **_when(pair.access)},
-        "refresh_token": {"refresh_token": pair.refresh.token, **_when(pair.refresh)},
-    }
+    view = {"access_token": {"access_token": pair.access.token, **_when(pair.access)}}
+    if pair.refresh is not None:
+        view["refresh_token"] = {"refresh_token": pair.refresh.token, **_when(pair.refresh)}
+    return view
 
 
 def profile_view(user: User) -> dict[str, Any]:

@@ -63,7 +63,10 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshGrant:
-    """One refresh token that was given out. Rotation makes a new one of the same ``family``, counted by ``count``."""
+    """One refresh token that was given out. Rotation makes a new one of the same ``family``, counted by ``count``.
+
+    That of an authorization code counts -1: it gives the first.
+    """
 
     jti: str
     family: str

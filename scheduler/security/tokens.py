@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -19,12 +19,14 @@ from joserfc.jwk import GuestProtocol, RSAKey
 
 from scheduler.model.errors import Unauthenticated
 from scheduler.model.units import utc, zulu
-from scheduler.model.users import Principal, RefreshGrant, SigningKey, User
+from scheduler.model.users import OAuthClient, Principal, RefreshGrant, SigningKey, User
 
 ALGORITHM = "RS256"
 RSA_BITS = 2048
 ACCESS_TTL_S = 4 * 3600
 REFRESH_TTL_S = 30 * 24 * 3600
+CODE_TTL_S = 120
+CODE = "authorization-code"
 MOST_TOKEN_CHARS = 8192
 MOST_REMEMBERED = 10_000
 REQUIRED_CLAIMS = frozenset(
@@ -73,6 +75,18 @@ class RefreshClaims:
     count: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationCode:
+    """What a code that holds says; whether it was spent, only the store knows. challenge: of RFC 7636, by S256."""
+
+    jti: str
+    tenant: str
+    username: str
+    client_id: str
+    callback_url: str
+    challenge: str
+
+
 class Tokens:
     """Issues and verifies tokens.
 
@@ -107,16 +121,9 @@ class Tokens:
         spent: the one it takes the place of; None at a login, which was made with the client of that id, or none.
         """
         expires_at = self._expiry(self._refresh_ttl_s)
-        grant = RefreshGrant(
-            jti=str(uuid.uuid4()),
-            family=spent.family if spent else str(uuid.uuid4()),
-            tenant=user.tenant,
-            username=user.username,
-            count=spent.count + 1 if spent else 0,
-            issued_at=self._clock(),
-            expires_at=expires_at,
-            client_id=spent.client_id if spent else client_id,
-        )
+        grant = self._first(user, client_id, expires_at)
+        if spent is not None:
+            grant = replace(grant, family=spent.family, count=spent.count + 1, client_id=spent.client_id)
         access = self._access_claims(user, base_url, self._expiry(self._access_ttl_s))
         claims = {
             **_common_claims(user, base_url, "refresh", expires_at),
@@ -150,6 +157,33 @@ class Tokens:
             tenant=str(claims["tapis/tenant_id"]),
             username=str(claims["tapis/username"]),
             count=int(claims["tapis/refresh_count"]),
+        )
+
+    def code(self, user: User, client: OAuthClient, challenge: str) -> tuple[Issued, RefreshGrant]:
+        """A code that a client trades for tokens, and the grant to store with it, from which these will come.
+
+        So a code that comes twice ends them, as a refresh token does.
+        """
+        expires_at = self._expiry(CODE_TTL_S)
+        grant = self._first(user, client.client_id, expires_at, count=-1)
+        ours = {
+            "jti": grant.jti,
+            "aud": client.client_id,
+            "berth/callback": client.callback_url,
+            "berth/challenge": challenge,
+        }
+        return self._issue({**_common_claims(user, "", CODE, expires_at), **ours}, expires_at), grant
+
+    def read_code(self, token: str) -> AuthorizationCode:
+        """What a code says; Unauthenticated when it does not hold. Spend it in the store next."""
+        claims = self._claims(token, CODE)
+        return AuthorizationCode(
+            jti=str(claims["jti"]),
+            tenant=str(claims["tapis/tenant_id"]),
+            username=str(claims["tapis/username"]),
+            client_id=str(claims["aud"]),
+            callback_url=str(claims["berth/callback"]),
+            challenge=str(claims["berth/challenge"]),
         )
 
     def pod_pass(
@@ -187,6 +221,19 @@ class Tokens:
     def _expiry(self, ttl_s: int) -> datetime:
         """The instant at which a token of now ends; whole seconds, as ``exp`` has no others."""
         return self._clock().replace(microsecond=0) + timedelta(seconds=ttl_s)
+
+    def _first(self, user: User, client_id: str | None, expires_at: datetime, count: int = 0) -> RefreshGrant:
+        """The first grant of a login."""
+        return RefreshGrant(
+            jti=str(uuid.uuid4()),
+            family=str(uuid.uuid4()),
+            tenant=user.tenant,
+            username=user.username,
+            count=count,
+            issued_at=self._clock(),
+            expires_at=expires_at,
+            client_id=client_id,
+        )
 
     def _access_claims(self, user: User, base_url: str, expires_at: datetime) -> dict[str, Any]:
         ours = {"berth/admin": user.is_admin, "berth/account": user.account}

@@ -13,7 +13,7 @@ from scheduler.model.users import OAuthClient, Principal, RefreshGrant, User
 from scheduler.ports import Ports
 from scheduler.security import passwords
 from scheduler.security.authorize import demand_admin
-from scheduler.security.tokens import Issued, Tokens
+from scheduler.security.tokens import AuthorizationCode, Issued, RefreshClaims, Tokens
 from scheduler.services import oauth_clients, pushes
 from scheduler.services.idempotency import Names, Repeatable, once
 from scheduler.store.keys import RefreshStore
@@ -23,15 +23,15 @@ from scheduler.store.tenants import TenantStore
 from scheduler.store.users import UserStore
 
 WRONG_LOGIN = "Invalid username/password combination."
-NOT_GOOD_ANY_MORE = "the refresh token was used or revoked; log in again"
+NOT_GOOD_ANY_MORE = "what was sent was used before or revoked; log in again"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """What a login gives."""
+    """What a login gives. A client that proved itself by nothing that it keeps gets no refresh token."""
 
     access: Issued
-    refresh: Issued
+    refresh: Issued | None
 
 
 async def tenant_of_host(ports: Ports, host: str) -> Tenant:
@@ -65,7 +65,7 @@ async def log_in(
     client: who asks, proven; only it can use the refresh token then.
     """
     user = await demand_password(ports, tenant, username, password, address)
-    return await _pair(ports, tokens, user, base_url, client=client)
+    return await pair(ports, tokens, user, base_url, client=client)
 
 
 async def demand_password(ports: Ports, tenant: str, username: str, password: str, address: str) -> User:
@@ -89,14 +89,22 @@ async def refresh(
     claims = tokens.read_refresh(token)
     if claims.tenant != tenant:
         raise Unauthenticated("the refresh token belongs to another tenant")
+    user, spent = await spend(ports, claims, client.client_id if client else None)
+    return await pair(ports, tokens, user, base_url, spent=spent)
+
+
+async def spend(
+    ports: Ports, claims: RefreshClaims | AuthorizationCode, client_id: str | None
+) -> tuple[User, RefreshGrant]:
+    """Whose login a refresh token or code goes on with, and its grant, which is good no more. Unauthenticated."""
     async with ports.transaction() as db:
-        spent = await RefreshStore(db).use(claims.jti, ports.clock(), client.client_id if client else None)
+        spent = await RefreshStore(db).use(claims.jti, ports.clock(), client_id)
     if spent is None:
         raise Unauthenticated(NOT_GOOD_ANY_MORE)
-    user = await _user_or_none(ports, tenant, claims.username)
+    user = await _user_or_none(ports, claims.tenant, claims.username)
     if user is None or not user.enabled:
         raise Unauthenticated(NOT_GOOD_ANY_MORE)
-    return await _pair(ports, tokens, user, base_url, spent=spent)
+    return user, spent
 
 
 async def revoke(ports: Ports, tokens: Tokens, tenant: str, token: str) -> None:
@@ -188,7 +196,7 @@ async def _user_or_none(ports: Ports, tenant: str, username: str) -> User | None
             return None
 
 
-async def _pair(
+async def pair(
     ports: Ports,
     tokens: Tokens,
     user: User,
@@ -197,6 +205,7 @@ async def _pair(
     spent: RefreshGrant | None = None,
     client: OAuthClient | None = None,
 ) -> TokenPair:
+    """Tokens for a user who is known: of a login with this client, or of one that goes on from what was spent."""
     refresh_token, grant = tokens.refresh(user, base_url, spent, client.client_id if client else None)
     async with ports.transaction() as db:
         await RefreshStore(db).add(grant)

@@ -130,7 +130,10 @@ async def _audit(db: Any, caller: Principal, what: str, client_id: str, at: Any)
 
 
 def _sound(callback_url: str) -> str:
-    """An address to which browsers may be sent; empty for a client that needs none."""
+    """An address to which browsers may be sent; empty for a client that needs none.
+
+    It may end in a fragment, unlike in RFC 6749: applications in the browser, as Tapis's own, are told of tokens there.
+    """
     if not callback_url:
         return ""
     fix = "write it as https://portal.example.org/callback"
@@ -142,6 +145,6 @@ def _sound(callback_url: str) -> str:
     plain = callback_url.isascii() and callback_url.isprintable() and " " not in callback_url
     if parts.scheme not in ("http", "https") or not host or not plain:
         raise SpecInvalid.of("callback_url", "is not an http or https URL", fix)
-    if parts.fragment or parts.username is not None:
-        raise SpecInvalid.of("callback_url", "holds a fragment or a user", fix)
+    if parts.username is not None:
+        raise SpecInvalid.of("callback_url", "holds a user", fix)
     return callback_url

@@ -68,7 +68,6 @@ async def test_address_and_name_change_and_nothing_else(world: World) -> None:
         ({"callback_url": "https://"}, "callback_url"),
         ({"callback_url": "https://h:99999/"}, "callback_url"),
         ({"callback_url": "https://u:p@h/"}, "callback_url"),
-        ({"callback_url": "https://h/#part"}, "callback_url"),
         ({"callback_url": "https://h/a b"}, "callback_url"),
         ({"secret": "x"}, "secret"),
     ],
