@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
@@ -59,14 +59,19 @@ class Ways:
         """allowed: where nodes may be that Berth connects to."""
         self._api, self._site, self._allowed, self._dial, self._monotonic = api, site, allowed, dial, monotonic
         self._ports: dict[RemoteId, Mapping[int, int]] = {}
+        self._named: set[RemoteId] = set()
+        """Pods of which the cluster's own proxy knows the names."""
         self._avoided: dict[str, float] = {}
 
     async def connect(self, remote_id: RemoteId, marker: Marker, port: int, pod: Object) -> SocketChannel | None:
         """To a port of a pod that runs, by its own node; None where no way leads there, or nobody listens."""
         if port not in (outside := ways_of(pod)):
             return None
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": marker, "uid": remote_id}
         if (ports := self._ports.get(remote_id)) is None:
-            ports = await self._made(remote_id, marker, outside)
+            ports = await self._made(remote_id, service(marker, owner, outside, self._site))
+        if remote_id in self._ports and remote_id not in self._named:
+            await self._name(remote_id, fronts(marker, owner, outside, self._site))
         node = str(pod["status"].get("hostIP", ""))
         if port not in ports or self._is_avoided(node) or not self._may_reach(node):
             return None
@@ -90,28 +95,34 @@ class Ways:
         except NothingLearnt as error:
             log.info("the Service of %s stays as long as its Job: %s", marker, error)
 
-    async def _made(self, remote_id: RemoteId, marker: Marker, outside: Outside) -> Mapping[int, int]:
-        """Port -> node port, once the objects are there; empty where the cluster refuses."""
-        if self._is_avoided(""):
-            return {}
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": marker, "uid": remote_id}
-        try:
-            there = await self._ensure(SERVICES, service(marker, owner, outside, self._site))
-            for kind, wanted in fronts(marker, owner, outside, self._site):
-                await self._ensure(kind, wanted)
-        except NothingLearnt as error:
-            log.warning("%s is reached through the API server alone: %s", marker, error)
-            self._avoid("")
+    async def _made(self, remote_id: RemoteId, wanted: Object) -> Mapping[int, int]:
+        """Port -> node port, once the Service is there; empty where the cluster refuses."""
+        there = await self._ensure(SERVICES, wanted)
+        if there is None:
             return {}
         if len(self._ports) >= KNOWN:
             self._ports.clear()
+            self._named.clear()
         self._ports[remote_id] = node_ports_of(there) if self._site.node_ports else {}
         return self._ports[remote_id]
 
-    async def _ensure(self, kind: Any, wanted: Object) -> Object:
-        there = await ensured(self._api, kind, wanted)
-        if there["metadata"].get("ownerReferences") != wanted["metadata"]["ownerReferences"]:
-            raise Refused(409, "AlreadyExists", f"{wanted['metadata']['name']} is there that is not this pod's")
+    async def _name(self, remote_id: RemoteId, wanted: Iterator[tuple[Any, Object]]) -> None:
+        """Names at the cluster's proxy. One that does not come takes neither the others nor node ports away."""
+        if None not in [await self._ensure(kind, one) for kind, one in wanted]:
+            self._named.add(remote_id)
+
+    async def _ensure(self, kind: Any, wanted: Object) -> Object | None:
+        """What is there, made where it was not; None where the cluster refuses, which is then asked later."""
+        if self._is_avoided(what := wanted["kind"]):
+            return None
+        try:
+            there = await ensured(self._api, kind, wanted)
+            if there["metadata"].get("ownerReferences") != wanted["metadata"]["ownerReferences"]:
+                raise Refused(409, "AlreadyExists", f"{wanted['metadata']['name']} is there that is not this pod's")
+        except NothingLearnt as error:
+            log.warning("%s goes without its %s: %s", wanted["metadata"]["name"], what, error)
+            self._avoid(what)
+            return None
         return there
 
     def _may_reach(self, node: str) -> bool:
@@ -121,11 +132,12 @@ class Ways:
             return False
         return any(address in network for network in self._allowed if network.version == address.version)
 
-    def _avoid(self, node: str) -> None:
-        self._avoided[node] = self._monotonic() + AVOID_S
+    def _avoid(self, what: str) -> None:
+        """A node, or a kind of objects."""
+        self._avoided[what] = self._monotonic() + AVOID_S
 
-    def _is_avoided(self, node: str) -> bool:
-        return self._monotonic() < self._avoided.get(node, 0.0)
+    def _is_avoided(self, what: str) -> bool:
+        return self._monotonic() < self._avoided.get(what, 0.0)
 
 
 def ways_of(pod: Object) -> Outside:

@@ -38,11 +38,14 @@ class Server:
     def __init__(self) -> None:
         self.kept: dict[tuple[Any, str], Object] = {}
         self.created, self.trouble = 0, None
+        self.refused: set[Any] = set()
 
     async def create(self, kind, manifest) -> Object:
         self.created += 1
         if self.trouble is not None:
             raise self.trouble
+        if kind in self.refused:
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
         key = kind, manifest["metadata"]["name"]
         if key in self.kept:
             raise Refused(409, "AlreadyExists", "it is there")
@@ -160,6 +163,19 @@ async def test_a_cluster_that_refuses_is_asked_again_after_a_while(ways, server,
     server.trouble = None
     now[0] += AVOID_S
     assert await ways.connect(POD_1, MARKER_1, 80, pod()) == "a channel"
+
+
+async def test_a_proxy_that_cannot_be_told_takes_no_node_port_away_and_is_told_later(server, dialled, now):
+    fronts = {"ingress": Ingress(domain="pods.example.org"), "gateway": GATEWAY}
+    ways = Ways(server, replace(SITE, **fronts), NODES, dial=dialled, monotonic=lambda: now[0])
+    server.refused = {INGRESSES}
+    for _ in range(3):
+        assert await ways.connect(POD_1, MARKER_1, 80, pod()) == "a channel"
+    assert {kind for kind, _ in server.kept} == {SERVICES, ROUTES}
+    server.refused = set()
+    now[0] += AVOID_S
+    await ways.connect(POD_1, MARKER_1, 80, pod())
+    assert {kind for kind, _ in server.kept} == {SERVICES, INGRESSES, ROUTES}
 
 
 async def test_node_ports_and_names_are_given_back_at_the_end(server, dialled):
