@@ -69,7 +69,7 @@ async def _ports(request: Request) -> Ports:
 ThePorts = Annotated[Ports, Depends(_ports)]
 
 
-async def _caller(
+async def caller_of(
     request: Request,
     edge: TheEdge,
     x_tapis_token: Annotated[str | None, Header(description="Access token from POST /v3/oauth2/tokens")] = None,
@@ -87,7 +87,7 @@ async def _caller(
     return caller
 
 
-Caller = Annotated[Principal, Depends(_caller)]
+Caller = Annotated[Principal, Depends(caller_of)]
 
 
 async def _base_url(request: Request, edge: TheEdge) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 
-from api.context import Caller, TheEdge
+from api.context import Address, TheEdge, TheTenant, caller_of
 from api.envelope import Envelope, answer
 from api.strict import StrictRoute
-from scheduler.model.pod_names import host_name
+from scheduler.security.authorize import demand_admin
 from scheduler.services import pod_requests
 
 router = APIRouter(tags=["pods"], route_class=StrictRoute)
+
+GATEWAY = "berth"
+"""What Traefik calls Berth's gateway."""
 
 Status = Annotated[int, Path(ge=400, le=599)]
 
@@ -35,16 +38,18 @@ async def error_handler(status: Status) -> Response:
     return answer({"status": status, "title": phrase, "message": WORDS.get(status, phrase)}, phrase)
 
 
-@router.get("/v3/traefik-config", operation_id="traefik_config", response_model=Envelope[dict[str, Any]])
-async def traefik_config(edge: TheEdge, caller: Caller) -> Response:
-    """The names of pods with a Traefik rule each, and whether something answers there. For admins of the tenant."""
-    domain = await pod_requests.domain(edge.ports, caller, edge.options.pods_domain)
-    found = await pod_requests.open_nets(edge.ports, caller)
-    routers: dict[str, dict[str, Any]] = {"http": {}, "tcp": {}}
-    for each in found:
-        name = host_name(each.pod_id, each.net.name, domain)
-        kind = "http" if each.net.protocol == "http" else "tcp"
-        rule = f"Host(`{name}`)" if kind == "http" else f"HostSNI(`{name}`)"
-        shown = {"rule": rule, "tls": True, "status": each.status, "answers": each.instance is not None}
-        routers[kind][name] = shown
-    return answer({kind: {"routers": named} for kind, named in routers.items()}, "routes found")
+@router.get("/v3/traefik-config", operation_id="traefik_config")
+async def traefik_config(request: Request, edge: TheEdge, tenant: TheTenant, address: Address) -> dict[str, Any]:
+    """What Traefik's HTTP provider reads, bare: TLS for each name of a pod is passed through to Berth's gateway, under
+    the host name by which Traefik asks. For ``trusted_proxies`` and admins of the tenant.
+
+    Source: https://doc.traefik.io/traefik/providers/http/ and .../routing/routers/#configuring-tcp-routers.
+    """
+    if address not in edge.options.trusted_proxies:
+        demand_admin(await caller_of(request, edge, request.headers.get("x-tapis-token")), "see where all pods are")
+    names = await pod_requests.names_outside(edge.ports, tenant, edge.options.pods_domain)
+    if not names:  # Traefik takes an empty section for a mistake
+        return {}
+    routers = {name: {"rule": f"HostSNI(`{name}`)", "service": GATEWAY, "tls": {"passthrough": True}} for name in names}
+    server = {"address": f"{request.url.hostname}:{edge.options.pods_port}"}
+    return {"tcp": {"routers": routers, "services": {GATEWAY: {"loadBalancer": {"servers": [server]}}}}}

@@ -308,11 +308,20 @@ async def test_the_last_admin_cannot_be_removed(world: World):
 
 async def test_a_proxy_is_told_the_names_of_pods_by_admins_alone(world: World):
     await world.post(PODS, NEO4J)
+    assert (await world.call("GET", "/v3/traefik-config", user=None)).status_code == 401
     assert (await world.call("GET", "/v3/traefik-config")).status_code == 403
-    told = await world.get("/v3/traefik-config", user="admin")
-    shown = {"tls": True, "status": "REQUESTED", "answers": False}
-    assert told["tcp"]["routers"] == {"docpod.pods.localhost": {"rule": "HostSNI(`docpod.pods.localhost`)", **shown}}
-    assert list(told["http"]["routers"]) == ["docpod-browser.pods.localhost"]
+    told = (await world.call("GET", "/v3/traefik-config", user="admin")).json()
+    shared = {"service": "berth", "tls": {"passthrough": True}}
+    assert told["tcp"]["routers"] == {
+        name: {"rule": f"HostSNI(`{name}`)", **shared}
+        for name in ("docpod.pods.localhost", "docpod-browser.pods.localhost")
+    }
+    assert told["tcp"]["services"] == {"berth": {"loadBalancer": {"servers": [{"address": "berth.test:443"}]}}}
+    edge = world.app.state.edge
+    world.app.state.edge = replace(edge, options=replace(edge.options, trusted_proxies=("127.0.0.1",)))
+    assert (await world.call("GET", "/v3/traefik-config", user=None)).json() == told
+    passed_on = {"X-Forwarded-For": "192.0.2.7"}
+    assert (await world.call("GET", "/v3/traefik-config", user=None, headers=passed_on)).status_code == 401
     page = await world.get("/v3/error-handler/503", user=None)
     assert (page["status"], "try again" in page["message"]) == (503, True)
     assert (await world.call("GET", "/v3/error-handler/200", user=None)).status_code == 400
