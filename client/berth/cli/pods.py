@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import webbrowser
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -365,9 +366,19 @@ def _net_of(pod: Raw, net: str) -> Mapping[str, Any]:
 
 
 def _unseen(shown: str, text: str) -> str:
-    """What of a log was not shown yet; all of it where it does not go on from there."""
+    """What of a log was not shown yet; all of it where it does not go on from there.
+
+    It grows in two places, since standard error follows standard output: what is new of that comes before what of the
+    other was shown.
+    """
     if text.startswith(shown):
         return text[len(shown) :]
+    same = bisect_left(range(len(shown)), True, key=lambda size: not text.startswith(shown[: size + 1]))
+    line = text.rfind("\n", 0, same) + 1
+    for at, begin in ((line, "\n"), (same, "")):  # where a line begins; else within one that had not ended
+        if (found := text.find(begin + shown[at:], max(at - len(begin), 0))) >= 0:
+            again = found + len(begin)
+            return text[at:again] + text[again + len(shown) - at :]
     tail = shown[-1000:]
     _, found, rest = text.rpartition(tail)
     return rest if found else text
