@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable
 from typing import Any
 
 import structlog
@@ -61,6 +61,11 @@ class Crew:
     def free(self) -> int:
         """How many more pieces may start."""
         return self._size - len(self._working)
+
+    @property
+    def keys(self) -> Collection[Hashable]:
+        """Of the pieces that run."""
+        return self._working.keys()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._working

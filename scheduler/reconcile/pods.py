@@ -132,15 +132,15 @@ class Pods:
         at = self._ports.clock()
         if self.crew.free <= 0:
             return
+        in_work = [str(uuid) for uuid in self.crew.keys]
         async with self._ports.reading() as db:
-            if not await PodStore(db).is_any_due(at):
+            if not await PodStore(db).is_any_due(at, in_work):
                 return
         async with self._ports.transaction() as db:
-            claimed = await PodStore(db).claim(self._ports.process_id, self._lease_s, self.crew.free, at)
+            claimed = await PodStore(db).claim(self._ports.process_id, self._lease_s, self.crew.free, at, in_work)
             behind = await PodStore(db).instances_of([pod.uuid for pod in claimed])
         for pod in claimed:
-            if pod.uuid not in self.crew:
-                self.crew.start(pod.uuid, self._work(Known(pod, behind.get(pod.uuid, ()))), pod=pod.id)
+            self.crew.start(pod.uuid, self._work(Known(pod, behind.get(pod.uuid, ()))), pod=pod.id)
         if len(claimed) > self.crew.free:
             self._ports.wake()  # there may be more than hands were free for
 
@@ -158,6 +158,7 @@ class Pods:
                 await self._note(here.pod, next_look_at=self._later(AGAIN_S))
         except Stale as stale:  # whoever wrote it gave the lease back, and made it due
             log.info("someone else changed the pod", pod=known.pod.id, why=str(stale))
+            self._ports.wake()
         except NotFound as gone:
             log.info("the pod is gone", pod=known.pod.id, why=str(gone))
         except NothingLearnt as error:

@@ -167,13 +167,18 @@ class PodStore:
 
     # -- claiming -----------------------------------------------------------------------------------------------
 
-    async def is_any_due(self, at: datetime) -> bool:
+    async def is_any_due(self, at: datetime, but: Collection[str] = ()) -> bool:
         """Whether ``claim`` would find something, which costs a reader next to nothing."""
-        return (await self._db.execute(_due(at).limit(1))).first() is not None
+        return (await self._db.execute(_due(at, but).limit(1))).first() is not None
 
-    async def claim(self, process_id: str, lease_s: float, limit: int, at: datetime) -> Sequence[Pod]:
-        """Lease pods for which something is to be done and that are free, those waiting longest first."""
-        due = _due(at).order_by(pods.c.next_look_at, pods.c.uuid).limit(limit).with_for_update(skip_locked=True)
+    async def claim(
+        self, process_id: str, lease_s: float, limit: int, at: datetime, but: Collection[str] = ()
+    ) -> Sequence[Pod]:
+        """Lease pods for which something is to be done and that are free, those waiting longest first.
+
+        but: not these, on which the caller works already: it meets Stale, and a lease in its way would last.
+        """
+        due = _due(at, but).order_by(pods.c.next_look_at, pods.c.uuid).limit(limit).with_for_update(skip_locked=True)
         picked = due.cte("due")
         lease = {"lease_owner": process_id, "lease_until": at + timedelta(seconds=lease_s)}
         taken = update(pods).where(pods.c.uuid.in_(select(picked.c.uuid)))
@@ -307,9 +312,10 @@ def _listed(query: Select[Any], tenant: str, page: Page, ids: Collection[str] | 
     return narrowed(query, POD_FIELDS, page.filters)
 
 
-def _due(at: datetime) -> Select[tuple[str]]:
+def _due(at: datetime, but: Collection[str]) -> Select[tuple[str]]:
     free = or_(pods.c.lease_until.is_(None), pods.c.lease_until <= at)
-    return select(pods.c.uuid).where(pods.c.next_look_at <= at, free)
+    due = select(pods.c.uuid).where(pods.c.next_look_at <= at, free)
+    return due.where(pods.c.uuid.not_in(but)) if but else due
 
 
 def _context(pod_uuid: str, who: str) -> str:

@@ -235,6 +235,18 @@ async def test_a_place_that_is_out_of_reach_is_waited_for_and_told(world):
     assert [one.number for one in await world.instances()] == [1]
 
 
+async def test_mounts_that_change_before_the_place_heard_of_it_keep_nothing_from_starting(world):
+    small = PodMount(kind=VolumeKind.EPHEMERAL, target="/etc/web", content="one", content_name="web.conf")
+    world.system.fail("stage", Fault.UNAVAILABLE, times=2)
+    await world.create(definition=replace(WEB, mounts=(small,)))
+    await world.tick()
+    changes = {"definition": replace(WEB, mounts=(replace(small, content="two"), replace(small, target="/more")))}
+    await services.update(world.ports(), ANN, "web", changes)
+    await world.until(P.AVAILABLE)
+    [mount] = world.running[0].intent.run.mounts
+    assert world.system.files.nodes[mount.source] == b"one"
+
+
 # -- being available ---------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +401,30 @@ async def test_a_stopped_pod_rests_once_its_end_is_proven(world):
     assert (pod.next_look_at, pod.stop_at) == (None, None)
     await world.tick(10)
     assert len(world.jobs) == 1
+
+
+async def test_a_pod_that_changes_while_it_is_worked_on_is_taken_up_again_at_once(world, monkeypatch):
+    await available(world)
+    began, goes_on = asyncio.Event(), asyncio.Event()
+    cancelled = FakeBackend.cancel
+
+    async def cancel(self, remote_id, marker):
+        done = await cancelled(self, remote_id, marker)
+        began.set()
+        await goes_on.wait()
+        return done
+
+    monkeypatch.setattr(FakeBackend, "cancel", cancel)
+    await world.want(Desired.OFF)
+    await world.process.pods.tick()
+    await began.wait()
+    world.later(10)
+    await world.process.watch.tick()
+    await world.process.watch.crew.settle()
+    await world.process.pods.tick()
+    goes_on.set()
+    await world.process.pods.crew.settle()
+    await world.until(P.STOPPED, ticks=5)
 
 
 async def test_a_restart_ends_the_old_instance_before_the_new_one_begins(world):
