@@ -345,8 +345,6 @@ def _storage(opened: Opened) -> Storage:
 
 def _pod_host(opened: Opened, node_port_networks: Sequence[Network]) -> PodHost:
     system = opened.system
-    if not system.keeps_pods:
-        raise BackendUnavailable(f"system '{system.id}' keeps no pods; notes.berth.pods of the system allows them")
     if system.backend is BackendKind.K8S:
         return _kubernetes_pod_host(opened, node_port_networks)
     if opened.connection is None or opened.credential is None:

@@ -87,16 +87,28 @@ class ArraySpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MountedText:
+    """What stands in a small file that is mounted, placeholders of secrets still in it; ``once``: the first instance
+    writes it, and no other."""
+
+    content: str
+    mode: int
+    once: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
     """A directory or file of the host made visible inside the container; absolute paths on both sides.
 
     root: the directory that no link may lead ``source`` out of, where others than its owner may have written there.
+    text: of a file that is written before the run begins.
     """
 
     source: str
     target: str
     read_only: bool = False
     root: str = ""
+    text: MountedText | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,18 @@ from scheduler.model.ids import Marker
 from scheduler.model.macros import JobIdentity, working_dir_of
 from scheduler.model.pod_names import label_of
 from scheduler.model.pods import SERVICE_USER, Pod, PodCredentials, PodMount, PodNet, VolumeKind
-from scheduler.model.runs import JobType, Mount, Resources, RunSpec, Runtime, Share, StagedFile, StagePlan, Way
+from scheduler.model.runs import (
+    JobType,
+    Mount,
+    MountedText,
+    Resources,
+    RunSpec,
+    Runtime,
+    Share,
+    StagedFile,
+    StagePlan,
+    Way,
+)
 from scheduler.model.systems import LogicalQueue, System
 from scheduler.reconcile.runspec import absolute
 
@@ -103,17 +114,19 @@ def volume_dir(pod: Pod, system: System, login_user: str, uuid: str) -> str:
 
 
 def stage_pod(marker: Marker, pod: Pod, run: RunSpec, secrets: PodCredentials, number: int) -> StagePlan:
-    """What must be there before ``run`` may be handed over: its directories, and small files that the pod asks for."""
+    """What must be there before ``run`` may be handed over: its directories, and small files that the pod asked for.
+
+    By the run alone: what the pod is to be may have changed since the run was written down.
+    """
     directories, files = [run.exec_dir], []
-    for mount, there in zip(pod.definition.mounts, run.mounts, strict=True):
-        if mount.content is None:
-            if mount.kind is not VolumeKind.PVC:
-                directories.append(there.source)
+    for mount in run.mounts:
+        if mount.text is None:
+            if mount.root:  # a claim of the cluster has none, and is there
+                directories.append(mount.source)
             continue
-        directories.append(posixpath.dirname(there.source))
-        if not mount.content_once or number == 1:
-            content = filled(mount.content, pod, secrets).encode()
-            files.append(StagedFile(there.source, content, int(mount.content_mode, 8)))
+        directories.append(posixpath.dirname(mount.source))
+        if not mount.text.once or number == 1:
+            files.append(StagedFile(mount.source, filled(mount.text.content, pod, secrets).encode(), mount.text.mode))
     return StagePlan(marker=marker, directories=tuple(dict.fromkeys(directories)), files=tuple(files), image=run.image)
 
 
@@ -158,7 +171,8 @@ def _mount(mount: PodMount, n: int, folder: str, base: str, files: Mapping[tuple
     if mount.content is not None:
         kept = base if mount.content_once else folder
         source = posixpath.join(kept, "files", str(n), mount.content_name or posixpath.basename(mount.target))
-        return Mount(source=source, target=_file_target(mount), read_only=mount.read_only)
+        text = MountedText(content=mount.content, mode=int(mount.content_mode, 8), once=mount.content_once)
+        return Mount(source=source, target=_file_target(mount), read_only=mount.read_only, text=text)
     match mount.kind:
         case VolumeKind.EPHEMERAL:
             source = posixpath.join(folder, "ephemeral", str(n))
