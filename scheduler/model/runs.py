@@ -60,11 +60,12 @@ class Way:
     """A port of a pod that has a name outside.
 
     web_name: what its host names begin with, where it speaks HTTP and lets in whoever comes; empty: Berth looks at who
-    comes, or at how.
+    comes, or at how. net: of the pod; runs that were written down long ago do not say it.
     """
 
     port: int
     web_name: str = ""
+    net: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def pod_run(
 
 
 def _way(pod: Pod, net: PodNet) -> Way:
-    return Way(net.port, label_of(pod.id, net.name) if net.is_plain_web else "")
+    return Way(net.port, label_of(pod.id, net.name) if net.is_plain_web else "", net.name)
 
 
 def pod_dir(pod: Pod, system: System, login_user: str) -> str:

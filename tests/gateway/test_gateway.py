@@ -76,7 +76,9 @@ class Whole:
             system_id="local",
             owner="ann",
             queue=None,
-            run=RunSpec(job_uuid=run_id, name="x", image="x", exec_dir="/", input_dir="/", output_dir="/"),
+            run=RunSpec(
+                job_uuid=run_id, name="x", image="x", ports=(5000,), exec_dir="/", input_dir="/", output_dir="/"
+            ),
             intended_at=now,
         )
         async with self.database.transaction() as db:
