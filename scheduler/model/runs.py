@@ -169,6 +169,11 @@ class RunSpec:
     ways: tuple[Way, ...] = ()
     """Those of its ports to which Berth lets clients from outside, where a place has ways of its own for them."""
 
+    @property
+    def tried_ports(self) -> tuple[int, ...]:
+        """Those that must answer: with a name outside, or all where none has one."""
+        return tuple(way.port for way in self.ways) or self.ports
+
 
 @dataclass(frozen=True, slots=True)
 class SubmitIntent:

@@ -289,7 +289,7 @@ class PodWatch:
         async with self._in_all:
             try:
                 async with asyncio.timeout(PROBE_LIMIT_S):
-                    for port in one.run.ports:
+                    for port in one.run.tried_ports:
                         channel = await host.connect(one.remote_id, one.marker, port)
                         await channel.aclose()
             except PortClosed:

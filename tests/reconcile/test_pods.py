@@ -13,7 +13,7 @@ import pytest
 
 from scheduler.model.errors import BackendUnavailable, FileRefused, NotFound
 from scheduler.model.ids import marker_for
-from scheduler.model.pods import Desired, InstanceState, PodMount, PodStatus, VolumeKind
+from scheduler.model.pods import Desired, InstanceState, NetProtocol, PodMount, PodStatus, VolumeKind
 from scheduler.model.runs import Ending, RemoteState
 from scheduler.reconcile.pod_rules import DRAIN, MOST_QUICK_ENDS
 from scheduler.reconcile.pod_watch import PodWatch
@@ -93,6 +93,21 @@ async def test_every_port_that_has_a_name_must_answer(world):
     world.system.pods.closed.clear()
     pod = await world.until(P.AVAILABLE)
     assert pod.started_at is not None
+
+
+async def test_a_port_without_a_name_keeps_no_pod_from_being_available(world):
+    [net] = WEB.nets
+    inner = replace(net, name="inner", port=7000, protocol=NetProtocol.LOCAL_ONLY)
+    await world.create(definition=replace(WEB, nets=(net, inner)))
+    await world.tick()
+    world.system.pods.closed[world.jobs[0].marker] = {7000}
+    await world.until(P.AVAILABLE)
+    await world.create("inner", replace(WEB, nets=(inner,)))
+    await world.tick()
+    world.system.pods.closed[world.jobs[1].marker] = {7000}
+    await world.until(P.CREATING, "inner")
+    await world.tick(3)
+    assert "port 7000" in (await world.pod("inner")).message, "where no port has a name, all are tried"
 
 
 async def test_what_its_place_waits_for_is_told_in_words(world):
