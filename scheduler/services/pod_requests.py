@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,20 +73,20 @@ async def create(
 
 async def update(ports: Ports, caller: Principal, pod_id: str, changes: Fields) -> Pod:
     """Change what a request says of a pod; null takes a field back. ``status_requested`` starts, stops or restarts."""
-    pod = await pods.get(ports, caller, pod_id, PodLevel.ADMIN)
-    check(changes)
-    if changes.get("template") not in (None, "", pod.template):
-        raise SpecInvalid.of("template", f"is '{pod.template}' and cannot be changed", "make a new pod")
     said = {name: value for name, value in changes.items() if name not in NOT_KEPT}
-    asked = {name: value for name, value in {**pod.asked, **said}.items() if value is not None}
-    written: dict[str, Any] = {"asked": asked} if said else {}
-    if said:
-        async with ports.reading() as db:
-            written["definition"] = (await _make(db, caller, pod_id, asked, pod.template)).definition
-    if "description" in changes:
-        written["description"] = changes["description"] or ""
-    if written:
-        pod = await pods.update(ports, caller, pod_id, written)
+
+    async def merged(db: Any, pod: Pod) -> Mapping[str, Any]:
+        check(changes)
+        if changes.get("template") not in (None, "", pod.template):
+            raise SpecInvalid.of("template", f"is '{pod.template}' and cannot be changed", "make a new pod")
+        written = {"description": changes["description"] or ""} if "description" in changes else {}
+        if not said:
+            return written
+        asked = {name: value for name, value in {**pod.asked, **said}.items() if value is not None}
+        made = await _make(db, caller, pod_id, asked, pod.template)
+        return {**written, "asked": asked, "definition": made.definition}
+
+    pod = await pods.update(ports, caller, pod_id, merged)
     wanted = changes.get("status_requested")
     if wanted is not None and wanted != pod.desired:
         pod = await want(ports, caller, pod_id, Desired(wanted))
@@ -95,14 +95,17 @@ async def update(ports: Ports, caller: Principal, pod_id: str, changes: Fields) 
 
 async def restart(ports: Ports, caller: Principal, pod_id: str, *, grab_latest: bool) -> Pod:
     """Stop a pod and start it again. grab_latest: with what stands under its template's tag now."""
-    pod = await pods.get(ports, caller, pod_id, PodLevel.ADMIN if grab_latest else PodLevel.USER)
-    if grab_latest and pod.template:
+
+    async def latest(db: Any, pod: Pod) -> Mapping[str, Any]:
+        if not pod.template:
+            return {}
         name = parse_template(pod.template)
-        async with ports.reading() as db:
-            made = await _make(db, caller, pod_id, pod.asked, f"{name.id}:{name.tag}")
-        if made.template.name != pod.template:
-            newer = {"template": made.template.name, "definition": made.definition}
-            await pods.update(ports, caller, pod_id, newer)
+        made = await _make(db, caller, pod_id, pod.asked, f"{name.id}:{name.tag}")
+        is_newer = made.template.name != pod.template
+        return {"template": made.template.name, "definition": made.definition} if is_newer else {}
+
+    if grab_latest:
+        await pods.update(ports, caller, pod_id, latest)
     return await want(ports, caller, pod_id, Desired.RESTART)
 
 

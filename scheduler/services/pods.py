@@ -10,7 +10,7 @@ import asyncio
 import posixpath
 import secrets
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -50,6 +50,9 @@ LOGS_SHOWN_BYTES = 10 * 1024 * 1024
 
 CHANGEABLE = frozenset({"asked", "definition", "description", "template"})
 """What ``update`` may change of a pod."""
+
+Change = Callable[[Any, Pod], Awaitable[Mapping[str, Any]]]
+"""From a pod as it is when it is written to the fields that change (``CHANGEABLE``); none: nothing is written."""
 
 _GRACE_S = 5.0
 """Beyond a command's own limit, for the way there and back."""
@@ -140,13 +143,16 @@ def container_status(instance: PodInstance) -> Mapping[str, Any]:
     return {**phase, **instance.seen, **where, **ended}
 
 
-async def update(ports: Ports, caller: Principal, pod_id: str, changes: Mapping[str, Any]) -> Pod:
-    """Change a pod (``CHANGEABLE``). What runs stays as it is until its next start, but for when it stops."""
-    if unknown := changes.keys() - CHANGEABLE:
-        raise ValueError(f"not to be changed of a pod: {', '.join(sorted(unknown))}")
+async def update(ports: Ports, caller: Principal, pod_id: str, change: Change) -> Pod:
+    """Change a pod. What runs stays as it is until its next start, but for when it stops."""
     now = ports.clock()
     async with ports.transaction() as db:
         pod = await _changeable(db, caller, pod_id, PodLevel.ADMIN)
+        changes = await change(db, pod)
+        if unknown := changes.keys() - CHANGEABLE:
+            raise ValueError(f"not to be changed of a pod: {', '.join(sorted(unknown))}")
+        if not changes:
+            return await _true_now(db, pod, now)
         definition: PodDefinition = changes.get("definition", pod.definition)
         stops: dict[str, Any] = {}
         if pod.started_at is not None and pod.status not in AT_REST:
@@ -338,15 +344,15 @@ async def _inside(ports: Ports, caller: Principal, pod_id: str) -> tuple[PodHost
 # -- below ---------------------------------------------------------------------------------------------------------
 
 
-async def _demanded(db: Any, caller: Principal, pod_id: str, level: PodLevel) -> Pod:
+async def _demanded(db: Any, caller: Principal, pod_id: str, level: PodLevel, *, to_change: bool = False) -> Pod:
     """NotFound when there is none or even that is not for the caller to know; Forbidden for the level only."""
-    pod = await PodStore(db).get(caller.tenant, pod_id)
+    pod = await PodStore(db).get(caller.tenant, pod_id, to_change=to_change)
     await demand(db, caller, PodKind.POD, pod_id, level)
     return pod
 
 
 async def _changeable(db: Any, caller: Principal, pod_id: str, level: PodLevel) -> Pod:
-    pod = await _demanded(db, caller, pod_id, level)
+    pod = await _demanded(db, caller, pod_id, level, to_change=True)
     if pod.delete_requested_at is not None:
         raise IllegalMove(f"pod '{pod_id}' is being deleted")
     return pod

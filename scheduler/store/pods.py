@@ -74,9 +74,10 @@ class PodStore:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def get(self, tenant: str, pod_id: str) -> Pod:
-        """NotFound when there is none."""
-        return await self._one(select(*POD_COLUMNS).where(pods.c.tenant == tenant, pods.c.id == pod_id), pod_id)
+    async def get(self, tenant: str, pod_id: str, *, to_change: bool = False) -> Pod:
+        """NotFound when there is none. to_change: nobody else writes it until this transaction ends."""
+        query = select(*POD_COLUMNS).where(pods.c.tenant == tenant, pods.c.id == pod_id)
+        return await self._one(query.with_for_update() if to_change else query, pod_id)
 
     async def list(self, tenant: str, page: Page = FIRST_PAGE, *, ids: Collection[str] | None = None) -> Sequence[Pod]:
         """Pods by id, or in the page's order; ids: only these."""

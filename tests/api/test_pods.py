@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -207,6 +208,20 @@ async def test_a_change_is_merged_and_null_takes_a_field_back(world: World):
     assert await world.change("PUT", POD, await world.get(POD)) is not None, "a pod may be sent back whole"
     other = await world.call("PUT", POD, {"template": "redis"})
     assert (other.status_code, "cannot be changed" in other.text) == (400, True)
+
+
+async def test_changes_that_come_together_are_all_kept(world: World):
+    await world.post(PODS, WEB)
+    changes: list[dict[str, Any]] = [
+        {"environment_variables": {"A": "1"}},
+        {"resources": {"gpus": 1}},
+        {"time_to_stop_default": 600},
+        {"description": "Ours"},
+    ]
+    await asyncio.gather(*(world.change("PUT", f"{PODS}/web", each) for each in changes))
+    pod = await world.get(f"{PODS}/web/derived")
+    assert (pod["environment_variables"], pod["resources"]["gpus"]) == ({"A": "1"}, 1)
+    assert (pod["time_to_stop_default"], pod["description"]) == (600, "Ours")
 
 
 async def test_what_is_run_is_shown_with_its_secrets_as_placeholders(world: World):

@@ -77,6 +77,15 @@ async def running(world: World, name: str = "web"):
     return pod, instance
 
 
+def to(**changes) -> pods.Change:
+    """A change to these, whatever the pod is."""
+
+    async def change(db, pod):
+        return changes
+
+    return change
+
+
 async def granted(world: World, user: Principal, level: PodLevel) -> None:
     await pod_grants.grant(world.ports(), ANN, PodKind.POD, "web", user.username, level)
 
@@ -115,7 +124,7 @@ NEEDED = {
     "logs": (PodLevel.READ, lambda p, who: pods.logs(p, who, "web")),
     "credentials": (PodLevel.USER, lambda p, who: pods.credentials(p, who, "web")),
     "stop": (PodLevel.USER, lambda p, who: pods.want(p, who, "web", Desired.OFF)),
-    "update": (PodLevel.ADMIN, lambda p, who: pods.update(p, who, "web", {"description": "x"})),
+    "update": (PodLevel.ADMIN, lambda p, who: pods.update(p, who, "web", to(description="x"))),
     "execute": (
         PodLevel.ADMIN,
         lambda p, who: pods.execute(
@@ -191,13 +200,13 @@ async def test_whatever_is_at_rest_can_be_started_and_its_past_is_forgiven(world
 async def test_a_change_counts_from_the_next_start_but_the_time_to_stop_at_once(world):
     pod, _ = await running(world)
     newer = replace(WEB, image="docker://nginx:2", time_to_stop_s=600)
-    changed = await pods.update(world.ports(), ANN, "web", {"definition": newer, "description": "new"})
+    changed = await pods.update(world.ports(), ANN, "web", to(definition=newer, description="new"))
     assert (changed.definition, changed.description, changed.status) == (newer, "new", P.AVAILABLE)
     assert changed.stop_at == pod.started_at + timedelta(seconds=600)
-    never = await pods.update(world.ports(), ANN, "web", {"definition": replace(WEB, time_to_stop_s=-1)})
+    never = await pods.update(world.ports(), ANN, "web", to(definition=replace(WEB, time_to_stop_s=-1)))
     assert never.stop_at is None
     with pytest.raises(ValueError, match="status"):
-        await pods.update(world.ports(), ANN, "web", {"status": "AVAILABLE"})
+        await pods.update(world.ports(), ANN, "web", to(status="AVAILABLE"))
 
 
 async def test_a_pod_of_which_nothing_runs_is_gone_at_once_and_its_name_is_free(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -130,6 +131,20 @@ async def test_a_move_is_written_with_its_words_or_not_at_all(database):
     async with database.reading() as db:
         assert await PodStore(db).get("dev", "web") == placed
         assert [str(line) for line in await PodStore(db).actions(pod.uuid)] == ["26/03/01 12:00: placed on cluster"]
+
+
+async def test_those_who_change_a_pod_from_what_it_is_take_turns(database):
+    await added(database)
+
+    async def lengthen():
+        async with database.transaction() as db:
+            pod = await PodStore(db).get("dev", "web", to_change=True)
+            await asyncio.sleep(0)
+            await PodStore(db).note(pod, NOW, description=pod.description + "x")
+
+    await asyncio.gather(*(lengthen() for _ in range(5)))
+    async with database.reading() as db:
+        assert (await PodStore(db).get("dev", "web")).description == "xxxxx"
 
 
 async def test_a_pod_is_worked_on_by_one_process_until_it_writes_or_its_lease_ends(database):
