@@ -9,7 +9,7 @@ from typing import Any
 from scheduler.model.errors import Forbidden, NotFound, SpecInvalid
 from scheduler.model.pod_catalog import PodLevel, TemplateTag
 from scheduler.model.pod_names import domain_of, host_name
-from scheduler.model.pods import Desired, Pod, PodDefinition, PodMount, PodRequest, VolumeKind
+from scheduler.model.pods import AT_REST, Desired, Pod, PodDefinition, PodMount, PodRequest, VolumeKind
 from scheduler.model.tenants import Tenant
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
@@ -88,7 +88,8 @@ async def update(ports: Ports, caller: Principal, pod_id: str, changes: Fields) 
 
     pod = await pods.update(ports, caller, pod_id, merged)
     wanted = changes.get("status_requested")
-    if wanted is not None and wanted != pod.desired:
+    starts = wanted in (Desired.ON, Desired.RESTART) and pod.status in AT_REST
+    if wanted is not None and (starts or wanted != pod.desired):
         pod = await want(ports, caller, pod_id, Desired(wanted))
     return pod
 
@@ -120,7 +121,7 @@ async def want(ports: Ports, caller: Principal, pod_id: str, desired: Desired) -
 
 
 async def ensure_jupyter(ports: Ports, caller: Principal) -> Pod:
-    """The caller's Jupyter pod: made when there is none, started when it is at rest."""
+    """The caller's Jupyter pod: made when there is none, started when it is at rest, or once it is."""
     letters = "".join(letter for letter in caller.username.lower() if letter.isascii() and letter.isalnum())
     pod_id = f"jupyter{letters}"[:63]
     try:
@@ -129,8 +130,10 @@ async def ensure_jupyter(ports: Ports, caller: Principal) -> Pod:
         return await create(ports, caller, {"pod_id": pod_id, "template": JUPYTER_TEMPLATE})
     if pod.owner != caller.username:
         raise Forbidden(f"pod '{pod_id}' belongs to {pod.owner}; make one of your own from template 'jupyter'")
-    if pod.desired is Desired.OFF:
+    if pod.status in AT_REST:
         return await want(ports, caller, pod_id, Desired.ON)
+    if pod.desired is Desired.OFF:  # it is being stopped
+        return await want(ports, caller, pod_id, Desired.RESTART)
     return pod
 
 

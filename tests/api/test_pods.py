@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from api.context import Edge
 from scheduler.model.ids import marker_for
-from scheduler.model.pods import InstanceState, Pod, PodEvent, PodInstance
+from scheduler.model.pods import AT_REST, InstanceState, Pod, PodEvent, PodInstance
 from scheduler.model.runs import JobType, RunSpec, SubmitIntent
 from scheduler.store.pods import PodStore
 from tests.api.world import World
@@ -37,11 +38,23 @@ async def of_store(world: World, pod_id: str) -> Pod:
 
 async def at_rest(world: World, pod_id: str) -> None:
     """As the loop leaves a pod of which nothing runs."""
+    await moved(world, pod_id, E.STOPPING, E.GONE)
+
+
+async def moved(world: World, pod_id: str, *events: PodEvent) -> None:
+    """As the loop leaves a pod to which these happened."""
     async with world.ports.transaction() as db:
         store = PodStore(db)
         pod = await store.get("dev", pod_id)
-        pod = await store.move(pod, E.STOPPING, world.clock())
-        await store.move(pod, E.GONE, world.clock())
+        for event in events:
+            pod = await store.move(pod, event, world.clock(), next_look_at=None)
+
+
+WAYS_TO_REST: Mapping[str, tuple[PodEvent, ...]] = {
+    "COMPLETE": (E.PLACED, E.ACCEPTED, E.COMPLETED),
+    "ERROR": (E.FAILED,),
+    "STOPPED": (E.STOPPING, E.GONE),
+}
 
 
 async def running(world: World, pod_id: str) -> None:
@@ -262,6 +275,29 @@ async def test_the_jupyter_pod_of_a_user_is_made_once(world: World):
     again = await world.get(f"{PODS}/jupyter/ensure")
     assert again["creation_ts"] == first["creation_ts"]
     assert (await world.get(f"{PODS}/jupyter/ensure", user="bob"))["pod_id"] == "jupyterbob"
+
+
+@pytest.mark.parametrize("way", WAYS_TO_REST.values(), ids=WAYS_TO_REST)
+async def test_what_is_wanted_on_starts_however_it_came_to_rest(world: World, way: tuple[PodEvent, ...]):
+    await world.get(f"{PODS}/jupyter/ensure")
+    mine = f"{PODS}/jupyterada"
+    for ask in ("ensure", "put"):
+        await moved(world, "jupyterada", *way)
+        assert (await world.get(mine))["status"] in AT_REST
+        if ask == "ensure":
+            started = await world.get(f"{PODS}/jupyter/ensure")
+        else:
+            started = await world.change("PUT", mine, {"status_requested": "ON"})
+        assert (started["status"], started["status_requested"]) == ("REQUESTED", "ON")
+
+
+async def test_a_jupyter_pod_that_is_being_stopped_starts_again_when_it_has(world: World):
+    await world.get(f"{PODS}/jupyter/ensure")
+    await world.get(f"{PODS}/jupyterada/stop")
+    await moved(world, "jupyterada", E.STOPPING)
+    again = await world.get(f"{PODS}/jupyter/ensure")
+    assert (again["status"], again["status_requested"]) == ("DELETING", "RESTART")
+    assert (await world.get(f"{PODS}/jupyter/ensure"))["status_requested"] == "RESTART"
 
 
 # -- who may what ------------------------------------------------------------------------------------------------
