@@ -254,7 +254,7 @@ class PodView(View):
             status_requested=pod.desired if pod.delete_requested_at is None else Desired.OFF,
             volume_mounts=run["volume_mounts"],
             time_to_stop_default=pod.asked.get("time_to_stop_default") or run["time_to_stop_default"],
-            time_to_stop_instance=pod.asked.get("time_to_stop_instance"),
+            time_to_stop_instance=(run if derived else pod.asked).get("time_to_stop_instance"),
             networking=nets,
             resources=run["resources"],
             compute_queue=run["compute_queue"],

@@ -182,6 +182,7 @@ class PodDefinition:
     command: in place of the image's entry point; None: the image's own. arguments: in place of the image's command.
     is_stateful: its files may have one writer only, so that a new instance starts when the old one is proven gone.
     Otherwise a new one may overlap with the old. time_to_stop_s: from its start; -1: never.
+    time_to_stop_default_s: the same without ``time_to_stop_instance``; None where that is not said.
     """
 
     image: str
@@ -193,6 +194,7 @@ class PodDefinition:
     resources: PodResources = field(default_factory=PodResources)
     compute_queue: str = "default"
     time_to_stop_s: int = 43_200
+    time_to_stop_default_s: int | None = None
     is_stateful: bool = True
 
     @property

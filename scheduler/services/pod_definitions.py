@@ -59,7 +59,8 @@ def defined(asked: Fields, templates: Sequence[Layer] = ()) -> PodDefinition:
     _lay(merged, asked)
     plain, resources = merged.plain, {**DEFAULT_RESOURCES, **_fitting(merged.resources)}
     _check(plain, merged.nets, resources)
-    time_s = plain.get("time_to_stop_instance")
+    default_s = plain.get("time_to_stop_default", DEFAULT_TIME_S)
+    instance_s = plain.get("time_to_stop_instance")
     return PodDefinition(
         image=plain["image"],
         command=tuple(plain["command"]) if plain.get("command") else None,
@@ -75,7 +76,8 @@ def defined(asked: Fields, templates: Sequence[Layer] = ()) -> PodDefinition:
             gpus=resources["gpus"],
         ),
         compute_queue=plain.get("compute_queue") or "default",
-        time_to_stop_s=plain.get("time_to_stop_default", DEFAULT_TIME_S) if time_s is None else time_s,
+        time_to_stop_s=default_s if instance_s is None else instance_s,
+        time_to_stop_default_s=None if instance_s is None else default_s,
         is_stateful=next((layer.is_stateful for layer in templates if layer.is_stateful is not None), True),
     )
 
@@ -143,13 +145,15 @@ def _net(name: str, net: Mapping[str, Any]) -> PodNet:
 
 def fields_of(definition: PodDefinition) -> dict[str, Any]:
     """A definition in the wire's words: defining it again gives the same."""
+    time_s, default_s = definition.time_to_stop_s, definition.time_to_stop_default_s
     return {
         "image": definition.image,
         "command": list(definition.command) if definition.command else None,
         "arguments": list(definition.arguments) or None,
         "environment_variables": dict(definition.environment),
         "volume_mounts": on_the_wire(definition.mounts),
-        "time_to_stop_default": definition.time_to_stop_s,
+        "time_to_stop_default": time_s if default_s is None else default_s,
+        "time_to_stop_instance": None if default_s is None else time_s,
         "networking": {net.name: net_fields(net) for net in definition.nets},
         "resources": {
             "cpu_request": definition.resources.request_millicores,

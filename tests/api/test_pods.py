@@ -21,6 +21,7 @@ E = PodEvent
 PODS, POD = "/v3/pods", "/v3/pods/docpod"
 NEO4J = {"pod_id": "docpod", "template": "neo4j", "description": "A graph"}
 WEB = {"pod_id": "web", "image": "python:3.12", "command": ["python3"]}
+LONGER = {"time_to_stop_default": 900}
 
 QUICKSTART = {
     "pod_id", "image", "template", "description", "command", "arguments", "environment_variables", "status_requested",
@@ -221,6 +222,22 @@ async def test_a_change_is_merged_and_null_takes_a_field_back(world: World):
     assert await world.change("PUT", POD, await world.get(POD)) is not None, "a pod may be sent back whole"
     other = await world.call("PUT", POD, {"template": "redis"})
     assert (other.status_code, "cannot be changed" in other.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("template_says", "asked", "default_s"), [({}, {}, 43200), ({}, LONGER, 900), (LONGER, {}, 900)]
+)
+async def test_when_this_start_ends_hides_not_when_others_do(
+    world: World, template_says: dict[str, Any], asked: dict[str, Any], default_s: int
+):
+    await world.post("/v3/pods/templates", {"template_id": "mine"})
+    tag = {"pod_definition": {"image": "redis", **template_says}, "commit_message": "m"}
+    await world.post("/v3/pods/templates/mine/tags", tag)
+    made = await world.post(PODS, {"pod_id": "docpod", "template": "mine", "time_to_stop_instance": 600, **asked})
+    assert (made["time_to_stop_default"], made["time_to_stop_instance"]) == (default_s, 600)
+    assert (await of_store(world, "docpod")).definition.time_to_stop_s == 600
+    back = await world.change("PUT", POD, {"time_to_stop_instance": None})
+    assert (back["time_to_stop_default"], back["time_to_stop_instance"]) == (default_s, None)
 
 
 async def test_changes_that_come_together_are_all_kept(world: World):

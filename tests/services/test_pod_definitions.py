@@ -257,6 +257,7 @@ layers = st.fixed_dictionaries(
         "networking": st.dictionaries(words, net, max_size=1),
         "volume_mounts": st.dictionaries(words.map(lambda word: f"/{word}"), mount, max_size=2),
         "time_to_stop_default": st.one_of(st.just(-1), st.integers(300, 10**6)),
+        "time_to_stop_instance": st.one_of(st.just(-1), st.integers(300, 10**6)),
         "resources": st.dictionaries(st.sampled_from(["cpu_request", "mem_request", "gpus"]), st.integers(1, 9)),
     },
 )
