@@ -255,8 +255,12 @@ async def test_mounts_that_change_before_the_place_heard_of_it_keep_nothing_from
     world.system.fail("stage", Fault.UNAVAILABLE, times=2)
     await world.create(definition=replace(WEB, mounts=(small,)))
     await world.tick()
-    changes = {"definition": replace(WEB, mounts=(replace(small, content="two"), replace(small, target="/more")))}
-    await services.update(world.ports(), ANN, "web", changes)
+    changed = replace(WEB, mounts=(replace(small, content="two"), replace(small, target="/more")))
+
+    async def change(db, pod):
+        return {"definition": changed}
+
+    await services.update(world.ports(), ANN, "web", change)
     await world.until(P.AVAILABLE)
     [mount] = world.running[0].intent.run.mounts
     assert world.system.files.nodes[mount.source] == b"one"
