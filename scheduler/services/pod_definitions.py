@@ -23,6 +23,9 @@ DEFAULT_RESOURCES: Mapping[str, int] = {
 MOST_TEMPLATES = 2
 """A template may stand on one other."""
 
+PARTED = ("environment_variables", "volume_mounts", "networking", "resources")
+"""Fields of which templates and pods say parts."""
+
 CORS = ("allow_origins", "allow_methods", "allow_headers", "allow_credentials", "max_age")
 
 
@@ -164,6 +167,19 @@ def fields_of(definition: PodDefinition) -> dict[str, Any]:
         },
         "compute_queue": definition.compute_queue,
     }
+
+
+def unsaid(definition: PodDefinition, asked: Fields) -> dict[str, Any]:
+    """The part of a definition, in the wire's words, that the pod's own fields do not say: ``asked`` over it defines
+    the same again. What they hide is in no definition."""
+    fields = fields_of(definition)
+    own: dict[str, Any] = {**asked, "volume_mounts": by_path(asked.get("volume_mounts") or {})}
+    left = {name: value for name, value in fields.items() if name in PARTED or own.get(name) in (None, "", [])}
+    for name in PARTED:
+        said = own.get(name) or {}
+        left[name] = {key: value for key, value in fields[name].items() if said.get(key) is None}
+    left["resources"] = {k: v for k, v in left["resources"].items() if v != DEFAULT_RESOURCES[k]}
+    return left
 
 
 def net_fields(net: PodNet) -> dict[str, Any]:

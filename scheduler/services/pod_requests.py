@@ -53,7 +53,8 @@ async def create(
     if is_silent and default_template:
         asked["template"] = default_template
     async with ports.reading() as db:
-        made = await _make(db, caller, pod_id, asked, str(asked.get("template") or ""))
+        template = await pod_templates.resolve(db, caller, str(asked.get("template") or ""))
+        made = await _make(db, caller, pod_id, asked, template)
     request = PodRequest(
         pod_id=pod_id,
         asked={name: value for name, value in asked.items() if name not in NOT_KEPT},
@@ -83,7 +84,7 @@ async def update(ports: Ports, caller: Principal, pod_id: str, changes: Fields) 
         if not said:
             return written
         asked = {name: value for name, value in {**pod.asked, **said}.items() if value is not None}
-        made = await _make(db, caller, pod_id, asked, pod.template)
+        made = await _make(db, caller, pod_id, asked, await pod_templates.resolve_made(db, caller, pod))
         return {**written, "asked": asked, "definition": made.definition}
 
     pod = await pods.update(ports, caller, pod_id, merged)
@@ -101,7 +102,8 @@ async def restart(ports: Ports, caller: Principal, pod_id: str, *, grab_latest: 
         if not pod.template:
             return {}
         name = parse_template(pod.template)
-        made = await _make(db, caller, pod_id, pod.asked, f"{name.id}:{name.tag}")
+        newest = await pod_templates.resolve(db, caller, f"{name.id}:{name.tag}")
+        made = await _make(db, caller, pod_id, pod.asked, newest)
         is_newer = made.template.name != pod.template
         return {"template": made.template.name, "definition": made.definition} if is_newer else {}
 
@@ -162,14 +164,13 @@ async def names_outside(ports: Ports, tenant: Tenant, pods_domain: str) -> Seque
     return [host_name(each.pod_id, each.net.name, domain) for each in found if each.tenant == tenant.id]
 
 
-async def _make(db: Any, caller: Principal, pod_id: str, asked: Fields, template: str) -> Made:
-    resolved = await pod_templates.resolve(db, caller, template)
-    definition = defined(asked, resolved.layers)
+async def _make(db: Any, caller: Principal, pod_id: str, asked: Fields, template: Resolved) -> Made:
+    definition = defined(asked, template.layers)
     check_host_names(pod_id, definition.nets)
     await pod_images.check_allowed(db, caller, definition.image)
     for mount in definition.mounts:
         await _check_mount(db, caller, mount)
-    return Made(resolved, definition)
+    return Made(template, definition)
 
 
 async def _check_mount(db: Any, caller: Principal, mount: PodMount) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from scheduler.model.errors import AlreadyExists, Forbidden, NotFound, SpecInvalid
 from scheduler.model.pod_catalog import PodKind, PodLevel, PodTemplate, TemplateTag
+from scheduler.model.pods import Pod
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.services import pod_grants
 from scheduler.services.pod_built_in import built_in
-from scheduler.services.pod_definitions import Layer
+from scheduler.services.pod_definitions import Layer, unsaid
 from scheduler.services.pod_fields import check, newest_names
 from scheduler.services.pod_names import TemplateName, check_tag, check_template_id, parse_template
 from scheduler.store.pod_catalog import PodTemplateStore
@@ -147,20 +148,32 @@ async def add_tag(
     return made
 
 
-async def resolve(db: Any, caller: Principal, text: str, field: str = "template") -> Resolved:
+async def resolve(db: Any, caller: Principal, text: str, field: str = "template", *, anyone: bool = False) -> Resolved:
     """The template that a request names, as far as the caller may read it; nothing for an empty text.
 
-    SpecInvalid names ``field`` when there is none.
+    SpecInvalid names ``field`` when there is none. anyone: whoever may read it.
     """
     if not text:
         return NO_TEMPLATE
-    first = await _named(db, caller, parse_template(text, field), field)
+    first = await _named(db, caller, parse_template(text, field), field, anyone=anyone)
     layers = [Layer(first.definition, first.is_stateful)]
     if first.definition.get("template"):
         # Whoever may read a template has what it stands on, as its author had when it was made.
         below = await _named(db, caller, parse_template(first.definition["template"], field), field, anyone=True)
         layers.append(Layer(below.definition, below.is_stateful))
     return Resolved(f"{first.template_id}:{first.tag_timestamp}", tuple(layers))
+
+
+async def resolve_made(db: Any, caller: Principal, pod: Pod) -> Resolved:
+    """The template from which a pod was made. Whoever may change the pod has it, as its creator had.
+
+    Where it, or what it stands on, was removed: what the pod has of it, without what the pod says otherwise.
+    """
+    try:
+        return await resolve(db, caller, pod.template, anyone=True)
+    except SpecInvalid:
+        left = Layer(unsaid(pod.definition, pod.asked), pod.definition.is_stateful)
+        return Resolved(pod.template, (left,))
 
 
 async def _named(db: Any, caller: Principal, name: TemplateName, field: str, *, anyone: bool = False) -> TemplateTag:

@@ -88,6 +88,39 @@ async def test_pods_keep_what_their_tag_said_until_they_are_restarted_with_the_l
     assert (await world.get(f"{PODS}/one/derived"))["image"] == "redis:8"
 
 
+LATER_SAID = {"environment_variables": {"C": "3"}, "resources": {"cpu_limit": 200}}
+
+
+@pytest.mark.parametrize("gone", ["mine", "lower"])
+async def test_a_pod_whose_template_was_removed_keeps_what_it_has_of_it_and_can_be_changed(world: World, gone: str):
+    await made(world, "lower")
+    upper = {"template": "lower", "command": ["run"], "resources": {"gpus": 1}}
+    await made(world, "mine", {"pod_definition": upper, "commit_message": "m"}, tag="v1")
+    await world.post(PODS, {"pod_id": "one", "template": "mine:v1", "environment_variables": {"B": "2"}})
+    before = await world.get(f"{PODS}/one/derived")
+    await world.change("DELETE", f"{TEMPLATES}/{gone}")
+    changed = await world.change("PUT", f"{PODS}/one", LATER_SAID)
+    assert changed["template"] == before["template"]
+    for _ in range(2):
+        after = await world.get(f"{PODS}/one/derived")
+        assert (after["image"], after["command"]) == (before["image"], before["command"])
+        assert after["environment_variables"] == {"A": "base", "C": "3"}
+        assert (after["resources"]["gpus"], after["resources"]["cpu_limit"]) == (1, 200)
+        await world.change("PUT", f"{PODS}/one", LATER_SAID)
+    latest = await world.call("GET", f"{PODS}/one/restart?grab_latest_template_tag=True")
+    assert (latest.status_code, f"no template '{gone}'" in latest.text) == (400, True)
+
+
+async def test_whoever_may_change_a_pod_need_not_read_its_template(world: World):
+    await made(world, "mine")
+    await world.post(PODS, {"pod_id": "one", "template": "mine"})
+    await world.post(f"{PODS}/one/permissions", {"user": "bob", "level": "ADMIN"})
+    await world.change("PUT", f"{PODS}/one", {"environment_variables": {"B": "2"}}, user="bob")
+    assert (await world.get(f"{PODS}/one/derived"))["environment_variables"] == {"A": "base", "B": "2"}
+    latest = await world.call("GET", f"{PODS}/one/restart?grab_latest_template_tag=True", user="bob")
+    assert (latest.status_code, "no template 'mine'" in latest.text) == (400, True)
+
+
 async def test_a_template_stands_on_one_other_and_no_more(world: World):
     await made(world, "lower")
     upper = {"pod_definition": {"template": "lower", "environment_variables": {"B": "upper"}}, "commit_message": "m"}

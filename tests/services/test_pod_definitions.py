@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.pods import NetProtocol, PodDefinition, PodMount, PodNet, PodResources, VolumeKind
-from scheduler.services.pod_definitions import Layer, defined, fields_of
+from scheduler.services.pod_definitions import Layer, defined, fields_of, unsaid
 from scheduler.services.pod_fields import check, newest_names
 from scheduler.services.pod_mounts import by_path
 from scheduler.services.pod_names import RESERVED, check_host_names, check_pod_id, parse_template
@@ -282,6 +282,14 @@ def test_what_a_pod_says_is_what_runs_whatever_its_template_says(asked: dict[str
     for name in ("environment_variables", "volume_mounts", "networking"):
         for key in asked.get(name) or {}:
             assert made[name][key] == alone[name][key]
+
+
+@given(layers, layers)
+def test_what_a_pod_does_not_say_with_what_it_says_defines_it(asked: dict[str, Any], below: dict[str, Any]):
+    made = defined(asked, [Layer({"image": "x", **below}, is_stateful=False)])
+    again = defined(asked, [Layer(unsaid(made, asked), made.is_stateful)])
+    assert fields_of(again) == fields_of(made)
+    assert again.is_stateful is False
 
 
 @given(layers, layers)
