@@ -22,6 +22,7 @@ from scheduler.model.errors import (
     Stale,
 )
 from scheduler.model.ids import LoginKey
+from scheduler.model.macros import relative_path
 from scheduler.model.pod_catalog import FilesStatus, PodFilesOf, PodKind, PodSnapshot, PodVolume, files_name
 from scheduler.model.runs import FileKind
 from scheduler.pod_schedules import next_at, parse_retention
@@ -145,10 +146,10 @@ async def _take(ports: Ports, snapshot: PodSnapshot, volume: PodVolume, due_at: 
         if name not in kept:
             held_bytes = sum([await size_bytes(target, each) for each in kept])
             fresh = f".{name}"
-            into = posixpath.join(fresh, snapshot.destination_path)
+            into = posixpath.join(fresh, relative_path(snapshot.destination_path))
             await target.make_directory(into)
             try:
-                await _copy(source, snapshot.source_path, target, into, limit_bytes - held_bytes)
+                await _copy(source, relative_path(snapshot.source_path), target, into, limit_bytes - held_bytes)
                 await target.move(fresh, name)
             except (BerthError, TooLarge):
                 await target.delete(fresh)
@@ -167,14 +168,22 @@ async def _check_where(ports: Ports, volume: PodVolume) -> None:
 
 
 async def _kept(target: Storage, snapshot: PodSnapshot, now: datetime) -> list[str]:
-    """The copies that stay; the others are deleted."""
+    """The copies that stay; the others are deleted, and what is no copy is left alone."""
     names = [entry.name for entry in await target.list("", PAGE) if entry.kind is FileKind.DIRECTORY]
     if not snapshot.cron:
         return names
-    taken = {datetime.strptime(name, STAMP).replace(tzinfo=UTC): name for name in names}
+    taken = {at: name for name in names if (at := _taken_at(name)) is not None}
     for at in parse_retention(snapshot.retention_policy).dropped(list(taken), now):
         await target.delete(taken.pop(at))
     return list(taken.values())
+
+
+def _taken_at(name: str) -> datetime | None:
+    """When the copy of this name was taken; None for a directory that is none."""
+    try:
+        return datetime.strptime(name, STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 async def _copy(source: Storage, path: str, target: Storage, into: str, most_bytes: int) -> None:

@@ -64,6 +64,8 @@ class PodFiles:
                     await act(self._ports, one)
                 except BerthError as error:
                     log.warning(failed, files=one.id, status=one.status, system=one.system_id, error=str(error))
+                except Exception:  # a mistake of ours in one keeps nobody else's waiting
+                    log.exception(failed, files=one.id, status=one.status, system=one.system_id)
 
         await asyncio.gather(*map(in_turn, by_system.values()))
 

@@ -229,6 +229,28 @@ async def test_copies_are_taken_by_the_schedule_and_kept_as_long_as_they_should(
     assert (refused.status_code, "copies volume 'data' by its schedule" in refused.text) == (409, True)
 
 
+async def test_paths_of_a_snapshot_begin_in_the_volume_and_in_the_copy(world: World):
+    await uploaded(world, "a/b", b"x")
+    body = {"snapshot_id": "snap", "source_volume_id": "data", "source_volume_path": "/a", "destination_path": "/in/it"}
+    await world.post(SNAPSHOTS, {**body, "cron": "0 * * * *"})
+    world.clock.now = BEGIN + timedelta(hours=1, minutes=1)
+    await tick(world)
+    assert [file["path"] for file in await world.get(f"{SNAPSHOTS}/snap/list")] == ["2026-03-01T12-00-00Z/in/it/b"]
+
+
+async def test_what_is_no_copy_among_copies_keeps_none_from_being_taken(world: World, files: Path):
+    await uploaded(world, "a", b"x")
+    body = {"snapshot_id": "snap", "source_volume_id": "data", "source_volume_path": "", "cron": "0 * * * *"}
+    await world.post(SNAPSHOTS, body)
+    for hour in (1, 2):
+        world.clock.now = BEGIN + timedelta(hours=hour, minutes=1)
+        await tick(world)
+        (kept,) = (files / "snapshots").iterdir()
+        (kept / "notes").mkdir(exist_ok=True)
+    names = sorted(path.name for path in kept.iterdir())
+    assert names == ["2026-03-01T12-00-00Z", "2026-03-01T14-00-00Z", "notes"]
+
+
 async def test_a_copy_larger_than_the_limit_is_not_kept_and_said_so(world: World, files: Path):
     await world.change("PUT", f"{VOLUMES}/data", {"size_limit": 3})
     await uploaded(world, "a", bytes(2 * MIB))

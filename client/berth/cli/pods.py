@@ -170,11 +170,12 @@ def logs(
     with connect() as client:
         shown = ""
         while True:
-            found = client.pods.logs(pod_id)
+            ended = not follow or client.pods.get(pod_id)["status"] in ("STOPPED", "COMPLETE", "ERROR")
+            found = client.pods.logs(pod_id)  # after its status: what it wrote last is in it
             text = "\n".join(found["action_logs"]) + "\n" if actions else str(found["logs"])
             print(_unseen(shown, text), end="", flush=True)
             shown = text
-            if not follow or client.pods.get(pod_id)["status"] in ("STOPPED", "COMPLETE", "ERROR"):
+            if ended:
                 return
             time.sleep(FOLLOW_S)
 
