@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from scheduler.model.errors import SpecInvalid
 from scheduler.model.jobs import JobSpec, Place
 from scheduler.model.runs import JobType
+from scheduler.model.shared_accounts import JOBS, keeps_apart, may_be_given
 from scheduler.model.systems import LogicalQueue, System
 
 _MACRO = re.compile(r"\$\{([^}]*)\}")
@@ -95,6 +96,8 @@ def place_of(spec: JobSpec, system: System, queue: LogicalQueue | None, identity
     Raises SpecInvalid naming the directory that cannot be meant.
     """
     values = place_values(spec, system, queue, identity)
+    if keeps_apart(system, identity.owner):
+        _demand_own(values, system, identity)
     job_type = job_type_of(spec, system)
     used_queue = queue if job_type is JobType.BATCH else None
     return Place(
@@ -127,6 +130,18 @@ def identity_values(identity: JobIdentity) -> dict[str, str]:
         "JobCreateDate": f"{date}Z",
         "JobCreateTimestamp": f"{date}T{time}Z",
     }
+
+
+def _demand_own(values: Mapping[str, str], system: System, identity: JobIdentity) -> None:
+    """SpecInvalid for a directory where others keep files: what runs in it would have theirs."""
+    named = ["ExecSystemExecDir", "ExecSystemInputDir", "ExecSystemOutputDir"]
+    if values["ArchiveSystemId"] == system.id:
+        named.append("ArchiveSystemDir")
+    for name in named:
+        if not may_be_given(system, values["JobWorkingDir"], identity.uuid, values[name]):
+            wrong = f"'{values[name][:200]}' may hold files of others, who share the account of system '{system.id}'"
+            fix = f"leave it out, or name a directory below ${{JobWorkingDir}}/{JOBS}/${{JobUUID}}"
+            raise SpecInvalid.of(name[0].lower() + name[1:], wrong, fix)
 
 
 def place_values(spec: JobSpec, system: System, queue: LogicalQueue | None, identity: JobIdentity) -> dict[str, str]:

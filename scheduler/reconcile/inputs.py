@@ -12,6 +12,7 @@ from backends.base import Storage
 from scheduler.model.apps import FileInput
 from scheduler.model.errors import FileRefused, NotFound
 from scheduler.model.jobs import Fact, Job
+from scheduler.model.shared_accounts import between_slashes, closed_dirs, keeps_apart, parts_of
 from scheduler.model.states import Event
 from scheduler.model.systems import System
 from scheduler.reconcile.fetch import open_url
@@ -96,10 +97,10 @@ async def _source(job: Job, one: FileInput, hands: Hands) -> AsyncIterator[tuple
 
 def _is_closed(system: System, path: str, owner: str) -> bool:
     """Whether what jobs and pods of others keep may lie there, on a system where all have one account."""
-    if not (system.is_shared_account and system.can_exec and system.owner != owner):
+    if not keeps_apart(system, owner):
         return False
-    asked = "/".join(["", *_parts(path), ""])
-    return any(asked.startswith(closed) or closed.startswith(asked) for closed in _closed(system))
+    asked = between_slashes(path)
+    return any(asked.startswith(closed) or closed.startswith(asked) for closed in closed_dirs(system))
 
 
 async def _own_directory(job: Job, system: System, path: str, hands: Hands) -> tuple[str, str]:
@@ -107,7 +108,7 @@ async def _own_directory(job: Job, system: System, path: str, hands: Hands) -> t
 
     FileRefused where none is.
     """
-    parts = _parts(path)
+    parts = parts_of(path)
     async with hands.ports.reading() as db:
         for count, part in enumerate(parts if ".." not in parts else (), 1):
             with suppress(NotFound):
@@ -117,14 +118,3 @@ async def _own_directory(job: Job, system: System, path: str, hands: Hands) -> t
         f"{path[:200]}: users share the account of system '{system.id}', so that of what jobs keep there an input may "
         "only come from the directory of a job of your own"
     )
-
-
-def _closed(system: System) -> Sequence[str]:
-    """Directories below the root where jobs and pods keep their files, between slashes."""
-    named, macro, _ = (system.job_working_dir or "").partition("${")
-    top = "/".join(["", *_parts(named), ""])
-    return (top,) if macro else tuple(f"{top}{name}/" for name in ("jobs", "pods", "pod-volumes", ".berth"))
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]

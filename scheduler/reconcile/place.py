@@ -14,7 +14,7 @@ import structlog
 
 from placement.filters import NOT_NOW
 from placement.problem import Ask, PlaceKey, Plan, Problem, SolveLimits
-from scheduler.model.errors import NotFound, StaleJob
+from scheduler.model.errors import NotFound, SpecInvalid, StaleJob
 from scheduler.model.jobs import Fact, HistoryEvent, Job, Place
 from scheduler.model.macros import MacroUnknown, PathRefused, place_of
 from scheduler.model.plan import Decision
@@ -121,7 +121,7 @@ class Placing:
         """PENDING -> PROCESSING_INPUTS, and on to STAGING_JOB when there is nothing to bring; or its failure."""
         try:
             place = await self._place_of(job, decision)
-        except (MacroUnknown, PathRefused, NotFound) as error:
+        except (MacroUnknown, PathRefused, NotFound, SpecInvalid) as error:
             outcome = {"condition": Condition.JOB_INVALID_DEFINITION, "decision": decision}
             return [Fact(Event.FAILED, outcome, message=f"its directories cannot be resolved: {error}")]
         placed = Fact(Event.PLACED, {"place": place, "decision": decision}, message=decision.sentence)
