@@ -158,7 +158,11 @@ class Conversation:
 
     async def _passed(self, request: h11.Request, is_whole: bool, route: Route, seen: Seen) -> bool:
         """Pass a request to the pod and its answer back; whether another may follow."""
-        head = h11.Request(method=request.method, target=request.target, headers=rules.to_pod(request.headers, seen))
+        headers = rules.to_pod(request.headers, seen)
+        try:
+            head = h11.Request(method=request.method, target=request.target, headers=headers)
+        except h11.LocalProtocolError:  # those that the client sent were read by h11
+            return await self._show(pages.no_header(), whole=is_whole)
         cors = rules.cors_headers(route.net.cors, request.headers)
         repeatable = is_whole and request.method in REPEATABLE
         for fresh in (not repeatable, True):

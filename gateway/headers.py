@@ -85,7 +85,7 @@ def host_of(headers: Headers) -> str | None:
 
 def to_pod(headers: Headers, seen: Seen) -> list[Header]:
     """A request's headers as the pod gets them, but for its framing, which goes on unchanged."""
-    added = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in seen.added.items()}
+    added = {name.lower().encode(): value.encode("latin-1", "replace").strip() for name, value in seen.added.items()}
     hop = tokens(get(headers, b"connection")) - KEPT_ANYHOW
     gone = HOP_BY_HOP | OURS | seen.hidden | added.keys() | hop
     kept = [(name, value) for name, value in headers if name.replace(b"_", b"-") not in gone and name != b"cookie"]
@@ -152,7 +152,7 @@ def preflight_headers(cors: Mapping[str, Any], headers: Headers) -> list[Header]
         "cors_allow_headers": b"access-control-allow-headers",
     }
     answer += [
-        (header, ", ".join(map(str, cors[field])).encode("latin-1", "replace"))
+        (header, ", ".join(map(str, cors[field])).encode("latin-1", "replace").strip())
         for field, header in lists.items()
         if cors.get(field)
     ]

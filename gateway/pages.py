@@ -79,6 +79,11 @@ def bad_answer() -> Page:
     return Page(502, "The pod gave no answer that can be read", "What listens on this port does not speak HTTP.")
 
 
+def no_header() -> Page:
+    text = "What is said of this port under tapis_auth_response_headers makes no headers; its owner can change it."
+    return Page(500, "The request cannot be passed on", text)
+
+
 def too_large() -> Page:
     return Page(431, "The head is too large", "Send fewer or shorter headers; cookies, most likely.")
 

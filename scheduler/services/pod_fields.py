@@ -47,6 +47,8 @@ REQUEST_LIMIT = (
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,160}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
+_HEADER_VALUE = re.compile(r"[^\x00-\x20\x7f]([^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?")
+_NO_VALUE, _AS_VALUE = "is no value of a header", "leave out control characters, and blanks at either end"
 _HTTP_ONLY = ("tapis_auth", "cors_allow_origins", "cors_allow_methods", "cors_allow_headers", "cors_allow_credentials")
 
 
@@ -155,9 +157,14 @@ def _net(where: str, net: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{where}.ip_allow_list", f"'{address[:80]}' is no address", "write 10.0.0.0/8")
     if protocol != NetProtocol.HTTP and any(net.get(part) for part in _HTTP_ONLY):
         yield Problem(f"{where}.protocol", f"is {protocol}, and tapis_auth and cors_* are for http", "leave them out")
-    for header in net.get("tapis_auth_response_headers") or ():
+    for header, value in (net.get("tapis_auth_response_headers") or {}).items():
         if _HEADER.fullmatch(header) is None or header == UNREADABLE:
             yield Problem(f"{where}.tapis_auth_response_headers", f"'{header[:80]}' is no header", "use letters and -")
+        elif value and _HEADER_VALUE.fullmatch(value) is None:
+            yield Problem(f"{where}.tapis_auth_response_headers.{header}", _NO_VALUE, _AS_VALUE)
+    for part in ("cors_allow_methods", "cors_allow_headers"):
+        if any(_HEADER_VALUE.fullmatch(word) is None for word in net.get(part) or ()):
+            yield Problem(f"{where}.{part}", f"holds a word that {_NO_VALUE}", _AS_VALUE)
     for path in ("tapis_auth_return_path", "tapis_ui_uri"):
         if (net.get(path) or "/")[:1] != "/" or (net.get(path) or "/")[:2] in ("//", "/\\"):
             yield Problem(f"{where}.{path}", "is no path", "write a path of the pod that begins with one /")

@@ -151,6 +151,22 @@ async def test_a_program_gets_in_with_its_access_token_which_the_pod_does_not_se
         assert refused.status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("said", "status", "shown"),
+    [(" <<tapisusername>>", 200, "ann"), ("a\nb", 500, "makes no headers"), ("a\x00", 500, "makes no headers")],
+)
+async def test_what_makes_no_header_costs_blanks_or_a_page_and_never_the_answer(
+    door: Door, said: str, status: int, shown: str
+):
+    await door.world.echo("web", **{**RULES, "login_headers": {"X-Who": said}})
+    token = door.tokens.access(known("ann")).token
+    async with door.world.client() as client:
+        for _ in range(2):
+            answer = await client.get(door.world.url(), headers={"X-Tapis-Token": token})
+            assert answer.status_code == status
+            assert seen(answer, "x-who") == [shown] if status == 200 else shown in answer.text
+
+
 async def test_a_user_whom_the_pod_does_not_list_stays_outside(door: Door):
     async with door.browser() as browser:
         assert (await door.log_in(browser, await door.begin(browser), "bob")).status_code == 403

@@ -117,6 +117,12 @@ def test_what_cannot_be_said_in_new_words_is_refused(sent: dict[str, Any], words
         ({"networking": {"default": {"protocol": "tcp", "tapis_auth": True}}}, "tapis_auth and cors_\\* are for http"),
         ({"networking": {"default": {"tapis_auth_return_path": "//evil.org"}}}, "tapis_auth_return_path: is no path"),
         ({"networking": {"default": {"tapis_auth_response_headers": {"a\nb": ""}}}}, "is no header"),
+        *(
+            ({"networking": {"default": {"tapis_auth_response_headers": {"X-A": value}}}}, r"X-A: is no value of a")
+            for value in (" <<tapisusername>>", "a ", "\ta", "a\nb", "a\x00b", " ")
+        ),
+        ({"networking": {"default": {"cors_allow_methods": ["GET", "PUT "]}}}, "cors_allow_methods: holds a word"),
+        ({"networking": {"default": {"cors_allow_headers": [""]}}}, "cors_allow_headers: holds a word"),
         ({"volume_mounts": {"vol": None}}, "volume_mounts.vol: is null, which takes away what lies at a path"),
         ({"volume_mounts": {"/data": {"type": "nfs"}}}, "volume_mounts./data.type: 'nfs' is none"),
         ({"volume_mounts": {"/data": {"type": "tapisvolume"}}}, "source_id: '' names no tapisvolume"),
