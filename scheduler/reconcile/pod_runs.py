@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import replace
 
+from images.reference import RegistryReference, parse_reference
 from scheduler.model.ids import Marker
 from scheduler.model.macros import JobIdentity, working_dir_of
 from scheduler.model.pod_names import label_of
@@ -157,8 +158,10 @@ def placeholders(pod: Pod, secrets: PodCredentials) -> Mapping[str, str]:
 
 
 def image_of(name: str) -> str:
-    """The image as runtimes read it: a bare name lies in a registry."""
-    return name if "://" in name or name.startswith("/") else f"docker://{name}"
+    """The image as runtimes read it: a bare name lies in a registry. What does is read as by who allowed the image,
+    since runtimes know transports (``dir:``, ``docker-daemon:``) that would be names of a registry there."""
+    is_bare = "://" not in name and isinstance(parse_reference(name), RegistryReference)
+    return f"docker://{name}" if is_bare else name
 
 
 def runtime_on(system: System) -> Runtime:

@@ -56,6 +56,27 @@ async def test_a_pod_goes_its_way_and_is_available_once_its_port_answers(world):
     assert (net.status, net.instance.marker) == (P.AVAILABLE, job.marker)
 
 
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("nginx:1", "docker://nginx:1"),
+        ("localhost:5000/nginx", "docker://localhost:5000/nginx"),
+        ("docker://nginx", "docker://nginx"),
+        ("/images/app.sif", "/images/app.sif"),
+        ("oci:folder:tag", "oci:folder:tag"),
+        ("oci-archive:/images/app.tar", "oci-archive:/images/app.tar"),
+        ("docker-archive:/images/app.tar", "docker-archive:/images/app.tar"),
+        ("dir:latest", "docker://dir:latest"),
+        ("docker-daemon:latest", "docker://docker-daemon:latest"),
+    ],
+)
+async def test_an_image_is_run_as_it_was_allowed(world, said, read):
+    await world.create(definition=replace(WEB, image=said))
+    await world.tick()
+    [instance] = await world.instances()
+    assert instance.run.image == read
+
+
 async def test_a_pod_is_told_when_it_may_start_and_how_long_it_may_stay_and_of_no_result(world):
     await world.create(definition=replace(WEB, time_to_stop_s=43_200))
     await world.tick()
