@@ -45,7 +45,7 @@ class NetBody(Body):
     cors_allow_methods: Annotated[list[Line], Field(max_length=20, default_factory=list)]
     cors_allow_headers: Annotated[list[Line], Field(max_length=100, default_factory=list)]
     cors_allow_credentials: StrictBool = False
-    cors_max_age: Annotated[StrictInt, Field(ge=0, le=100)] = 100
+    cors_max_age: Annotated[StrictInt, Field(ge=0, le=86_400)] = 100
     tapis_ui_uri: Line = ""
     tapis_ui_uri_redirect: StrictBool = False
     tapis_ui_uri_description: Line = ""

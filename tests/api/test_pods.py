@@ -209,6 +209,15 @@ async def test_a_pod_that_is_asked_for_off_does_not_start(world: World):
     assert (made["status"], made["status_requested"]) == ("STOPPED", "OFF")
 
 
+@pytest.mark.parametrize(("age_s", "status"), [(0, 200), (86_400, 200), (86_401, 400), (-1, 400)])
+async def test_a_browser_may_remember_leave_for_up_to_a_day(world: World, age_s: int, status: int):
+    nets = {"default": {"cors_allow_origins": ["https://app.example.org"], "cors_max_age": age_s}}
+    made = await world.call("POST", PODS, {**WEB, "networking": nets})
+    assert made.status_code == status, made.text
+    if status == 200:
+        assert made.json()["result"]["networking"]["default"]["cors_max_age"] == age_s
+
+
 async def test_a_change_is_merged_and_null_takes_a_field_back(world: World):
     await world.post(PODS, {**NEO4J, "environment_variables": {"A": "1"}})
     changes = {"description": "Ours", "resources": {"mem_limit": 4096}, "environment_variables": {"B": "2"}}
