@@ -267,22 +267,40 @@ def _volumes(run: RunSpec, site: Site, root_dir: str) -> tuple[list[Object], lis
         Mount(source=run.input_dir, target="/TapisInput"),
         Mount(source=run.output_dir, target="/TapisOutput"),
     )
+    shared = [one for one in run.mounts if not one.claim]
     mounts: list[Object]
     if site.volume is None:
-        if run.mounts:
+        if shared:
             raise SpecInvalid.of("mounts", "need a volume, and the system has none", "set notes.berth.k8s.volume")
         mounts = [{"name": "work", "mountPath": one.target, "subPath": one.target[1:]} for one in own]
-        return [{"name": "work", "emptyDir": {}}], mounts
-    mounts = [
-        {
-            "name": "work",
-            "mountPath": one.target,
-            "subPath": below(root_dir, one.source),
-            "readOnly": one.read_only,
-        }
-        for one in (*own, *run.mounts)
+        work: Object = {"name": "work", "emptyDir": {}}
+    else:
+        mounts = [_shared_mount(one, root_dir) for one in (*own, *shared)]
+        work = _claim("work", site.volume)
+    claims = {one.claim: f"claim-{n}" for n, one in enumerate(run.mounts) if one.claim}
+    mounts += [
+        {"name": claims[one.claim], "mountPath": one.target, "subPath": one.source, "readOnly": one.read_only}
+        for one in run.mounts
+        if one.claim
     ]
-    return [{"name": "work", "persistentVolumeClaim": {"claimName": site.volume}}], mounts
+    return [work, *(_claim(name, claim) for claim, name in claims.items())], mounts
+
+
+def _shared_mount(one: Mount, root_dir: str) -> Object:
+    """A directory of the site's volume, which the cluster lets no link lead out of; but it is everybody's."""
+    if one.root and not one.is_kept and one.source != one.root:
+        wrong = "a part of a volume cannot be had here: a link that a pod left in it could lead to files of others"
+        raise SpecInvalid.of("volume_mounts.sub_path", wrong, "mount the whole volume, or choose another system")
+    return {
+        "name": "work",
+        "mountPath": one.target,
+        "subPath": below(root_dir, one.source),
+        "readOnly": one.read_only,
+    }
+
+
+def _claim(name: str, claim: str) -> Object:
+    return {"name": name, "persistentVolumeClaim": {"claimName": claim}}
 
 
 def below(root_dir: str, path: str) -> str:

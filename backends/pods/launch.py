@@ -32,6 +32,9 @@ def check(run: RunSpec) -> None:
         raise SpecInvalid.of("nodeCount", "is more than one, but a pod runs on one node", "ask for 1, without MPI")
     if run.array is not None:
         raise SpecInvalid.of("notes.berth.array", "cannot have ports", "start one pod for each")
+    if any(mount.claim for mount in run.mounts):
+        wrong, fix = "are of a Kubernetes, and this is none", "name a queue of one in compute_queue, or mount volumes"
+        raise SpecInvalid.of("volume_mounts", f"claims {wrong}", fix)
     for port in run.ports:
         if not 0 < port < 65536:
             raise SpecInvalid.of("networking.port", f"is {port}", "give a port from 1 to 65535")

@@ -102,7 +102,8 @@ class Mount:
     """A directory or file of the host made visible inside the container; absolute paths on both sides.
 
     root: the directory that no link may lead ``source`` out of, where others than its owner may have written there.
-    text: of a file that is written before the run begins.
+    text: of a file that is written before the run begins. is_kept: nobody but Berth writes there, so it holds no links.
+    claim: of a Kubernetes, of which ``source`` is a path then.
     """
 
     source: str
@@ -110,6 +111,8 @@ class Mount:
     read_only: bool = False
     root: str = ""
     text: MountedText | None = None
+    is_kept: bool = False
+    claim: str = ""
 
 
 @dataclass(frozen=True, slots=True)

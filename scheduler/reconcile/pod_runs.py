@@ -122,7 +122,7 @@ def stage_pod(marker: Marker, pod: Pod, run: RunSpec, secrets: PodCredentials, n
     directories, files = [run.exec_dir], []
     for mount in run.mounts:
         if mount.text is None:
-            if mount.root:  # a claim of the cluster has none, and is there
+            if not mount.claim:  # which is there
                 directories.append(mount.source)
             continue
         directories.append(posixpath.dirname(mount.source))
@@ -180,14 +180,16 @@ def _mount(mount: PodMount, n: int, folder: str, base: str, files: Mapping[tuple
         case VolumeKind.EPHEMERAL:
             source = posixpath.join(folder, "ephemeral", str(n))
         case VolumeKind.PVC:
-            source = mount.source
+            path = mount.sub_path.strip("/")
+            return Mount(source=path, target=mount.target, read_only=mount.read_only, claim=mount.source)
         case VolumeKind.SNAPSHOT | VolumeKind.VOLUME:
             source = files[mount.kind, mount.source]
     return Mount(
         source=posixpath.join(source, mount.sub_path.strip("/")).rstrip("/"),
         target=mount.target,
         read_only=mount.read_only or mount.kind is VolumeKind.SNAPSHOT,
-        root="" if mount.kind is VolumeKind.PVC else source,
+        root=source,
+        is_kept=mount.kind is VolumeKind.SNAPSHOT,
     )
 
 

@@ -229,7 +229,7 @@ async def test_copies_are_taken_by_the_schedule_and_kept_as_long_as_they_should(
     assert (refused.status_code, "copies volume 'data' by its schedule" in refused.text) == (409, True)
 
 
-async def test_paths_of_a_snapshot_begin_in_the_volume_and_in_the_copy(world: World):
+async def test_paths_of_a_snapshot_begin_in_the_volume_and_in_the_copy(world: World, files: Path):
     await uploaded(world, "a/b", b"x")
     body = {"snapshot_id": "snap", "source_volume_id": "data", "source_volume_path": "/a", "destination_path": "/in/it"}
     await world.post(SNAPSHOTS, {**body, "cron": "0 * * * *"})

@@ -106,6 +106,29 @@ def test_directories_lie_on_the_volume_or_go_with_the_pod():
     assert more == {"name": "work", "mountPath": "/data", "subPath": "data", "readOnly": True}
 
 
+def test_a_claim_of_the_cluster_is_mounted_itself_with_a_shared_volume_or_without():
+    data = Mount(source="", target="/data", claim="archive")
+    part = Mount(source="a/b", target="/part", claim="archive", read_only=True)
+    for site in (SITE, Site()):
+        made = pod(site, mounts=(data, part))
+        *_, volume = made["volumes"]
+        assert volume["persistentVolumeClaim"] == {"claimName": "archive"}
+        mounts = made["containers"][0]["volumeMounts"][-2:]
+        assert mounts == [
+            {"name": volume["name"], "mountPath": "/data", "subPath": "", "readOnly": False},
+            {"name": volume["name"], "mountPath": "/part", "subPath": "a/b", "readOnly": True},
+        ]
+
+
+def test_no_part_of_a_volume_is_mounted_where_a_link_in_it_could_lead_to_files_of_others():
+    part = Mount(source="/work/pod-volumes/dev/v/x", target="/x", root="/work/pod-volumes/dev/v")
+    with pytest.raises(SpecInvalid, match="link"):
+        job(mounts=(part,))
+    copies = replace(part, is_kept=True)
+    assert main(mounts=(copies,))["volumeMounts"][-1]["subPath"] == "pod-volumes/dev/v/x", "Berth alone writes those"
+    assert main(mounts=(replace(part, source=part.root),))["volumeMounts"][-1]["subPath"] == "pod-volumes/dev/v"
+
+
 def test_resources_are_asked_for_and_are_the_limit_but_those_of_pods():
     made = main(resources=Resources(cores_per_node=3, memory_mib=512, gpus_per_node=2, gpu_model="A100"))
     assert made["resources"]["limits"] == {"cpu": "3", "memory": "512Mi", "nvidia.com/gpu": "2"}

@@ -105,6 +105,7 @@ def test_a_link_in_a_volume_leads_no_mount_out_of_it(host, launcher):
         ({"resources": Resources(nodes=2)}, "nodeCount"),
         ({"is_mpi": True}, "nodeCount"),
         ({"array": ArraySpec((1, 2))}, "notes.berth.array"),
+        ({"mounts": (Mount(source="", target="/x", claim="data"),)}, "volume_mounts"),
         ({"ports": (0,)}, "networking.port"),
         ({"ports": (65536,)}, "networking.port"),
         ({"runtime": Runtime.DOCKER}, "runtime"),
