@@ -19,6 +19,7 @@ import uvloop
 from api import logs
 from api.app import create_app
 from api.context import Options
+from backends import open_files
 from gateway.gateway import CERTIFICATES_S, ROUTES_S, Gateway
 from gateway.gateway import Options as GatewayOptions
 from gateway.login import LoginGuard
@@ -86,6 +87,7 @@ def _main(given: dict[str, Any], *, serve_api: bool, reconcile_jobs: bool) -> No
 
 async def serve(settings: Settings, *, serve_api: bool = True, reconcile_jobs: bool = True) -> None:
     """Run until SIGTERM or SIGINT. Being killed instead loses nothing: everything is in the store."""
+    open_files.raise_limit()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -9,7 +9,13 @@ from typing import Any
 
 import structlog
 
+from backends.open_files import most_files
+
 MOST_CONNECTIONS = 4000
+FILES_OF_A_CONNECTION = 2
+"""The client's and the pod's."""
+SPARE_FILES = 512
+"""For all else that this process opens: requests to the API, the store, connections to systems."""
 
 log = structlog.get_logger()
 
@@ -17,10 +23,17 @@ Serve = Callable[[socket.socket, Any], Awaitable[None]]
 """Serves one connection, given the address of its other end, and closes it whatever happens."""
 
 
+def most_connections(most_files: int) -> int:
+    """How many may be served at once where so many files may be open; half are spared where there are few."""
+    left = most_files - min(SPARE_FILES, most_files // 2)
+    return max(1, min(MOST_CONNECTIONS, left // FILES_OF_A_CONNECTION))
+
+
 class Accepting:
     """What several listening sockets share: how many connections they serve at once, and their end."""
 
     def __init__(self) -> None:
+        self._most = most_connections(most_files())
         self._serving: set[asyncio.Task[None]] = set()
 
     async def accept(self, listener: socket.socket, serve: Serve) -> None:
@@ -34,7 +47,7 @@ class Accepting:
                 log.warning("cannot accept a connection", error=str(error))
                 await asyncio.sleep(1)
                 continue
-            if len(self._serving) >= MOST_CONNECTIONS:
+            if len(self._serving) >= self._most:
                 connection.close()
                 continue
             task = asyncio.create_task(_guarded(serve, connection, address))

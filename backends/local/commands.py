@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backends import open_files
 from backends.base import REMOTE_OUTPUT_BYTES
 from scheduler.model.errors import BackendUnavailable, NotAuthorised, UnexpectedReply
 
@@ -80,6 +81,7 @@ class LocalCommands:
                     cwd="/",
                     env=_environment(self._account),
                     start_new_session=True,
+                    preexec_fn=open_files.give_back,
                 )
             except OSError as error:
                 raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error

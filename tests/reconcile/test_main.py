@@ -1,6 +1,7 @@
 """A whole Berth as a process: it starts, says so, stops when asked, and leaves its home to the next one."""
 
 import re
+import resource
 import socket
 import ssl
 import subprocess
@@ -62,6 +63,16 @@ def test_a_gateway_whose_certificate_cannot_serve_does_not_start(tmp_path: Path)
     files = {"gateway_certificate": str(tmp_path / "none.pem"), "gateway_key": str(tmp_path / "none.pem")}
     with pytest.raises(ServerError, match="berth: BERTH_GATEWAY_CERTIFICATE, BERTH_GATEWAY_KEY: "):
         Server(tmp_path / "home", gateway_port=str(free_port()), **files).start()
+
+
+def test_a_server_opens_as_many_files_as_it_may(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    try:
+        with running(tmp_path / "home") as server:
+            assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_wrong_setting_stops_the_start_with_its_name(tmp_path: Path):
