@@ -16,11 +16,13 @@ from datetime import datetime
 from typing import Any
 
 from backends.base import PodHost
+from backends.k8s.site import site_of
 from backends.tails import newest
 from scheduler.model.errors import IllegalMove, NothingLearnt, SpecInvalid
 from scheduler.model.ids import new_job_uuid
 from scheduler.model.pages import FIRST_PAGE, Page
 from scheduler.model.pod_catalog import PodKind, PodLevel
+from scheduler.model.pod_names import label_of
 from scheduler.model.pods import (
     AT_REST,
     Desired,
@@ -35,12 +37,14 @@ from scheduler.model.pods import (
     PodStatus,
     stop_time,
 )
+from scheduler.model.systems import BackendKind
 from scheduler.model.users import Principal
 from scheduler.ports import Ports
 from scheduler.services.idempotency import Names, Repeatable, once
 from scheduler.services.pod_grants import begin, demand, visible
 from scheduler.store.pods import PodStore, shown_status
 from scheduler.store.requests import AuditStore
+from scheduler.store.systems import SystemStore
 
 PASSWORD_LETTERS = string.ascii_letters + string.digits
 PASSWORD_LENGTH = 30
@@ -144,7 +148,10 @@ def container_status(instance: PodInstance) -> Mapping[str, Any]:
 
 
 async def update(ports: Ports, caller: Principal, pod_id: str, change: Change) -> Pod:
-    """Change a pod. What runs stays as it is until its next start, but for when it stops."""
+    """Change a pod. What runs stays as it is until its next start, but for when it stops.
+
+    IllegalMove for a name that is to be closed, where it stays open in spite of us: see ``_demand_closable``.
+    """
     now = ports.clock()
     async with ports.transaction() as db:
         pod = await _changeable(db, caller, pod_id, PodLevel.ADMIN)
@@ -154,6 +161,7 @@ async def update(ports: Ports, caller: Principal, pod_id: str, change: Change) -
         if not changes:
             return await _true_now(db, pod, now)
         definition: PodDefinition = changes.get("definition", pod.definition)
+        await _demand_closable(db, pod, definition)
         stops: dict[str, Any] = {}
         if pod.started_at is not None and pod.status not in AT_REST:
             stops = {"stop_at": stop_time(definition, pod.started_at), "next_look_at": now}
@@ -356,6 +364,28 @@ async def _changeable(db: Any, caller: Principal, pod_id: str, level: PodLevel) 
     if pod.delete_requested_at is not None:
         raise IllegalMove(f"pod '{pod_id}' is being deleted")
     return pod
+
+
+async def _demand_closable(db: Any, pod: Pod, definition: PodDefinition) -> None:
+    """IllegalMove where a cluster's own proxy lets anyone in by a name that shall not be open to anyone any more: what
+    was made there for an instance stays until that ends."""
+    stay_open = {label_of(pod.id, net.name) for net in definition.nets if net.is_plain_web}
+    for one in await PodStore(db).instances(pod.uuid):
+        closing = sorted({way.web_name for way in one.run.ways if way.web_name} - stay_open)
+        if one.is_live and closing and await _has_own_names(db, one):
+            raise IllegalMove(
+                f"the proxy of '{one.system_id}' itself lets anyone in to pod '{pod.id}' as {', '.join(closing)} until "
+                "the pod stops: stop it, change it, and start it again"
+            )
+
+
+async def _has_own_names(db: Any, instance: PodInstance) -> bool:
+    """Whether pods have names at the place of an instance that do not lead by way of Berth."""
+    system = await SystemStore(db).get(instance.tenant, instance.system_id, deleted=True)
+    if system.backend is not BackendKind.K8S:
+        return False
+    site = site_of(system)
+    return site.ingress is not None or site.gateway is not None
 
 
 async def _true_now(db: Any, pod: Pod, at: datetime) -> Pod:

@@ -18,14 +18,16 @@ from scheduler.model.pods import (
     NetProtocol,
     PodDefinition,
     PodEvent,
+    PodInstance,
     PodNet,
     PodRequest,
     PodStatus,
 )
-from scheduler.model.runs import SubmitIntent
+from scheduler.model.runs import SubmitIntent, Way
 from scheduler.model.users import Principal
 from scheduler.services import pod_grants, pods
 from scheduler.store.pods import PodStore
+from scheduler.store.systems import SystemStore
 from tests.fakes.system import FakeSystem, Fault
 from tests.reconcile.world import World, database_in, prepared
 from tests.store.test_pods import an_instance
@@ -301,3 +303,57 @@ async def test_a_file_comes_whole_and_a_refusal_is_told_in_the_shells_words(worl
     assert seen == [("/data/a b'c", b"\0\xff")]
     with pytest.raises(SpecInvalid, match="Read-only file system"):
         await pods.upload(world.ports(), ANN, "web", "/data/x", b"")
+
+
+# -- a cluster whose own proxy leads to pods ---------------------------------------------------------------------------
+
+INGRESS = {"ingress": {"domain": "pods.kube.example.org"}}
+GATEWAY = {"gateway": {"domain": "pods.kube.example.org", "name": "shared"}}
+
+
+async def on_kubernetes(world: World, notes) -> PodInstance:
+    """A pod that runs there under a name that anyone may ask."""
+    pod, instance = await running(world)
+    async with world.database.transaction() as db:
+        system = await SystemStore(db).get("dev", instance.system_id)
+        await SystemStore(db).replace(replace(system, notes={"berth": {"backend": "k8s", "k8s": notes}}))
+        [instance] = await PodStore(db).instances(pod.uuid)
+        run = replace(instance.run, ways=(Way(5000, "web", "default"),))
+        return await PodStore(db).write(instance, run=run)
+
+
+def with_net(**changes) -> dict[str, PodDefinition]:
+    return {"definition": replace(WEB, nets=(replace(WEB.nets[0], **changes),))}
+
+
+CLOSED_TO_ANYONE = [
+    with_net(needs_login=True),
+    with_net(ip_allow=("203.0.113.0/24",)),
+    with_net(cors={"cors_allow_origins": ["https://example.org"]}),
+    with_net(protocol=NetProtocol.LOCAL_ONLY),
+    {"definition": replace(WEB, nets=())},
+]
+
+
+@pytest.mark.parametrize("notes", [INGRESS, GATEWAY])
+@pytest.mark.parametrize("changes", CLOSED_TO_ANYONE)
+async def test_a_name_is_not_said_to_be_closed_while_the_clusters_own_proxy_leads_to_it(world: World, notes, changes):
+    instance = await on_kubernetes(world, notes)
+    with pytest.raises(IllegalMove, match="lets anyone in to pod 'web' as web until the pod stops: stop it, change it"):
+        await pods.update(world.ports(), ANN, "web", to(**changes))
+    assert (await pods.get(world.ports(), ANN, "web")).definition == WEB
+    async with world.database.transaction() as db:
+        await PodStore(db).write(instance, state=InstanceState.ENDED)
+    assert (await pods.update(world.ports(), ANN, "web", to(**changes))).definition == changes["definition"]
+
+
+async def test_what_closes_no_name_is_changed_while_the_pod_runs(world: World):
+    await on_kubernetes(world, INGRESS)
+    for changes in (with_net(port=8000), {"description": "a page"}):
+        await pods.update(world.ports(), ANN, "web", to(**changes))
+
+
+@pytest.mark.parametrize("changes", CLOSED_TO_ANYONE)
+async def test_names_that_lead_by_way_of_berth_alone_are_closed_at_once(world: World, changes):
+    await on_kubernetes(world, {"nodePorts": True})
+    assert (await pods.update(world.ports(), ANN, "web", to(**changes))).definition == changes["definition"]
