@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,6 +23,11 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 
 
+def none_known(_: str) -> str:
+    """Of a process without a gateway."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What the edge itself is told by the settings.
@@ -31,7 +36,7 @@ class Options:
     ``X-Forwarded-Proto``, ``-Host`` and ``-For`` count. cors_origins: origins of pages that may call from browsers.
     log_poll_s: how often a followed log is looked at. default_pod_template: of pods that name neither template nor
     image; empty: they are refused. pods_domain: of pods of a tenant that answers under any name. pods_port: of the
-    gateway in front of them.
+    gateway in front of them. name_trouble: why clients refuse the names below a domain; empty: they do not.
     """
 
     public_url: str | None = None
@@ -41,6 +46,7 @@ class Options:
     default_pod_template: str = ""
     pods_domain: str = "pods.localhost"
     pods_port: int = 443
+    name_trouble: Callable[[str], str] = none_known
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import uvloop
 
 from api import logs
 from api.app import create_app
-from api.context import Options
+from api.context import Options, none_known
 from backends import open_files
 from gateway.gateway import CERTIFICATES_S, ROUTES_S, Gateway
 from gateway.gateway import Options as GatewayOptions
@@ -108,9 +108,10 @@ async def serve(settings: Settings, *, serve_api: bool = True, reconcile_jobs: b
                 group.create_task(Reconciler(ports, settings, bell).run(stop))
             if serve_api:
                 tokens = await _tokens(ports, settings)
+                gateway = None
                 if settings.gateway_port:
-                    await _serve_pods(ports, settings, tokens, group, stop)
-                await _serve_api(ports, settings, tokens, stop)
+                    gateway = await _serve_pods(ports, settings, tokens, group, stop)
+                await _serve_api(ports, settings, tokens, gateway, stop)
             elif reconcile_jobs:
                 _say("berth: reconciling")
             await stop.wait()
@@ -122,7 +123,9 @@ async def _tokens(ports: Ports, settings: Settings) -> Tokens:
     return Tokens(keys, access_ttl_s=settings.access_token_s, refresh_ttl_s=settings.refresh_token_s)
 
 
-async def _serve_api(ports: Ports, settings: Settings, tokens: Tokens, stop: asyncio.Event) -> None:
+async def _serve_api(
+    ports: Ports, settings: Settings, tokens: Tokens, gateway: Gateway | None, stop: asyncio.Event
+) -> None:
     """Answer requests until ``stop`` is set."""
     options = Options(
         public_url=str(settings.public_url) if settings.public_url else None,
@@ -131,6 +134,7 @@ async def _serve_api(ports: Ports, settings: Settings, tokens: Tokens, stop: asy
         pods_domain=settings.pods_domain,
         pods_port=settings.gateway_port or 443,
         default_pod_template=settings.default_pod_template,
+        name_trouble=gateway.name_trouble if gateway else none_known,
     )
     config = uvicorn.Config(
         create_app(ports, tokens, options),
@@ -155,7 +159,7 @@ async def _serve_api(ports: Ports, settings: Settings, tokens: Tokens, stop: asy
 
 async def _serve_pods(
     ports: Ports, settings: Settings, tokens: Tokens, group: asyncio.TaskGroup, stop: asyncio.Event
-) -> None:
+) -> Gateway:
     """Begin to stand in front of pods, until ``stop`` is set."""
     options = GatewayOptions(
         home=settings.home,
@@ -171,12 +175,13 @@ async def _serve_pods(
     await gateway.choose_proxy()
     listener = gateway.listener()
     await gateway.look_at_certificates()
-    group.create_task(run_every(CERTIFICATES_S, asyncio.Event(), gateway.look_at_certificates, stop))
+    group.create_task(run_every(CERTIFICATES_S, asyncio.Event(), gateway.keep_certificates, stop))
     group.create_task(run_every(ROUTES_S, asyncio.Event(), gateway.look_at_pods, stop))
     group.create_task(gateway.serve(listener, stop))
     host, port = listener.getsockname()[:2]
     carrier = "HAProxy" if gateway.haproxy else "the embedded proxy"
     _say(f"berth: pods at https://<pod>.{settings.pods_domain}:{port} (listening on {host}, carried by {carrier})")
+    return gateway
 
 
 class _Server(uvicorn.Server):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from gateway import certificates, conversation
 from gateway.board import Board
 from gateway.certificates import Certificate
@@ -27,6 +29,8 @@ ROUTES_S = 1.0
 CERTIFICATES_S = 3600.0
 """Between two looks at domains, and at how long certificates last."""
 BACKLOG = 1024
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +51,16 @@ class Options:
 
 
 class Gateway:
-    """Stands in front of all pods of all tenants. ``look_at_pods`` and ``look_at_certificates`` are called again and
-    again; ``serve`` answers meanwhile."""
+    """Stands in front of all pods of all tenants. ``look_at_certificates`` is called once; then ``look_at_pods`` and
+    ``keep_certificates`` again and again, and ``serve`` answers meanwhile."""
 
     def __init__(self, ports: Ports, options: Options, guard: Guard = conversation.nobody) -> None:
         self._ports, self._options = ports, options
         self._domains: Mapping[str, str] = {}
         self._served: Mapping[str, Certificate] = {}
+        self._refusal = ""
+        self._told: dict[str, str] = {}
+        """What pods were told of the certificate of a domain."""
         self._names = Names()
         self.board = Board(ports.clock, self.look_at_pods)
         self._ways = Ways(ports.connections, self.board)
@@ -89,7 +96,7 @@ class Gateway:
         self.board.show(routes(nets, self._domains, self.board.routes, self._ports.clock()))
 
     async def look_at_certificates(self) -> None:
-        """Serve a certificate for every domain; one that was renewed or changed on disk from now on."""
+        """Serve a certificate for every domain; one that was renewed or changed on disk from now on. GatewayRefused."""
         self._domains = await pod_nets.domains(self._ports, self._options.pods_domain)
         found = await asyncio.to_thread(self._certificates, sorted(set(self._domains.values())))
         if found != self._served:
@@ -97,6 +104,35 @@ class Gateway:
             if self.haproxy is not None:
                 self.haproxy.serve_certificates(found)
             self._served = found
+
+    async def keep_certificates(self) -> None:
+        """The same of a gateway that runs: what was served goes on where another is refused, and who looks at a pod of
+        which clients refuse the name is told."""
+        try:
+            await self.look_at_certificates()
+            refusal = ""
+        except (GatewayRefused, OSError) as error:
+            refusal = str(error)
+        if refusal not in ("", self._refusal):
+            log.error("a certificate is refused; what was served before goes on", why=refusal)
+        self._refusal = refusal
+        for domain in sorted({*self._domains.values(), *self._told}):
+            trouble = self.name_trouble(domain)
+            if trouble != self._told.get(domain, ""):
+                tenants = [tenant for tenant, below in self._domains.items() if below == domain]
+                words = trouble or f"the certificate of *.{domain} holds again"
+                await pod_nets.tell(self._ports, tenants, words)
+            self._told[domain] = trouble
+
+    def name_trouble(self, domain: str) -> str:
+        """Why clients refuse the names below a domain, for who looks at a pod; empty where they do not."""
+        served = self._served.get(domain)
+        if served is None:
+            return f"no certificate holds for *.{domain}: nobody is answered under this name"
+        if served.not_after_at <= self._ports.clock():
+            ended = f"{served.not_after_at:%Y-%m-%d %H:%M} UTC"
+            return f"the certificate of *.{domain} ended on {ended}: clients refuse this name until it is renewed"
+        return ""
 
     def _certificates(self, domains: list[str]) -> Mapping[str, Certificate]:
         chain, key, now = self._options.certificate, self._options.key, self._ports.clock()

@@ -27,7 +27,7 @@ NOT_KEPT = {"Cache-Control": "no-store"}
 
 async def _outside(edge: TheEdge, caller: Caller) -> Outside:
     domain = await pod_requests.domain(edge.ports, caller, edge.options.pods_domain)
-    return Outside(domain, edge.options.pods_port)
+    return Outside(domain, edge.options.pods_port, edge.options.name_trouble(domain))
 
 
 TheOutside = Annotated[Outside, Depends(_outside)]

@@ -23,10 +23,19 @@ Status = Literal["ON", "OFF", "RESTART"]
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Where a tenant's pods are reached: the domain of their names, and the port of the gateway in front of all."""
+    """Where a tenant's pods are reached: the domain of their names, and the port of the gateway in front of all.
+
+    trouble: why clients refuse these names; empty: they do not.
+    """
 
     domain: str
     port: int
+    trouble: str = ""
+
+    def message_of(self, pod: Pod) -> str:
+        """Why a pod stands where it does, and why its names are refused."""
+        is_named = any(net.is_outside for net in pod.definition.nets)
+        return "; ".join(words for words in (pod.message, self.trouble if is_named else "") if words)
 
 
 class NetBody(Body):
@@ -260,7 +269,7 @@ class PodView(View):
             compute_queue=run["compute_queue"],
             time_to_stop_ts=naive(pod.stop_at),
             status=pod.status,
-            status_message=pod.message,
+            status_message=outside.message_of(pod),
             status_container=dict(container),
             creation_ts=str(naive(pod.created_at)),
             update_ts=str(naive(pod.updated_at)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from scheduler.model.pod_names import domain_of
 from scheduler.model.pods import OpenNet
@@ -22,3 +22,9 @@ async def open_nets(ports: Ports) -> Sequence[OpenNet]:
     """Every net of every tenant that has a name outside, and what stands behind it now."""
     async with ports.reading() as db:
         return await PodStore(db).open_nets(ports.clock())
+
+
+async def tell(ports: Ports, tenants: Collection[str], words: str) -> None:
+    """Add a line to what was done with each pod of these tenants that has a name outside."""
+    async with ports.transaction() as db:
+        await PodStore(db).tell_named(tenants, words, ports.clock())

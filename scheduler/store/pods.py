@@ -225,6 +225,13 @@ class PodStore:
         """Add a line to what was done."""
         await self._db.execute(insert(actions).values(pod_uuid=pod_uuid, at=at, words=words[:2000]))
 
+    async def tell_named(self, tenants: Collection[str], words: str, at: datetime) -> None:
+        """Add a line to what was done with each pod of these tenants that has a name outside."""
+        rows = await self._db.execute(select(pods.c.uuid, pods.c.definition).where(pods.c.tenant.in_(tenants)))
+        for uuid, definition in rows.all():
+            if any(net.is_outside for net in definition.nets):
+                await self.tell(uuid, words, at)
+
     async def look_at(self, uuids: Collection[str], at: datetime) -> None:
         """Something happened to these pods: whoever works on one starts again from what is so now."""
         due = {**FREE, "next_look_at": at, "version": pods.c.version + 1}

@@ -145,6 +145,19 @@ async def test_a_pod_that_names_neither_is_refused_or_made_from_the_default_whic
     assert named["template"] == ""
 
 
+async def test_a_pod_says_that_clients_refuse_its_name_while_they_do(world: World):
+    await world.post(PODS, {"pod_id": "web", "image": "nginx"})
+    inside = {"default": {"protocol": "local_only", "port": 5432}}
+    await world.post(PODS, {"pod_id": "store", "image": "postgres", "networking": inside})
+    edge = world.app.state.edge
+    refused = replace(edge.options, name_trouble=lambda domain: f"the certificate of *.{domain} ended")
+    world.app.state.edge = replace(edge, options=refused)
+    web, store = [await world.get(f"{PODS}/{name}") for name in ("web", "store")]
+    assert (web["status_message"], store["status_message"]) == ("the certificate of *.pods.localhost ended", "")
+    world.app.state.edge = edge
+    assert (await world.get(f"{PODS}/web"))["status_message"] == ""
+
+
 async def test_a_pod_is_made_once_under_a_key_and_its_name_once(world: World):
     headers = {"Idempotency-Key": "k"}
     first = await world.post(PODS, WEB, headers=headers)

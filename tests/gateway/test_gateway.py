@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from cryptography import x509
 
 from gateway.certificates import LEAF_DAYS
@@ -189,3 +190,33 @@ async def test_the_operators_certificate_must_hold_for_every_tenants_domain(whol
         await given.look_at_certificates()
     await own.look_at_certificates()
     assert (whole.home / "ca" / "pods.lab.example.org" / "ca.pem").exists()
+
+
+async def test_pods_say_that_their_certificate_has_ended_until_it_is_renewed(whole: Whole, tmp_path: Path):
+    await Gateway(whole.ports, whole.options).look_at_certificates()
+    mine, theirs = tmp_path / "given.pem", whole.home / "ca" / DOMAIN / "leaf.pem"
+    mine.write_bytes(theirs.read_bytes())
+    gateway = Gateway(whole.ports, replace(whole.options, certificate=mine, key=mine))
+    await gateway.look_at_certificates()
+    pod = await whole.add_pod("web")
+    await gateway.keep_certificates()
+    assert gateway.name_trouble(DOMAIN) == ""
+
+    whole.passed = timedelta(days=LEAF_DAYS)
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(3):
+            await gateway.keep_certificates()
+    [line] = logged
+    assert ("exc_info" in line, "renew it" in line["why"]) == (False, True), "it is said once, in words"
+    ended = f"the certificate of *.{DOMAIN} ended on "
+    assert gateway.name_trouble(DOMAIN).startswith(ended)
+    with pytest.raises(GatewayRefused, match="renew it"):
+        await gateway.look_at_certificates()
+
+    await Gateway(whole.ports, whole.options).look_at_certificates()
+    mine.write_bytes(theirs.read_bytes())
+    await gateway.keep_certificates()
+    assert gateway.name_trouble(DOMAIN) == ""
+    async with whole.database.reading() as db:
+        said = [action.words for action in await PodStore(db).actions(pod.uuid) if "certificate" in action.words]
+    assert [said[0].startswith(ended), *said[1:]] == [True, f"the certificate of *.{DOMAIN} holds again"]
