@@ -94,9 +94,9 @@ def _route(name: str, each: OpenNet, before: Route | None, now: datetime) -> Rou
     )
     if target is not None:
         return route
-    if _answers(each):
-        later = f"the net {each.net.name} of the pod {each.pod_id} begins with the pod's next start: restart it"
-        return replace(route, state=RouteState.CLOSED, reason=later)
+    if each.status is PodStatus.AVAILABLE and each.instance is not None and each.port is None:
+        reason = f"the pod {each.pod_id} was started without port {each.net.port}: that changes with its next start"
+        return replace(route, state=RouteState.CLOSED, reason=reason)
     reason = f"the pod {each.pod_id} {WHY_CLOSED[each.status]}"
     held_until = _held_until(each, before, now) if each.status in MAY_COME_BACK else None
     state = RouteState.CLOSED if held_until is None else RouteState.HELD
@@ -115,28 +115,11 @@ def _held_until(each: OpenNet, before: Route | None, now: datetime) -> datetime 
 
 
 def _target(each: OpenNet) -> Target | None:
-    """Where the net is reached: at the port with which what runs was started, though it may have another one since.
-
-    None unless the pod is AVAILABLE, and for a net that came after its start.
-    """
-    instance, port = each.instance, _port(each)
-    if not _answers(each) or instance is None or instance.remote_id is None or port is None:
+    """Where the port is reached; None unless the pod is AVAILABLE, and was started with one for this net."""
+    instance, port = each.instance, each.port
+    if each.status is not PodStatus.AVAILABLE or instance is None or instance.remote_id is None or port is None:
         return None
     return Target(instance.login, instance.remote_id, instance.marker, port)
-
-
-def _answers(each: OpenNet) -> bool:
-    return each.status is PodStatus.AVAILABLE and each.instance is not None and each.instance.remote_id is not None
-
-
-def _port(each: OpenNet) -> int | None:
-    """The port of a net as it was when its instance was started; None where it was not there then."""
-    if each.instance is None:
-        return None
-    began = {way.net: way.port for way in each.instance.run.ways if way.net}
-    if not began:  # the run says no names
-        return each.net.port if each.net.port in each.instance.run.ports else None
-    return began.get(each.net.name)
 
 
 def _preference(each: OpenNet) -> tuple[bool, int]:

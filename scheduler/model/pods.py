@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -314,6 +314,17 @@ class PodInstance:
         fresh = self.answered_at is not None and at - self.answered_at <= ANSWER_HOLDS
         return self.state is InstanceState.RUNNING and fresh
 
+    def port_of(self, net: PodNet, nets: Iterable[PodNet]) -> int | None:
+        """Where a net of now leads: to the port that it had when the instance was started, until the next start.
+
+        nets: all of now. A port that another of them names is that one's, with that one's rules. None: the instance was
+        started without a port for it.
+        """
+        started = next((way.port for way in self.run.ways if way.net == net.name), None)
+        if started is not None and started not in {each.port for each in nets if each.name != net.name}:
+            return started
+        return net.port if net.port in self.run.ports else None
+
     @property
     def login(self) -> LoginKey:
         return LoginKey(self.tenant, self.system_id, self.owner)
@@ -350,7 +361,8 @@ class PodAction:
 class OpenNet:
     """A net that has a name outside, and what stands behind it now; ``instance`` None: nothing that answers.
 
-    held_until: the next instance is on its way, and connections may wait for it until then.
+    port: of the instance, see ``PodInstance.port_of``; None: it has none for this net. held_until: the next instance
+    is on its way, and connections may wait for it until then.
     """
 
     tenant: str
@@ -358,6 +370,7 @@ class OpenNet:
     owner: str
     net: PodNet
     instance: PodInstance | None
+    port: int | None
     status: PodStatus
     message: str = ""
     held_until: datetime | None = None

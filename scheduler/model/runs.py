@@ -60,7 +60,7 @@ class Way:
     """A port of a pod that has a name outside.
 
     web_name: what its host names begin with, where it speaks HTTP and lets in whoever comes; empty: Berth looks at who
-    comes, or at how. net: of the pod; runs that were written down long ago do not say it.
+    comes, or at how. net: what the pod called it; empty in runs of releases that did not note it.
     """
 
     port: int

@@ -23,6 +23,7 @@ from scheduler.model.pods import (
     PodCredentials,
     PodEvent,
     PodInstance,
+    PodNet,
     PodStatus,
     pod_move,
 )
@@ -129,16 +130,7 @@ class PodStore:
             if one.answers_at(at):
                 behind[one.pod_uuid] = _better(behind.get(one.pod_uuid), one)
         return [
-            OpenNet(
-                tenant=pod.tenant,
-                pod_id=pod.id,
-                owner=pod.owner,
-                net=net,
-                instance=behind.get(pod.uuid) if pod.status is PodStatus.AVAILABLE else None,
-                status=shown_status(pod, behind.get(pod.uuid), at),
-                message=pod.message,
-                held_until=pod.held_until,
-            )
+            _open_net(pod, net, behind.get(pod.uuid), at)
             for pod in sorted(every, key=lambda pod: (pod.tenant, pod.id))
             for net in pod.definition.nets
             if net.is_outside
@@ -304,6 +296,21 @@ def shown_status(pod: Pod, instance: PodInstance | None, at: datetime) -> PodSta
     """How a pod is called: never AVAILABLE when no answer of it is fresh, even if nobody has noticed that yet."""
     silent = instance is None or not instance.answers_at(at)
     return PodStatus.CREATING if pod.status is PodStatus.AVAILABLE and silent else pod.status
+
+
+def _open_net(pod: Pod, net: PodNet, answering: PodInstance | None, at: datetime) -> OpenNet:
+    instance = answering if pod.status is PodStatus.AVAILABLE else None
+    return OpenNet(
+        tenant=pod.tenant,
+        pod_id=pod.id,
+        owner=pod.owner,
+        net=net,
+        instance=instance,
+        port=instance.port_of(net, pod.definition.nets) if instance is not None else None,
+        status=shown_status(pod, answering, at),
+        message=pod.message,
+        held_until=pod.held_until,
+    )
 
 
 def _better(known: PodInstance | None, newer: PodInstance) -> PodInstance:

@@ -22,17 +22,17 @@ def open_net(
     **more: Any,
 ) -> OpenNet:
     """One row of ``open_nets``; behind: its instance, the first where none is said."""
-    found = {"tenant": "berth", "owner": "ada", **more}
-    shown = of_net or net()
-    return OpenNet(pod_id=pod_id, net=shown, status=status, instance=behind or instance(port=shown.port), **found)
+    of_net = of_net or net()
+    found = {"tenant": "berth", "owner": "ada", "port": of_net.port, **more}
+    return OpenNet(pod_id=pod_id, net=of_net, status=status, instance=behind or instance(), **found)
 
 
 def net(name: str = "default", protocol: NetProtocol = NetProtocol.HTTP, port: int = 5000, **more: Any) -> PodNet:
     return PodNet(name=name, protocol=protocol, port=port, **more)
 
 
-def instance(number: int = 1, remote_id: str | None = "r1", port: int = 5000) -> PodInstance:
-    run = RunSpec(job_uuid=UUID, name="web", image="web", ports=(port,), exec_dir="/x", input_dir="/x", output_dir="/x")
+def instance(number: int = 1, remote_id: str | None = "r1") -> PodInstance:
+    run = RunSpec(job_uuid=UUID, name="web", image="web", ports=(5000,), exec_dir="/x", input_dir="/x", output_dir="/x")
     return PodInstance(
         pod_uuid=UUID,
         number=number,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from gateway.routes import HOLD_S, MAY_COME_BACK, WHY_CLOSED, RouteState, routes
 from scheduler.model.pod_names import domain_of, host_name
 from scheduler.model.pods import NetProtocol, PodStatus
-from scheduler.model.runs import Way
 from scheduler.model.tenants import Tenant
 from tests.gateway.nets import DOMAINS, NOW, instance, net, open_net
 
@@ -43,28 +41,6 @@ def test_a_pod_that_is_not_available_is_closed_with_a_reason(status):
     found = routes([open_net(status=status)], DOMAINS, {}, NOW)[NAME]
     assert (found.state, found.target) == (S.CLOSED, None)
     assert WHY_CLOSED[status] in found.reason
-
-
-def test_a_net_leads_to_the_port_that_runs_though_another_one_is_wanted():
-    ways = (Way(5000, net="default"), Way(5432, net="db"))
-    behind = replace(instance(), run=replace(instance().run, ports=(5000, 5432), ways=ways))
-    nets = [open_net(of_net=net(port=8000), behind=behind), open_net(of_net=net("db", port=5432), behind=behind)]
-    found = routes(nets, DOMAINS, {}, NOW)
-    assert [(found[name].state, found[name].target.port) for name in (NAME, "web-db.pods.localhost")] == [
-        (S.OPEN, 5000),
-        (S.OPEN, 5432),
-    ]
-
-
-@pytest.mark.parametrize("ways", [(), (Way(5000, net="default"),)], ids=["written long ago", "now"])
-def test_a_net_that_came_after_the_start_is_closed_at_once_and_says_when_it_opens(ways):
-    behind = replace(instance(), run=replace(instance().run, ways=ways))
-    known = routes([open_net(behind=behind)], DOMAINS, {}, NOW)
-    new = net("new", port=8000)
-    found = routes([open_net(behind=behind), open_net(of_net=new, behind=behind)], DOMAINS, known, NOW)
-    assert found[NAME].state is S.OPEN
-    assert found["web-new.pods.localhost"].state is S.CLOSED
-    assert "restart it" in found["web-new.pods.localhost"].reason
 
 
 def test_a_port_that_is_local_only_has_no_name():
@@ -125,6 +101,18 @@ def test_an_older_instance_that_answers_serves_until_the_newer_one_does():
 def test_only_listed_networks_are_admitted(allowed, address, admitted):
     route = routes([open_net(of_net=net(ip_allow=allowed))], DOMAINS, {}, NOW)[NAME]
     assert route.admits(address) is admitted
+
+
+def test_a_port_that_the_instance_was_not_started_with_is_closed_at_once_and_says_why():
+    known = routes([open_net()], DOMAINS, {}, NOW)
+    found = routes([open_net(of_net=net(port=8000), port=None)], DOMAINS, known, NOW)[NAME]
+    assert (found.state, found.target) == (S.CLOSED, None), "nobody waits: the next start may be days away"
+    assert found.reason == "the pod web was started without port 8000: that changes with its next start"
+
+
+def test_rules_of_now_stand_before_the_port_that_runs():
+    found = routes([open_net(of_net=net(port=8000, needs_login=True), port=5000)], DOMAINS, {}, NOW)[NAME]
+    assert (found.state, found.target.port, found.net.needs_login) == (S.OPEN, 5000, True)
 
 
 def test_the_order_of_rows_changes_nothing():

@@ -106,8 +106,7 @@ class World:
 
     def at(self, path: Path, pod_id: str = "web", remote_id: str = "r1", **of_net: Any) -> OpenNet:
         """A pod whose port is a Unix socket that is there, AVAILABLE."""
-        shown = net(**of_net)
-        made = open_net(pod_id, shown, behind=instance(1, remote_id, shown.port))
+        made = open_net(pod_id, net(**of_net), behind=instance(1, remote_id))
         self.place.ports[remote_id, made.net.port] = path
         self.know(made)
         return made

@@ -24,7 +24,7 @@ from scheduler.model.pods import (
     PodNet,
     PodStatus,
 )
-from scheduler.model.runs import RunSpec
+from scheduler.model.runs import RunSpec, Way
 from scheduler.security.secrets import SecretBox
 from scheduler.store.pods import PodStore
 from scheduler.store.schema import pod_credentials
@@ -234,6 +234,22 @@ async def test_outside_nets_are_open_only_while_answers_are_fresh(database):
     assert await nets(NOW + ANSWER_HOLDS) == [waiting, ("web", "default", instance, P.AVAILABLE)]
     stale_at = NOW + ANSWER_HOLDS + timedelta(seconds=1)
     assert await nets(stale_at) == [waiting, ("web", "default", None, P.CREATING)]
+
+
+async def test_a_net_whose_port_changed_leads_to_the_one_that_runs_until_the_next_start(database):
+    pod, _ = await available(database)
+    new, moved_to = replace(WEB, name="new", port=9000), replace(WEB, port=8000, needs_login=True)
+    ways = (Way(5000, "web", "default"),)
+
+    async def leads():
+        async with database.reading() as db:
+            return {each.net.name: (each.port, each.net.needs_login) for each in await PodStore(db).open_nets(NOW)}
+
+    async with database.transaction() as db:
+        [one] = await PodStore(db).instances(pod.uuid)
+        await PodStore(db).write(one, run=replace(one.run, ways=ways))
+        await PodStore(db).note(pod, NOW, definition=replace(pod.definition, nets=(moved_to, new)))
+    assert await leads() == {"default": (5000, True), "new": (None, False)}
 
 
 async def test_connections_go_to_the_newest_instance_that_answers(database):
