@@ -7,6 +7,7 @@ Every connection is a file. What a shell or systemd lets a process open is made 
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 
 _given: int | None = None
 """What we were given; None: we have taken no more."""
@@ -27,7 +28,7 @@ def most_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def give_back() -> None:
-    """In a child, before it becomes another's program."""
-    if _given is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_given, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+def as_given() -> Sequence[str]:
+    """What comes before the command of a program that is to open as many as we were given; Python's own hook between
+    fork and exec is not safe beside threads."""
+    return () if _given is None else ("prlimit", f"--nofile={_given}:", "--")

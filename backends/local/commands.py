@@ -73,6 +73,7 @@ class LocalCommands:
             given.seek(0)
             try:
                 process = await asyncio.create_subprocess_exec(
+                    *open_files.as_given(),
                     *_as_account(self._account),
                     *argv,
                     stdin=given,
@@ -81,7 +82,6 @@ class LocalCommands:
                     cwd="/",
                     env=_environment(self._account),
                     start_new_session=True,
-                    preexec_fn=open_files.give_back,
                 )
             except OSError as error:
                 raise BackendUnavailable(f"{argv[0]} cannot be started: {error}") from error
