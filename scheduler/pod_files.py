@@ -10,12 +10,14 @@ import posixpath
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from backends.base import Storage
 from scheduler.model.errors import (
     BackendUnavailable,
     BerthError,
     FileMissing,
+    Forbidden,
     NotFound,
     NothingLearnt,
     SpecInvalid,
@@ -23,12 +25,13 @@ from scheduler.model.errors import (
 )
 from scheduler.model.ids import LoginKey
 from scheduler.model.macros import relative_path
-from scheduler.model.pod_catalog import FilesStatus, PodFilesOf, PodKind, PodSnapshot, PodVolume, files_name
+from scheduler.model.pod_catalog import FilesStatus, PodFilesOf, PodKind, PodLevel, PodSnapshot, PodVolume, files_name
 from scheduler.model.runs import FileKind
 from scheduler.pod_schedules import next_at, parse_retention
 from scheduler.ports import Ports
 from scheduler.store.pod_files import PodSnapshotStore, PodVolumeStore, store_of
 from scheduler.store.pod_grants import PodGrantStore
+from scheduler.store.users import UserStore
 from scheduler.trees import files_below
 
 MIB = 1024 * 1024
@@ -119,10 +122,13 @@ async def measure(ports: Ports, volume: PodVolume) -> None:
 async def _beside_its_volume(ports: Ports, snapshot: PodSnapshot) -> tuple[PodSnapshot, PodVolume]:
     """The snapshot, its first copy about to lie where the files of its volume are; and the volume.
 
-    BackendUnavailable while files of either are on their way.
+    BackendUnavailable while files of either are on their way. Forbidden where the snapshot's owner may not have the
+    volume's any more.
     """
     async with ports.transaction() as db:
         volume = await PodVolumeStore(db).get(snapshot.tenant, snapshot.source_volume_id)
+        if not await _may_copy(db, snapshot):
+            raise Forbidden(f"{snapshot.owner} needs USER on volume '{volume.id}'; ask one who has ADMIN on it")
         for one in (volume, snapshot):
             if one.is_on_its_way:
                 raise BackendUnavailable(f"{files_name(one)} is being brought to '{one.system_id}'")
@@ -132,6 +138,17 @@ async def _beside_its_volume(ports: Ports, snapshot: PodSnapshot) -> tuple[PodSn
             home = {"system_id": volume.system_id, "login_owner": volume.login_owner, "directory": directory}
             snapshot = await PodSnapshotStore(db).change(snapshot, at, **home, moved_at=at)
     return snapshot, volume
+
+
+async def _may_copy(db: Any, snapshot: PodSnapshot) -> bool:
+    """Whether its owner may have the files of its volume, as when it was made."""
+    grants = PodGrantStore(db, PodKind.VOLUME)
+    level = await grants.level_of(snapshot.tenant, snapshot.source_volume_id, snapshot.owner)
+    if level is not None and level >= PodLevel.USER:
+        return True
+    with suppress(NotFound):
+        return (await UserStore(db).get(snapshot.tenant, snapshot.owner)).is_admin
+    return False
 
 
 async def _take(ports: Ports, snapshot: PodSnapshot, volume: PodVolume, due_at: datetime, now: datetime) -> int:

@@ -251,6 +251,23 @@ async def test_what_is_no_copy_among_copies_keeps_none_from_being_taken(world: W
     assert names == ["2026-03-01T12-00-00Z", "2026-03-01T14-00-00Z", "notes"]
 
 
+async def test_nothing_is_copied_for_whom_the_volume_was_taken_from(world: World, files: Path):
+    await uploaded(world, "a", b"x")
+    permissions = f"{VOLUMES}/data/permissions"
+    await world.post(permissions, {"user": "bob", "level": "USER"})
+    body = {"snapshot_id": "snap", "source_volume_id": "data", "source_volume_path": "", "cron": "0 * * * *"}
+    await world.post(SNAPSHOTS, body, user="bob")
+    await tick(world)
+    await world.change("DELETE", f"{permissions}/bob")
+    world.clock.now = BEGIN + timedelta(hours=2, minutes=1)
+    await tick(world)
+    snapshot = await world.get(f"{SNAPSHOTS}/snap", user="bob")
+    assert (snapshot["status"], "bob needs USER on volume 'data'" in snapshot["message"]) == ("AVAILABLE", True)
+    assert [file["path"] for file in await world.get(f"{SNAPSHOTS}/snap/list", user="bob")] == [
+        "2026-03-01T12-00-00Z/a"
+    ]
+
+
 async def test_a_copy_larger_than_the_limit_is_not_kept_and_said_so(world: World, files: Path):
     await world.change("PUT", f"{VOLUMES}/data", {"size_limit": 3})
     await uploaded(world, "a", bytes(2 * MIB))
