@@ -189,7 +189,7 @@ class LocalStorage:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
-        return os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), fresh, target
+        return _open_there(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), fresh, target
 
     def _info(self, found: Path, follow: bool = False) -> FileInfo:
         facts = found.stat() if follow else found.lstat()
@@ -216,10 +216,19 @@ def _errors_of(path: str) -> Iterator[None]:
 
 def _open_file(found: Path) -> int:
     """A descriptor of a regular file; nothing else is opened for reading, so nothing can block."""
-    fd = os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = _open_there(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise FileRefused(f"{found.name} is not a file")
+    return fd
+
+
+def _open_there(found: Path, flags: int, mode: int = 0) -> int:
+    """Open a real path; FileRefused where a directory on the way gave its name to a link since it was looked at."""
+    fd = os.open(found, flags | os.O_NOFOLLOW, mode)
+    if str(Path(f"/proc/self/fd/{fd}").readlink()) not in (str(found), f"{found} (deleted)"):
+        os.close(fd)
+        raise FileRefused(f"{found.name}: a directory on the way to it became a link meanwhile")
     return fd
 
 

@@ -56,3 +56,29 @@ async def test_between_two_disks_what_is_moved_is_copied_and_then_named(tmp_path
     await LocalStorage(tmp_path).move("tree", "moved/tree")
     await LocalStorage(tmp_path).move("f", "moved/f")
     assert files_below(tmp_path) == {"moved/tree/a": "a", "moved/f": "f"}
+
+
+async def test_a_directory_that_becomes_a_link_after_it_was_looked_at_leads_nowhere(
+    tmp_path: Path, outside: Path, monkeypatch
+) -> None:
+    folder = tmp_path / "root/a"
+    real = local.os.open
+
+    def swapped(path, flags, mode=0o777):
+        if folder.is_dir() and not folder.is_symlink():
+            folder.rename(folder.with_name(f"was-{len(list(folder.parent.iterdir()))}"))
+            folder.symlink_to(outside)
+        return real(path, flags, mode)
+
+    async def piece():
+        yield b"new"
+
+    storage = LocalStorage(tmp_path / "root")
+    monkeypatch.setattr(local.os, "open", swapped)
+    for act in (lambda: anext(storage.read("a/kept")), lambda: storage.write("a/kept", piece())):
+        folder.unlink(missing_ok=True)
+        folder.mkdir()
+        (folder / "kept").write_text("own")
+        with pytest.raises(FileRefused, match="became a link meanwhile"):
+            await act()
+    assert (outside / "kept").read_text() == "kept"
