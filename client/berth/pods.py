@@ -95,7 +95,10 @@ class Pods:
             if pod["status"] in wanted | AT_REST:
                 return pod
             if ends_s is not None and session.now() >= ends_s:
-                raise TimedOut(f"{pod_id} is {pod['status']} after the time given", f"see berth pods show {pod_id}")
+                why = f" ({pod['status_message']})" if pod.get("status_message") else ""
+                raise TimedOut(
+                    f"{pod_id} is {pod['status']} after the time given{why}", f"see berth pods show {pod_id}"
+                )
             session.sleep(LOOK_S)
 
     # -- templates -----------------------------------------------------------------------------------------------

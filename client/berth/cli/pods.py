@@ -287,14 +287,16 @@ def _want(ask: Callable[[Client], Raw], pod_id: str, wanted: frozenset[str], wai
 
 
 def _await(client: Client, pod_id: str, wanted: frozenset[str], timeout_s: float | None) -> Raw:
-    """The pod as it was wanted; what is said meanwhile is each new status. Exit code 1 when it rests otherwise."""
+    """The pod as it was wanted; what is said meanwhile is each new status, and each new reason for it, as of an image
+    that cannot be fetched. Exit code 1 when it rests otherwise."""
     seen = ""
 
     def tell(pod: Raw) -> None:
         nonlocal seen
-        if pod["status"] != seen and pod["status"] not in wanted:
-            say(f"{pod_id} is {_standing(pod)}")
-        seen = pod["status"]
+        standing = _standing(pod)
+        if standing != seen and pod["status"] not in wanted:
+            say(f"{pod_id} is {standing}")
+        seen = standing
 
     pod = client.pods.wait(pod_id, wanted, timeout_s=timeout_s, on_change=tell)
     if pod["status"] not in wanted:
