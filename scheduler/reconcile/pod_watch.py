@@ -19,7 +19,7 @@ import structlog
 from backends.base import PodHost
 from backends.tails import newest
 from scheduler.model.errors import NothingLearnt, PortClosed, Stale
-from scheduler.model.ids import Marker
+from scheduler.model.ids import Marker, RemoteId
 from scheduler.model.pods import InstanceState, PodInstance, PodSeen
 from scheduler.model.runs import Ending, Observation, RemoteState
 from scheduler.ports import Ports
@@ -160,10 +160,7 @@ class PodWatch:
         began_at = self._ports.clock()
         ids = {one.remote_id: one.marker for one in group if one.remote_id is not None}
         try:
-            async with asyncio.timeout(ASK_LIMIT_S):
-                backend = await self._ports.connections.backend(target.login, target.job_type)
-                answers = await backend.observe(ids)
-                looks = await (await self._ports.connections.pod_host(target.login)).look(ids)
+            answers, looks = await self._said(target, ids)
         except (NothingLearnt, TimeoutError) as error:
             await self._unreachable(group, outlook, str(error) or f"no answer within {ASK_LIMIT_S:.0f} s")
             outlook.ask_at = outlook.soon_at = self._ports.clock() + timedelta(seconds=SETTLED_EVERY_S)
@@ -188,6 +185,22 @@ class PodWatch:
                 else:
                     await self._ended(target, one, seen, looks.get(one.remote_id))
         await self._write_all(news)
+
+    async def _said(
+        self, target: Target, ids: Mapping[RemoteId, Marker]
+    ) -> tuple[Mapping[RemoteId, Observation], Mapping[RemoteId, PodSeen]]:
+        """How they are, and what more can be said of them: nothing, where only that cannot be learnt."""
+        answers: Mapping[RemoteId, Observation] | None = None
+        try:
+            async with asyncio.timeout(ASK_LIMIT_S):
+                backend = await self._ports.connections.backend(target.login, target.job_type)
+                answers = await backend.observe(ids)
+                return answers, await (await self._ports.connections.pod_host(target.login)).look(ids)
+        except (NothingLearnt, TimeoutError) as error:
+            if answers is None:
+                raise
+            log.info("no look at pods", login="/".join(target.login), why=str(error) or "no answer in time")
+            return answers, {}
 
     async def _ended(self, target: Target, one: PodInstance, seen: Observation, look: PodSeen | None) -> None:
         """It is over; the end of what it wrote is kept first, as long as there is hope for it."""

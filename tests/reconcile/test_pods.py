@@ -443,6 +443,14 @@ async def test_a_stopped_pod_rests_once_its_end_is_proven(world):
     assert len(world.jobs) == 1
 
 
+async def test_a_pod_comes_up_and_ends_though_its_place_says_no_more_than_how_it_is(world):
+    world.system.fail("look", Fault.UNAVAILABLE, times=1000)
+    await available(world)
+    await world.want(Desired.OFF)
+    await world.until(P.STOPPED)
+    assert world.running == []
+
+
 async def test_a_pod_that_changes_while_it_is_worked_on_is_taken_up_again_at_once(world, monkeypatch):
     await available(world)
     began, goes_on = asyncio.Event(), asyncio.Event()
