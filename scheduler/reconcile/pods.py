@@ -156,9 +156,8 @@ class Pods:
                 here = await self._deeds[step.do](known, step)
             if here is not None:
                 await self._note(here.pod, next_look_at=self._later(AGAIN_S))
-        except Stale as stale:  # whoever wrote it gave the lease back, and made it due
-            log.info("someone else changed the pod", pod=known.pod.id, why=str(stale))
-            self._ports.wake()
+        except Stale as stale:
+            self._changed_meanwhile(known.pod, stale)
         except NotFound as gone:
             log.info("the pod is gone", pod=known.pod.id, why=str(gone))
         except NothingLearnt as error:
@@ -176,7 +175,12 @@ class Pods:
             told = {"message": words} if known.pod.message != words else {}
             await self._note(known.pod, next_look_at=self._later(wait_s), **told)
         except Stale as stale:
-            log.info("someone else changed the pod", pod=known.pod.id, why=str(stale))
+            self._changed_meanwhile(known.pod, stale)
+
+    def _changed_meanwhile(self, pod: Pod, stale: Stale) -> None:
+        """Take it up again at once: whoever wrote it gave the lease back, and made it due."""
+        log.info("someone else changed the pod", pod=pod.id, why=str(stale))
+        self._ports.wake()
 
     # -- wanted ------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from scheduler.store.pods import PodStore
 from tests.contract.subjects import eventually
 from tests.fakes.pod_host import FakePodHost
 from tests.fakes.system import FakeBackend, FakeSystem, Fault
-from tests.reconcile.pods_world import ANN, KEEPER, STATELESS, WEB, WITH_DATA, PodWorld
+from tests.reconcile.pods_world import ANN, KEEPER, STATELESS, WEB, WITH_DATA, PodProcess, PodWorld
 from tests.reconcile.world import CLUSTER, LEASE_S, LOST_AFTER_S, database_in, prepared
 
 P, I = PodStatus, InstanceState  # noqa: E741
@@ -473,6 +473,30 @@ async def test_a_pod_that_changes_while_it_is_worked_on_is_taken_up_again_at_onc
     goes_on.set()
     await world.process.pods.crew.settle()
     await world.until(P.STOPPED, ticks=5)
+
+
+async def test_a_pod_that_is_stopped_while_its_place_does_not_answer_is_taken_up_again_at_once(world, monkeypatch):
+    began, goes_on, rung = asyncio.Event(), asyncio.Event(), []
+
+    async def stage(self, plan):
+        began.set()
+        await goes_on.wait()
+        raise BackendUnavailable("fake: no route to host")
+
+    monkeypatch.setattr(FakeBackend, "stage", stage)
+    world.process = PodProcess(world.ports(wake=lambda: rung.append(world.now)))
+    await world.create()
+    await world.process.pods.tick()
+    await began.wait()
+    await world.want(Desired.OFF)
+    await world.process.pods.tick()
+    rung.clear()
+    goes_on.set()
+    await world.process.pods.crew.settle()
+    assert rung, "no loop waits for its interval"
+    await world.process.pods.tick()
+    await world.process.pods.crew.settle()
+    assert (await world.pod()).status is P.STOPPED
 
 
 async def test_a_restart_ends_the_old_instance_before_the_new_one_begins(world):
