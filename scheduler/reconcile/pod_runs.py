@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from images.reference import RegistryReference, parse_reference
+from scheduler.model.errors import SpecInvalid
 from scheduler.model.ids import Marker
 from scheduler.model.macros import JobIdentity, working_dir_of
 from scheduler.model.pod_names import label_of
@@ -117,13 +118,17 @@ def volume_dir(pod: Pod, system: System, login_user: str, uuid: str) -> str:
 def stage_pod(marker: Marker, pod: Pod, run: RunSpec, secrets: PodCredentials, number: int) -> StagePlan:
     """What must be there before ``run`` may be handed over: its directories, and small files that the pod asked for.
 
-    By the run alone: what the pod is to be may have changed since the run was written down.
+    By the run alone: what the pod is to be may have changed since the run was written down. SpecInvalid where an older
+    version of Berth wrote it, which did not keep what stands in small files.
     """
     directories, files = [run.exec_dir], []
     for mount in run.mounts:
+        if mount.claim:  # which is there
+            continue
         if mount.text is None:
-            if not mount.claim:  # which is there
-                directories.append(mount.source)
+            if not mount.root:
+                raise SpecInvalid.of("volume_mounts", f"what lies at {mount.target} is not known of this instance")
+            directories.append(mount.source)
             continue
         directories.append(posixpath.dirname(mount.source))
         if not mount.text.once or number == 1:

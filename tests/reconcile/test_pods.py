@@ -287,6 +287,22 @@ async def test_mounts_that_change_before_the_place_heard_of_it_keep_nothing_from
     assert world.system.files.nodes[mount.source] == b"one"
 
 
+async def test_an_instance_of_an_older_version_that_kept_no_small_files_makes_way_for_one_that_does(world):
+    small = PodMount(kind=VolumeKind.EPHEMERAL, target="/etc/web", content="one", content_name="web.conf")
+    world.system.fail("stage", Fault.UNAVAILABLE, times=2)
+    await world.create(definition=replace(WEB, mounts=(small,)))
+    await world.tick()
+    [older] = await world.instances()
+    [mount] = older.run.mounts
+    async with world.database.transaction() as db:
+        await PodStore(db).write(older, run=replace(older.run, mounts=(replace(mount, text=None),)))
+    world.restart()
+    await world.until(P.AVAILABLE)
+    [job] = world.jobs
+    assert job.marker == marker_for(older.pod_uuid, 2)
+    assert world.system.files.nodes[job.intent.run.mounts[0].source] == b"one"
+
+
 # -- being available ---------------------------------------------------------------------------------------------------
 
 
