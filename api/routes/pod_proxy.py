@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from api.context import Address, TheEdge, TheTenant, caller_of
 from api.envelope import Envelope, answer
 from api.strict import StrictRoute
+from scheduler.model.errors import Forbidden
 from scheduler.security.authorize import demand_admin
 from scheduler.services import pod_requests
 
@@ -46,7 +47,10 @@ async def traefik_config(request: Request, edge: TheEdge, tenant: TheTenant, add
     Source: https://doc.traefik.io/traefik/providers/http/ and .../routing/routers/#configuring-tcp-routers.
     """
     if address not in edge.options.trusted_proxies:
-        demand_admin(await caller_of(request, edge, request.headers.get("x-tapis-token")), "see where all pods are")
+        caller = await caller_of(request, edge, request.headers.get("x-tapis-token"))
+        demand_admin(caller, "see where all pods are")
+        if caller.tenant != tenant.id:
+            raise Forbidden(f"the token is of tenant {caller.tenant}, and these pods are of {tenant.id}")
     names = await pod_requests.names_outside(edge.ports, tenant, edge.options.pods_domain)
     if not names:  # Traefik takes an empty section for a mistake
         return {}

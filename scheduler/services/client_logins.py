@@ -87,14 +87,13 @@ async def log_in(ports: Ports, tokens: Tokens, asked: Asked, login: tuple[str, s
     """
     client, now = asked.client, ports.clock()
     user = await auth.demand_password(ports, client.tenant, *login)
-    code, grant = tokens.code(user, client, asked.challenge)
     async with ports.transaction() as db:
-        if asked.wanted is Wanted.CODE:
-            await RefreshStore(db).add(grant)
         detail = {"for": asked.wanted.value}
         await AuditStore(db).add(client.tenant, user.username, "client.login", client.client_id, detail, now)
-    if asked.wanted is Wanted.CODE:
-        return asked.answer(code=code.token)
+        if asked.wanted is Wanted.CODE:
+            code, grant = tokens.code(user, client, asked.challenge)
+            await RefreshStore(db).add(grant)
+            return asked.answer(code=code.token)
     access = tokens.access(user, base_url)
     return asked.answer(access_token=access.token, expires_in=access.expires_in_s, token_type="Bearer")  # noqa: S106
 
